@@ -1,0 +1,41 @@
+"""The errors that a person is meant to read.
+
+Every message says what went wrong, where (which file, which place), and what to do; it is one
+sentence, shown as it is in a dialog or on stderr with exit code 2. Whatever else escapes is a bug.
+"""
+
+
+class HistomilError(Exception):
+    """Father of all errors with a message for the person at the screen."""
+
+
+class SlideError(HistomilError):
+    """A slide cannot be opened or read."""
+
+
+class MissingMppError(SlideError):
+    """A slide does not say how many micrometres a pixel has, and the task needs to know."""
+
+
+class AnnotationError(HistomilError):
+    """An annotation file or a shape in it cannot be used."""
+
+
+class ModelError(HistomilError):
+    """A model folder cannot be found, read or trusted."""
+
+
+class RunError(HistomilError):
+    """A job cannot be run, or a stored run cannot be used."""
+
+
+class TileError(RunError):
+    """Reading or predicting one tile failed; the message holds slide, position and level."""
+
+
+class TrainingError(HistomilError):
+    """A training configuration or its data cannot be used."""
+
+
+class OutputError(HistomilError):
+    """A result cannot be written where it was asked for."""

@@ -1,0 +1,188 @@
+"""What is to be computed (`Job`) and how far it is (`Progress`); no torch, no pixels.
+
+A job holds everything that decides the result and nothing of this machine: its canonical JSON,
+hashed, is the run's id. So a moved folder or a renamed slide keeps its runs, and running the same
+job again resumes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_histomil.errors import RunError
+from napari_histomil.geometry import Rect
+from napari_histomil.manifest import ModelManifest
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.tiling import GridSpec
+
+RegionKind = Literal["tissue", "all", "rect", "polygons"]
+StainMethod = Literal["none", "macenko", "reinhard"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRef:
+    """A slide by content. Path is for opening it and is not hashed; µm/px decide the result."""
+
+    path: Path
+    fingerprint: str
+    mpp_xy: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model by content. Name and path are for finding it and are not hashed."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSpec:
+    """Where to look: `kind` and, for ``rect`` and ``polygons``, its geometry.
+
+    Tiles whose cell holds at least `min_fraction` of the region are looked at. For ``rect`` and
+    ``polygons`` glass inside the region is looked at too: the person said so.
+    """
+
+    kind: RegionKind = "tissue"
+    rect_px0: Rect | None = None
+    polygons_wkt: tuple[str, ...] = ()
+    """Well-known text of each polygon, level-0 pixels."""
+    min_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind == "rect" and self.rect_px0 is None:
+            raise RunError("A region of kind 'rect' needs a rectangle in level-0 pixels.")
+        if self.kind == "polygons" and not self.polygons_wkt:
+            raise RunError("The region holds no polygon: draw one, or choose tissue or all.")
+        if not 0 <= self.min_fraction <= 1:
+            raise RunError(f"min_fraction must lie in 0 to 1, not {self.min_fraction}.")
+
+
+@dataclass(frozen=True, slots=True)
+class StainSpec:
+    """Stain normalisation before the model: fitted once a slide on its tissue."""
+
+    method: StainMethod = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides a result."""
+
+    slide: SlideRef
+    model: ModelRef
+    task: str
+    grids: tuple[GridSpec, ...]
+    """One grid per magnification; patch classifiers have one."""
+    region: RegionSpec = field(default_factory=RegionSpec)
+    stain: StainSpec = field(default_factory=StainSpec)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what decides the result as plain JSON values, without names and paths."""
+        rect = self.region.rect_px0
+        return {
+            "schema_version": 1,
+            "slide": {
+                "fingerprint": self.slide.fingerprint,
+                "mpp_xy": [float(value) for value in self.slide.mpp_xy],
+            },
+            "model": {"sha256": self.model.sha256},
+            "task": self.task,
+            "grids": [
+                {"mpp": float(g.mpp), "tile_px": g.tile_px, "stride_px": g.stride_px}
+                for g in self.grids
+            ],
+            "region": {
+                "kind": self.region.kind,
+                "rect_px0": rect
+                and [float(v) for v in (rect.x_px0, rect.y_px0, rect.width_px0, rect.height_px0)],
+                "polygons_wkt": list(self.region.polygons_wkt),
+                "min_fraction": float(self.region.min_fraction),
+            },
+            "stain": {"method": self.stain.method},
+        }
+
+    @property
+    def run_id(self) -> str:
+        """First 16 hexadecimal digits of the sha256 of the canonical JSON."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One more block is safely on disk."""
+
+    done: int
+    """Tiles done, those of earlier sessions included."""
+    total: int
+    resumed: int
+    """Tiles that were already done when this session began."""
+    seconds: float
+    """Since this session began."""
+    rect_px0: Rect
+    """What the newest block covers."""
+    store: Path
+
+    @property
+    def tiles_per_second(self) -> float:
+        """Speed of this session."""
+        return (self.done - self.resumed) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time to the end at this session's speed; None before the first tile."""
+        speed = self.tiles_per_second
+        return (self.total - self.done) / speed if speed > 0 else None
+
+
+def plan_job(
+    info: SlideInfo,
+    model: ModelManifest,
+    *,
+    region: RegionSpec | None = None,
+    stain: StainMethod | None = None,
+    mpp: float | None = None,
+    stride_px: int | None = None,
+) -> Job:
+    """Return the job that runs `model` on a slide with the model's own settings, or others.
+
+    Parameters
+    ----------
+    info
+        The slide's facts.
+    model
+        The model.
+    region
+        Where to look; tissue by default.
+    stain
+        Stain normalisation; the model's own by default.
+    mpp, stride_px
+        Resolution and stride other than the model's.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's µm/px are unknown.
+    RunError
+        If mpp or stride make no grid.
+    """
+    grid = GridSpec(
+        mpp=model.grid.mpp if mpp is None else mpp,
+        tile_px=model.grid.tile_px,
+        stride_px=model.grid.stride_px if stride_px is None else stride_px,
+    )
+    return Job(
+        slide=SlideRef(info.path, info.fingerprint, info.mpp_xy),
+        model=ModelRef(model.name, model.path, model.sha256),
+        task=model.task,
+        grids=(grid,),
+        region=region or RegionSpec(),
+        stain=StainSpec(model.stain if stain is None else stain),
+    )

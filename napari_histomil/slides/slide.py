@@ -1,0 +1,224 @@
+"""What a slide is to the rest of the program: facts (`SlideInfo`) and pixels (`Slide`).
+
+Opening files lives in `readers.py`; a slide itself knows nothing of tissue, models or viewers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from napari_histomil.errors import MissingMppError
+from napari_histomil.geometry import Rect, choose_level
+
+Uint8Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One stored resolution of a slide."""
+
+    width: int
+    height: int
+    downsample: float
+    """Level-0 pixels that one pixel of this level spans (mean of both axes, as OpenSlide's)."""
+    tile_width: int
+    tile_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlideInfo:
+    """All that is known of a slide without reading its pixels."""
+
+    path: Path
+    reader: str
+    """Which reader opened it: ``tiff``, ``openslide`` or ``zarr``."""
+    vendor: str
+    width_px0: int
+    height_px0: int
+    mpp_x: float | None
+    """Micrometres that one level-0 pixel spans along x; None if unknown."""
+    mpp_y: float | None
+    mpp_source: str | None
+    """Where the µm/px come from: ``file``, ``given`` or ``remembered``; None if unknown."""
+    objective_power: float | None
+    levels: tuple[Level, ...]
+    channels: tuple[str, ...]
+    dtype: str
+    composite: str
+    """How RGB is made of the channels, in words; ``""`` where the file holds 8-bit RGB."""
+    bounds_px0: Rect | None
+    """Part of the slide that the scanner filled, where the file says so."""
+    associated_images: tuple[str, ...]
+    properties: Mapping[str, str]
+    fingerprint: str
+    """Identifies the content whatever the file is called: 64 hexadecimal digits."""
+
+    @property
+    def mpp_xy(self) -> tuple[float, float]:
+        """Micrometres a level-0 pixel along (x, y).
+
+        Raises
+        ------
+        MissingMppError
+            If the slide does not say and nobody has said it for the slide.
+        """
+        if self.mpp_x is None or self.mpp_y is None:
+            raise MissingMppError(
+                f"{self.path.name} does not say how many µm one pixel spans: give it with "
+                f"--slide-mpp, or in the Slide dock (0.25 is common for 40x, 0.5 for 20x)."
+            )
+        return self.mpp_x, self.mpp_y
+
+    @property
+    def mpp(self) -> float:
+        """Mean of `mpp_xy`; raises `MissingMppError` as it does."""
+        mpp_x, mpp_y = self.mpp_xy
+        return (mpp_x + mpp_y) / 2
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """Downsample of each level against level 0."""
+        return tuple(level.downsample for level in self.levels)
+
+    @property
+    def rect_px0(self) -> Rect:
+        """The whole slide."""
+        return Rect(0, 0, self.width_px0, self.height_px0)
+
+
+class Slide(Protocol):
+    """An open slide. All methods may be called from several threads at once."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """The slide's facts."""
+
+    def read_region(
+        self, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Uint8Image:
+        """Read a rectangle of one level, with OpenSlide's argument order and meaning.
+
+        Parameters
+        ----------
+        xy_px0
+            Top-left corner (x, y) in **level-0** pixels; may lie outside the slide.
+        level
+            Index into ``info.levels``.
+        size
+            (width, height) in pixels **of that level**.
+
+        Returns
+        -------
+        uint8 array [height, width, 3]
+            RGB; white outside the slide.
+
+        Raises
+        ------
+        SlideError
+            If the file cannot be decoded there; the message names file, position and level.
+        """
+
+    def read_associated(self, name: str) -> Uint8Image:
+        """Read an associated image (label, macro, thumbnail), uint8 [h, w, 3]."""
+
+    def close(self) -> None:
+        """Release the file. Reading afterwards raises `SlideError`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def read_rect(
+    slide: Slide,
+    xy_px0: tuple[float, float],
+    size_px0: tuple[float, float],
+    out_size: tuple[int, int],
+) -> Uint8Image:
+    """Read any rectangle of the slide at any size, area-averaged from the best level.
+
+    The rectangle may have fractional edges: an output pixel is the mean of exactly the area it
+    covers (box filter), so neighbouring tiles neither overlap nor leave gaps. Where the slide
+    has no level fine enough, pixels are interpolated bilinearly.
+
+    Parameters
+    ----------
+    xy_px0, size_px0
+        Top-left corner (x, y) and (width, height) of the rectangle in level-0 pixels; parts
+        outside the slide are white.
+    out_size
+        (width, height) of the result in pixels.
+
+    Returns
+    -------
+    uint8 array [height, width, 3]
+    """
+    wanted = min(size_px0[0] / out_size[0], size_px0[1] / out_size[1])
+    index = choose_level(slide.info.downsamples, wanted)
+    level = slide.info.levels[index]
+    # A level's exact factor along each axis follows from its size, not from the mean downsample.
+    factors = slide.info.width_px0 / level.width, slide.info.height_px0 / level.height
+    start = [int(np.floor(xy_px0[a] / factors[a] + 1e-6)) for a in (0, 1)]
+    box_start = [max(xy_px0[a] / factors[a] - start[a], 0.0) for a in (0, 1)]
+    box_size = [size_px0[a] / factors[a] for a in (0, 1)]
+    read_size = [int(np.ceil(box_start[a] + box_size[a] - 1e-6)) for a in (0, 1)]
+    corner = [round(start[a] * factors[a]) for a in (0, 1)]  # readers snap to the nearest pixel
+    pixels = slide.read_region(
+        (corner[0], corner[1]), index, (max(read_size[0], 1), max(read_size[1], 1))
+    )
+    whole = max(*box_start, abs(box_size[0] - out_size[0]), abs(box_size[1] - out_size[1])) < 1e-3
+    if whole:
+        return pixels[: out_size[1], : out_size[0]]
+    enlarging = box_size[0] < out_size[0] or box_size[1] < out_size[1]
+    resized = Image.fromarray(pixels).resize(
+        out_size,
+        Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX,
+        box=(
+            box_start[0],
+            box_start[1],
+            min(box_start[0] + box_size[0], pixels.shape[1]),
+            min(box_start[1] + box_size[1], pixels.shape[0]),
+        ),
+    )
+    return np.asarray(resized)
+
+
+def read_tile(
+    slide: Slide, xy_px0: tuple[float, float], size_px: int, mpp: float
+) -> Uint8Image:
+    """Read a square tile at a resolution, area-averaged from the best level.
+
+    Parameters
+    ----------
+    xy_px0
+        Top-left corner (x, y) in level-0 pixels.
+    size_px
+        Side of the result in pixels.
+    mpp
+        Resolution of the result in µm/px.
+
+    Returns
+    -------
+    uint8 array [size_px, size_px, 3]
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's own µm/px are unknown.
+    """
+    mpp_x, mpp_y = slide.info.mpp_xy
+    size_px0 = (size_px * mpp / mpp_x, size_px * mpp / mpp_y)
+    return read_rect(slide, xy_px0, size_px0, (size_px, size_px))
