@@ -1,0 +1,33 @@
+"""Fixtures that several parts of the suite share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real slides, masks and annotations (HISTOMIL_TEST_DATA)."""
+    folder = Path(os.environ.get("HISTOMIL_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real test data: {folder} is missing, set HISTOMIL_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the tests' remembered answers and fall-back folders out of the person's own."""
+    folder = tmp_path_factory.mktemp("user-data")
+    monkeypatch.setenv("HISTOMIL_USER_DATA", str(folder))
+    return folder
