@@ -1,1 +1,1 @@
-
+"""The docks, one file each."""

@@ -1,0 +1,246 @@
+"""What is open in one viewer: its slides with their layers, and the runs laid over them.
+
+A `Session` belongs to a viewer and dies with it; the docks of one viewer share it. It follows the
+viewer's layer list, so a slide that came in through napari's own File menu is adopted, and a slide
+whose last layer is removed is closed. It asks no questions and shows no dialogs: docks do that.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_histomil.slides.readers import open_slide
+from napari_histomil.slides.remembered import remember_mpp
+from napari_histomil.slides.slide import Slide, SlideInfo
+from napari_histomil.ui.layers import slide_layer, slide_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_histomil.results import RunStore
+
+
+@dataclass(eq=False)
+class SlideSession:
+    """One open slide and the layer that shows it."""
+
+    slide: Slide
+    layer: Image
+
+    @property
+    def info(self) -> SlideInfo:
+        """The slide's facts."""
+        return self.slide.info
+
+    @property
+    def name(self) -> str:
+        """File name of the slide."""
+        return self.info.path.name
+
+    @property
+    def has_mpp(self) -> bool:
+        """Whether it is known how large a pixel is."""
+        return self.info.mpp_x is not None
+
+
+@dataclass(eq=False)
+class RunView:
+    """One stored run shown in a viewer: its heatmap layer over its slide."""
+
+    store: RunStore
+    slide: SlideSession
+    layer: Image
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the Overlay dock keeps of its settings: class, threshold, normalisation."""
+
+
+class Session:
+    """Open slides and shown runs of one viewer; get it with `session`.
+
+    Attributes
+    ----------
+    slides
+        Open slides, oldest first.
+    runs
+        Shown runs, oldest first.
+    """
+
+    slide_opened = Signal(object)
+    """A `SlideSession` was opened or adopted."""
+    slide_closed = Signal(object)
+    """A `SlideSession` is gone; its slide is closed."""
+    slide_changed = Signal(object)
+    """The facts of a `SlideSession` changed: its µm/px were set."""
+    active_changed = Signal(object)
+    """The `SlideSession` that the docks speak of, or None."""
+    runs_changed = Signal()
+    """A run was added to the viewer or removed."""
+
+    def __init__(self, viewer: Any) -> None:
+        # Only weakly: the session is the value of a dictionary whose key is the viewer.
+        self._viewer = weakref.ref(viewer)
+        self.slides: list[SlideSession] = []
+        self.runs: list[RunView] = []
+        self._active: SlideSession | None = None
+        for layer in viewer.layers:
+            self._adopt(layer)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.selection.events.active.connect(self._on_selected)
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer itself, not a plugin's proxy of it; None once it is gone."""
+        return self._viewer()
+
+    @property
+    def active(self) -> SlideSession | None:
+        """The slide that was selected or opened last, by itself or through its heatmap."""
+        return self._active
+
+    def open_slide(self, path: Path, *, mpp: float | None = None) -> SlideSession:
+        """Open a slide, add its layer and look at it; the other slides are hidden.
+
+        Parameters
+        ----------
+        path
+            File or folder of the slide.
+        mpp
+            µm/px that the file should have said.
+
+        Raises
+        ------
+        SlideError
+            If it cannot be opened, in one sentence.
+        """
+        slide = open_slide(path, mpp=mpp)
+        data, attributes, _ = slide_layer(slide)
+        self.viewer.add_image(data, **attributes)
+        opened = self.slides[-1]
+        self.show_only(opened)
+        return opened
+
+    def show_only(self, shown: SlideSession) -> None:
+        """Hide the layers of all other slides and their runs: all slides start at one corner."""
+        for each in self.slides:
+            each.layer.visible = each is shown
+        for run in self.runs:
+            run.layer.visible = run.slide is shown
+        self.activate(shown)
+
+    def activate(self, slide: SlideSession | None) -> None:
+        """Make the docks speak of this slide."""
+        if slide is not self._active:
+            self._active = slide
+            self.active_changed.emit(slide)
+
+    def close_slide(self, slide: SlideSession) -> None:
+        """Remove a slide's layer and those of its runs; the file is closed."""
+        for run in self.runs_of(slide):
+            self.remove_run(run)
+        if slide.layer in self.viewer.layers:
+            self.viewer.layers.remove(slide.layer)
+
+    def set_mpp(self, slide: SlideSession, mpp: float) -> None:
+        """Set how many µm a level-0 pixel spans, and remember it for this slide.
+
+        The slide's layer is scaled in place. Runs shown over the slide are removed from the
+        viewer (not from disk): they were computed for other µm/px.
+
+        Raises
+        ------
+        SlideError
+            If `mpp` is out of reason, or the slide cannot be opened again.
+        """
+        for run in self.runs_of(slide):
+            self.remove_run(run)
+        path = slide.info.path
+        opened = open_slide(path, mpp=mpp)
+        remember_mpp(opened.info.fingerprint, mpp)
+        data, attributes, _ = slide_layer(opened, name=slide.layer.name)
+        before, slide.slide = slide.slide, opened
+        layer = slide.layer
+        layer.metadata = attributes["metadata"]
+        layer.data = data
+        layer.units = attributes["units"]
+        layer.scale, layer.translate = attributes["scale"], attributes["translate"]
+        before.close()
+        self.slide_changed.emit(slide)
+
+    def add_run(self, run: RunView) -> None:
+        """Take note of a run whose heatmap layer is in the viewer."""
+        self.runs.append(run)
+        self.runs_changed.emit()
+
+    def remove_run(self, run: RunView) -> None:
+        """Remove a run's layer from the viewer; the run stays on disk."""
+        if run.layer in self.viewer.layers:
+            self.viewer.layers.remove(run.layer)  # comes back through `_on_removed`
+
+    def runs_of(self, slide: SlideSession) -> list[RunView]:
+        """Return the runs shown over a slide, oldest first."""
+        return [run for run in self.runs if run.slide is slide]
+
+    # --- following the layer list ---
+
+    def _adopt(self, layer: Any) -> None:
+        slide = slide_of(layer)
+        if slide is None or any(each.slide is slide for each in self.slides):
+            return  # not ours, or napari's duplicate of a layer we know
+        adopted = SlideSession(slide, layer)
+        self.slides.append(adopted)
+        self.slide_opened.emit(adopted)
+        self.activate(adopted)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._adopt(event.value)
+
+    def _on_removed(self, event: Any) -> None:
+        gone = event.value
+        kept = [run for run in self.runs if run.layer is not gone]
+        if len(kept) != len(self.runs):
+            self.runs = kept
+            self.runs_changed.emit()
+        for each in [each for each in self.slides if each.layer is gone]:
+            self._on_slide_removed(each)
+
+    def _on_slide_removed(self, slide: SlideSession) -> None:
+        for layer in self.viewer.layers:  # a duplicate that still shows the slide
+            if slide_of(layer) is slide.slide:
+                slide.layer = layer
+                return
+        self.slides.remove(slide)
+        slide.slide.close()
+        if self._active is slide:
+            self.activate(self.slides[-1] if self.slides else None)
+        self.slide_closed.emit(slide)
+
+    def _on_selected(self, event: Any) -> None:
+        for each in self.slides:
+            if each.layer is event.value:
+                self.activate(each)
+        for run in self.runs:
+            if run.layer is event.value:
+                self.activate(run.slide)
+
+
+_SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+
+
+def session(viewer: Any) -> Session:
+    """Return the session of a viewer, begun at the first call.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    if viewer not in _SESSIONS:
+        _SESSIONS[viewer] = Session(viewer)
+    return _SESSIONS[viewer]
