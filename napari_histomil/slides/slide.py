@@ -5,6 +5,7 @@ Opening files lives in `readers.py`; a slide itself knows nothing of tissue, mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_histomil.errors import MissingMppError
+from napari_histomil.errors import MissingMppError, SlideError
 from napari_histomil.geometry import Rect, choose_level
 
 Uint8Image = NDArray[np.uint8]
+
+MAX_REGION_PX = 1 << 30
+"""A single read may return this many pixels (3 GiB); a larger one is a mistake."""
+
+SNAP_PX = 1e-3
+"""Edges this close to a whole pixel are on it: products of µm/px are never exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,10 @@ class Slide(Protocol):
         Parameters
         ----------
         xy_px0
-            Top-left corner (x, y) in **level-0** pixels; may lie outside the slide.
+            Top-left corner (x, y) in **level-0** pixels; may lie outside the slide. A corner
+            belongs to pixel ``round(xy_px0 / downsample)`` of the level, so
+            ``round(k * downsample)`` asks for pixel k. Between two pixels OpenSlide's own
+            reader interpolates, the others take the nearest.
         level
             Index into ``info.levels``.
         size
@@ -123,7 +133,8 @@ class Slide(Protocol):
         Raises
         ------
         SlideError
-            If the file cannot be decoded there; the message names file, position and level.
+            If the file cannot be decoded there (the message names file, position and level),
+            if the level does not exist, or if the size is negative or beyond `MAX_REGION_PX`.
         """
 
     def read_associated(self, name: str) -> Uint8Image:
@@ -140,6 +151,41 @@ class Slide(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def check_region(
+    info: SlideInfo, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
+) -> None:
+    """Refuse what `Slide.read_region` cannot answer; every reader calls it first.
+
+    Raises
+    ------
+    SlideError
+        If the level does not exist, a side is negative, or the size is beyond `MAX_REGION_PX`.
+    """
+    if not 0 <= level < len(info.levels):
+        raise SlideError(
+            f"{info.path.name} has no level {level}: its levels are 0 to {len(info.levels) - 1}."
+        )
+    if min(size) < 0 or size[0] * size[1] > MAX_REGION_PX:
+        raise SlideError(
+            f"A region of {size[0]} x {size[1]} px cannot be read from {info.path.name} at "
+            f"({xy_px0[0]}, {xy_px0[1]}) of level {level}: read it in smaller pieces."
+        )
+
+
+def axis_factors(info: SlideInfo, level: int) -> tuple[float, float]:
+    """Return the level-0 pixels that a pixel of the level really spans, along (x, y).
+
+    Scanners cut off or round the last column, so 2967 px become 741: that is a factor of 4, not
+    of 4.004. Where a whole number explains the size it is taken, else the ratio of the sizes.
+    """
+    stored = info.levels[level]
+    pairs = ((info.width_px0, stored.width), (info.height_px0, stored.height))
+    whole = round(stored.downsample)
+    if all(abs(size0 / whole - size) < 1 for size0, size in pairs):
+        return float(whole), float(whole)
+    return pairs[0][0] / pairs[0][1], pairs[1][0] / pairs[1][1]
 
 
 def read_rect(
@@ -168,19 +214,20 @@ def read_rect(
     """
     wanted = min(size_px0[0] / out_size[0], size_px0[1] / out_size[1])
     index = choose_level(slide.info.downsamples, wanted)
-    level = slide.info.levels[index]
-    # A level's exact factor along each axis follows from its size, not from the mean downsample.
-    factors = slide.info.width_px0 / level.width, slide.info.height_px0 / level.height
-    start = [int(np.floor(xy_px0[a] / factors[a] + 1e-6)) for a in (0, 1)]
+    factors = axis_factors(slide.info, index)
+    # All from here on is in pixels of the level.
+    start = [math.floor(xy_px0[a] / factors[a] + SNAP_PX) for a in (0, 1)]
     box_start = [max(xy_px0[a] / factors[a] - start[a], 0.0) for a in (0, 1)]
     box_size = [size_px0[a] / factors[a] for a in (0, 1)]
-    read_size = [int(np.ceil(box_start[a] + box_size[a] - 1e-6)) for a in (0, 1)]
-    corner = [round(start[a] * factors[a]) for a in (0, 1)]  # readers snap to the nearest pixel
+    read_size = [max(math.ceil(box_start[a] + box_size[a] - SNAP_PX), 1) for a in (0, 1)]
+    # read_region counts by the level's one downsample, whatever the factors are.
+    downsample = slide.info.levels[index].downsample
     pixels = slide.read_region(
-        (corner[0], corner[1]), index, (max(read_size[0], 1), max(read_size[1], 1))
+        (round(start[0] * downsample), round(start[1] * downsample)),
+        index,
+        (read_size[0], read_size[1]),
     )
-    whole = max(*box_start, abs(box_size[0] - out_size[0]), abs(box_size[1] - out_size[1])) < 1e-3
-    if whole:
+    if max(box_start) < SNAP_PX and all(abs(box_size[a] - out_size[a]) < SNAP_PX for a in (0, 1)):
         return pixels[: out_size[1], : out_size[0]]
     enlarging = box_size[0] < out_size[0] or box_size[1] < out_size[1]
     resized = Image.fromarray(pixels).resize(
@@ -196,9 +243,7 @@ def read_rect(
     return np.asarray(resized)
 
 
-def read_tile(
-    slide: Slide, xy_px0: tuple[float, float], size_px: int, mpp: float
-) -> Uint8Image:
+def read_tile(slide: Slide, xy_px0: tuple[float, float], size_px: int, mpp: float) -> Uint8Image:
     """Read a square tile at a resolution, area-averaged from the best level.
 
     Parameters

@@ -1,0 +1,197 @@
+"""Slides through the OpenSlide library: every vendor format that the TIFF path does not take.
+
+`read_region` is OpenSlide's own, so where a corner falls between two pixels of a level,
+OpenSlide interpolates (`tiff.py` and `zarr.py` take the nearest pixel instead). Only its
+transparency is gone: it lies on white.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image
+
+from napari_histomil.errors import SlideError
+from napari_histomil.geometry import Rect
+from napari_histomil.slides.identity import fingerprint_file, fingerprint_text
+from napari_histomil.slides.resolution import plausible_magnification, plausible_mpp
+from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image, check_region
+
+FORMATS_OF_MANY_FILES = frozenset({"dicom", "mirax"})
+"""OpenSlide's names of formats where the file opened is only a part of the slide."""
+
+DEFAULT_TILE_PX = 256
+
+
+def detect_format(path: Path) -> str | None:
+    """Return OpenSlide's name of the file's format; None if it knows none."""
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
+class OpenSlideReader:
+    """A slide read by OpenSlide; see `slide.Slide` for the methods.
+
+    Raises
+    ------
+    SlideError
+        If OpenSlide does not know the format or cannot read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle: openslide.OpenSlide | None = self._open()
+        self.info = _describe(path, self._handle)
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideError(
+                f"{self._path.name} is not a slide that OpenSlide can read: "
+                f"it may be another kind of file, damaged, or lack the files that belong to it."
+            ) from error
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"{self._path.name} cannot be opened: OpenSlide says {_reason(error, self._path)}"
+            ) from error
+
+    def read_region(
+        self, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Uint8Image:
+        """Read as `Slide.read_region` says; corners between level pixels are interpolated."""
+        check_region(self.info, xy_px0, level, size)
+        handle = self._current()
+        corner = int(xy_px0[0]), int(xy_px0[1])
+        try:
+            image = handle.read_region(corner, int(level), (int(size[0]), int(size[1])))
+        except openslide.OpenSlideError as error:
+            self._replace(handle)
+            raise SlideError(
+                f"{self._path.name} cannot be read at ({corner[0]}, {corner[1]}) of level {level}: "
+                f"OpenSlide says {_reason(error, self._path)}"
+            ) from error
+        return on_white(image)
+
+    def read_associated(self, name: str) -> Uint8Image:
+        """Read as `Slide.read_associated` says."""
+        handle = self._current()
+        if name not in self.info.associated_images:
+            raise SlideError(f"{self._path.name} has no associated image {name!r}.")
+        try:
+            return on_white(handle.associated_images[name])
+        except openslide.OpenSlideError as error:
+            self._replace(handle)
+            raise SlideError(
+                f"The image {name!r} of {self._path.name} cannot be read: "
+                f"OpenSlide says {_reason(error, self._path)}"
+            ) from error
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        # Not closed by hand: another thread may be inside OpenSlide with it, and closing under
+        # it crashes the process. The library's own finaliser closes with the last reference.
+        del handle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _current(self) -> openslide.OpenSlide:
+        handle = self._handle
+        if handle is None:
+            raise SlideError(f"{self._path.name} is closed already.")
+        return handle
+
+    def _replace(self, broken: openslide.OpenSlide) -> None:
+        """Open anew: after one error OpenSlide refuses every further read of a handle."""
+        with self._lock:
+            if self._handle is broken:
+                self._handle = self._open()
+
+
+def on_white(image: Image.Image) -> Uint8Image:
+    """Return an RGB(A) picture as uint8 [h, w, 3], transparent parts laid on white."""
+    if image.mode != "RGBA":
+        return np.array(image.convert("RGB"))
+    pixels: NDArray[np.uint8] = np.asarray(image)
+    alpha = pixels[..., 3:]
+    rgb = np.ascontiguousarray(pixels[..., :3])
+    if (alpha == 255).all():
+        return rgb
+    wide = alpha.astype(np.uint16)
+    return ((rgb * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)
+
+
+def _describe(path: Path, handle: openslide.OpenSlide) -> SlideInfo:
+    properties = dict(handle.properties)
+    width, height = handle.dimensions
+    mpp = plausible_mpp(
+        properties.get(openslide.PROPERTY_NAME_MPP_X),
+        properties.get(openslide.PROPERTY_NAME_MPP_Y),
+    )
+    return SlideInfo(
+        path=path,
+        reader="openslide",
+        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+        width_px0=width,
+        height_px0=height,
+        mpp_x=mpp[0] if mpp else None,
+        mpp_y=mpp[1] if mpp else None,
+        mpp_source="file" if mpp else None,
+        objective_power=plausible_magnification(
+            properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        ),
+        levels=tuple(
+            Level(
+                *handle.level_dimensions[index],
+                handle.level_downsamples[index],
+                int(properties.get(f"openslide.level[{index}].tile-width", DEFAULT_TILE_PX)),
+                int(properties.get(f"openslide.level[{index}].tile-height", DEFAULT_TILE_PX)),
+            )
+            for index in range(handle.level_count)
+        ),
+        channels=("red", "green", "blue"),
+        dtype="uint8",
+        composite="",
+        bounds_px0=_bounds(properties),
+        associated_images=tuple(handle.associated_images),
+        properties=properties,
+        fingerprint=_fingerprint(path, handle, properties),
+    )
+
+
+def _bounds(properties: Mapping[str, str]) -> Rect | None:
+    names = ("x", "y", "width", "height")
+    values = [properties.get(f"openslide.bounds-{name}") for name in names]
+    numbers = [float(value) for value in values if value is not None]
+    return Rect(*numbers) if len(numbers) == 4 else None
+
+
+def _fingerprint(path: Path, handle: openslide.OpenSlide, properties: Mapping[str, str]) -> str:
+    """Identify the content: by the file, or where several make one slide by OpenSlide's hash."""
+    quickhash = properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
+    vendor = str(detect_format(path))
+    # Hamamatsu's NDPI is one file, its older VMS and VMU are an index beside the pictures.
+    index_only = vendor == "hamamatsu" and path.suffix.lower() != ".ndpi"
+    if quickhash is None or not (index_only or vendor in FORMATS_OF_MANY_FILES):
+        return fingerprint_file(path)
+    # DICOM: any instance of the series opens the same slide, so no one file may stand for it.
+    return fingerprint_text(vendor, quickhash, repr(handle.level_dimensions))
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return OpenSlide's words as half a sentence without the path, which is said already."""
+    words = str(error).replace(str(path), path.name).strip().rstrip(".")
+    return f'"{words}".'
