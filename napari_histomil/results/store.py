@@ -1,0 +1,477 @@
+"""A run on disk: scores, done flags, and what made them, in one Zarr v3 group.
+
+====================  ===================================================================
+``scores``            float32 [N, C], one chunk a block of 64 tiles, NaN where not done,
+                      each chunk with its CRC-32C
+``done``              bool [B], one flag a block
+``cells``             int32 [N, 2], (row, column) of each tile's cell, in Morton order
+attribute             ``schema_version``, ``run_id``, ``created``, ``job``, ``slide``,
+``histomil``          ``model``, ``classes``, ``grid``, ``stain``, ``sessions``,
+                      ``warnings``, ``skipped``
+====================  ===================================================================
+
+A block's scores are written first, its flag after, each file whole or not at all (Zarr writes to
+a temporary sibling and renames); so a process killed at any byte loses the blocks that had no
+flag yet and nothing else. There is one writer at a time (`lock.py`), and any number of readers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from napari_histomil.errors import OutputError, RunError
+from napari_histomil.manifest import ClassSpec
+from napari_histomil.resources import sidecar, sidecars
+from napari_histomil.results.lock import WriterLock
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid
+
+SCHEMA_VERSION = 1
+"""Version of the attributes that this program writes and the newest it reads."""
+
+ATTRIBUTE = "histomil"
+
+
+class RunStore:
+    """One run: what was asked, what is done, and the scores so far.
+
+    Made by `create` or `open`; `close` gives the right to write back. Reading is safe from
+    several threads, and `refresh` sees what another process has written since.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, lock: WriterLock | None) -> None:
+        self.path = path
+        self._group = group
+        self._lock = lock
+        self._mutex = threading.Lock()
+        attributes: Any = group.attrs[ATTRIBUTE]
+        self._attributes: dict[str, Any] = dict(attributes)
+        self.grid = _read_grid(group, self._attributes["grid"])
+        self.classes = tuple(
+            ClassSpec(c["name"], tuple(c["color"])) for c in self._attributes["classes"]
+        )
+        blocks = -(-len(self.grid) // BLOCK_TILES)
+        self._done = np.zeros(blocks, bool)  # [B], blocks whose scores are in _scores
+        self._scores = np.full((len(self.grid), len(self.classes)), np.nan, np.float32)
+        _check_shapes(group, self._scores.shape, blocks)
+
+    # ---------------------------------------------------------------- making and opening
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        run_id: str,
+        job: Mapping[str, Any],
+        slide: Mapping[str, Any],
+        model: Mapping[str, Any],
+        classes: Sequence[ClassSpec],
+        grid: TileGrid,
+    ) -> Self:
+        """Make an empty run and open it for writing; its folder appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Where the run shall be, ``.../<run_id>.zarr``.
+        run_id, job
+            The job's id and canonical form.
+        slide
+            ``name, path, fingerprint, width_px0, height_px0, mpp_xy, bounds_px0``.
+        model
+            ``name, path, sha256, positive_class`` and what else is worth keeping.
+        classes
+            One for each column of the scores.
+        grid
+            The tiles, in the order of the scores.
+
+        Raises
+        ------
+        RunError
+            If there is a run already, or somebody is making one there.
+        OutputError
+            If the folder cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = WriterLock(path)
+        except OSError as error:
+            raise OutputError(f"The run {path} cannot be written: {error}.") from error
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            if path.exists():
+                raise RunError(f"{path} exists already: open it to go on with it.")
+            _write_empty(
+                partial,
+                grid,
+                len(classes),
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "run_id": run_id,
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "job": dict(job),
+                    "slide": dict(slide),
+                    "model": dict(model),
+                    "classes": [{"name": c.name, "color": list(c.color)} for c in classes],
+                    "grid": {
+                        "mpp": float(grid.spec.mpp),
+                        "tile_px": grid.spec.tile_px,
+                        "stride_px": grid.spec.stride_px,
+                        "slide_mpp": [float(v) for v in grid.slide_mpp],
+                        "slide_size_px0": [int(v) for v in grid.slide_size_px0],
+                    },
+                    "stain": None,
+                    "sessions": [],
+                    "warnings": [],
+                    "skipped": {},
+                },
+            )
+            partial.rename(path)
+            return cls(path, zarr.open_group(path, mode="r+"), lock)
+        except OSError as error:
+            lock.release()
+            raise OutputError(f"The run {path} cannot be written: {error}.") from error
+        except BaseException:
+            lock.release()
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> Self:
+        """Open a run.
+
+        With `writable`, blocks whose scores do not survive a check (a disk that lost power) lose
+        their flag, so that they are computed again.
+
+        Raises
+        ------
+        RunError
+            If there is no run, a newer program wrote it, it is damaged, or (writable) another
+            process is writing it.
+        """
+        path = Path(path)
+        if not (path / "zarr.json").is_file():
+            raise RunError(f"{path} is no run: a run is a folder <id>.zarr with zarr.json in it.")
+        lock = WriterLock(path) if writable else None
+        try:
+            try:
+                group = zarr.open_group(path, mode="r+" if writable else "r")
+                attributes: Any = group.attrs.get(ATTRIBUTE)
+                _check_version(path, attributes)
+                store = cls(path, group, lock)
+            except (KeyError, TypeError, ValueError, OSError) as error:
+                raise RunError(f"The run {path} is damaged: {error}.") from error
+            if writable:
+                store._keep_sound_blocks()
+            store._load()
+            return store
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    def close(self) -> None:
+        """Give the right to write back; reading goes on working."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------- reading
+
+    @property
+    def run_id(self) -> str:
+        """The job's id."""
+        return str(self._attributes["run_id"])
+
+    @property
+    def created(self) -> datetime:
+        """When the run was begun, UTC."""
+        return datetime.fromisoformat(self._attributes["created"])
+
+    @property
+    def job(self) -> Mapping[str, Any]:
+        """The job's canonical form."""
+        return dict(self._attributes["job"])
+
+    @property
+    def slide(self) -> Mapping[str, Any]:
+        """The slide: name, path, fingerprint, width_px0, height_px0, mpp_xy, bounds_px0."""
+        return dict(self._attributes["slide"])
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model: name, path, sha256, positive_class, ..."""
+        return dict(self._attributes["model"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores' columns."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def stain(self) -> Mapping[str, Any] | None:
+        """The stain fit of the slide that every session uses, or None."""
+        stain = self._attributes["stain"]
+        return None if stain is None else dict(stain)
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Provenance: versions, device, settings, times of every session that worked on it."""
+        return [dict(session) for session in self._attributes["sessions"]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person who looks at the result should know, a sentence each."""
+        return list(self._attributes["warnings"])
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        """Index of every tile that could not be read or predicted -> why."""
+        return {int(tile): text for tile, text in self._attributes["skipped"].items()}
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 [N, C], a copy; NaN where not done, and in skipped tiles."""
+        self.refresh()
+        return self._scores.copy()
+
+    @property
+    def done_blocks(self) -> NDArray[np.bool_]:
+        """Bool [B], a copy."""
+        self.refresh()
+        return self._done.copy()
+
+    @property
+    def done_tiles(self) -> NDArray[np.bool_]:
+        """Bool [N]: tiles of the blocks that are done."""
+        return np.repeat(self.done_blocks, BLOCK_TILES)[: len(self.grid)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done."""
+        return bool(self.done_blocks.all())
+
+    def refresh(self) -> None:
+        """Take in what has been written since; the writer itself has nothing to take in.
+
+        Raises
+        ------
+        RunError
+            If what is on disk does not pass its check.
+        """
+        if self._lock is not None:
+            return
+        try:
+            attributes: Any = zarr.open_group(self.path, mode="r").attrs[ATTRIBUTE]
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise RunError(f"The run {self.path} cannot be read any more: {error}.") from error
+        self._attributes = dict(attributes)
+        self._load()
+
+    def _load(self) -> None:
+        with self._mutex:
+            try:
+                done = np.asarray(self._array("done")[:], bool)
+                scores = self._array("scores")
+                for tiles in _spans(done & ~self._done, len(self.grid)):
+                    self._scores[tiles] = scores[tiles]
+                self._done = done
+            except (KeyError, TypeError, ValueError, OSError) as error:
+                raise RunError(
+                    f"The run {self.path} is damaged: {error}; run its job again to mend it."
+                ) from error
+
+    # ------------------------------------------------------------------------- writing
+
+    def write_block(self, index: int, scores: NDArray[np.float32]) -> None:
+        """Store the scores [n, C] of one block; see `write_blocks`."""
+        self.write_blocks({index: scores})
+
+    def write_blocks(
+        self,
+        blocks: Mapping[int, NDArray[np.float32]],
+        *,
+        skipped: Mapping[int, str] | None = None,
+    ) -> None:
+        """Store the scores of finished blocks, and flag them done when all are on disk.
+
+        Parameters
+        ----------
+        blocks
+            Index of a block -> its scores [n, C], n = 64 but for the last block.
+        skipped
+            Index of a tile in these blocks that failed (NaN in its scores) -> why.
+
+        Raises
+        ------
+        OutputError
+            If the disk takes no more.
+        """
+        scores = self._array("scores")
+        try:
+            for index, values in blocks.items():
+                tiles = self._tiles(index)
+                scores[tiles] = np.asarray(values, np.float32)
+            if skipped:
+                merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
+                self._update(skipped=merged)
+            with self._mutex:
+                for index, values in blocks.items():
+                    self._scores[self._tiles(index)] = values
+                    self._done[index] = True
+                self._array("done")[:] = self._done
+        except OSError as error:
+            raise OutputError(
+                f"The run {self.path} cannot be written: {error}; make room and run it again, it "
+                f"goes on where it stands."
+            ) from error
+
+    def add_session(self, session: Mapping[str, Any]) -> None:
+        """Begin the record of a session: plain JSON values, nothing that names the machine."""
+        self._update(sessions=[*self._attributes["sessions"], dict(session)])
+
+    def update_session(self, **changes: Any) -> None:
+        """Complete the record of the newest session."""
+        sessions = self.sessions
+        sessions[-1].update(changes)
+        self._update(sessions=sessions)
+
+    def set_stain(self, fit: Mapping[str, Any]) -> None:
+        """Keep the slide's stain fit, so that a resumed run uses the same."""
+        self._update(stain=dict(fit))
+
+    def add_warning(self, text: str) -> None:
+        """Keep a sentence for whoever looks at the result; the same one is kept once."""
+        if text not in self._attributes["warnings"]:
+            self._update(warnings=[*self._attributes["warnings"], text])
+
+    def _update(self, **changes: Any) -> None:
+        attributes = {**self._attributes, **changes}
+        self._group.attrs[ATTRIBUTE] = attributes
+        self._attributes = attributes
+
+    def _tiles(self, index: int) -> slice:
+        return slice(index * BLOCK_TILES, min((index + 1) * BLOCK_TILES, len(self.grid)))
+
+    def _array(self, name: str) -> Any:
+        # Any: zarr's own type of an item (group or array) fits neither use
+        return self._group[name]
+
+    def _keep_sound_blocks(self) -> None:
+        """Take the flag from blocks whose scores cannot be read or hold NaN without a reason."""
+        flags = self._array("done")
+        done = np.asarray(flags[:], bool)
+        scores, skipped = self._array("scores"), self.skipped
+        for index in np.flatnonzero(done):
+            tiles = self._tiles(int(index))
+            try:
+                values = np.asarray(scores[tiles])
+            except (ValueError, OSError):
+                done[index] = False
+                continue
+            missing = np.flatnonzero(np.isnan(values).any(axis=1)) + tiles.start
+            done[index] = all(int(tile) in skipped for tile in missing)
+        if not np.array_equal(done, flags[:]):
+            flags[:] = done
+
+
+def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | None = None) -> Path:
+    """Return where a run of a slide is or shall be: ``<sidecar>/runs/<run_id>.zarr``.
+
+    A run that exists in a place where the slide's work was kept before is taken there.
+    """
+    name = f"{run_id}.zarr"
+    for folder in sidecars(slide_path, fingerprint, out=out) if out is None else []:
+        if (folder / "runs" / name).is_dir():
+            return folder / "runs" / name
+    return sidecar(slide_path, fingerprint, out=out) / "runs" / name
+
+
+def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
+    """Return the runs of a slide, the one worked on last first."""
+    runs = {
+        run
+        for folder in sidecars(info.path, info.fingerprint, out=out)
+        for run in (folder / "runs").glob("*.zarr")
+        if (run / "zarr.json").is_file()
+    }
+    return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
+
+
+def _write_empty(path: Path, grid: TileGrid, classes: int, attributes: dict[str, Any]) -> None:
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array("cells", data=grid.cells)
+    group.create_array(
+        "scores",
+        shape=(len(grid), classes),
+        chunks=(BLOCK_TILES, classes),
+        dtype="float32",
+        fill_value=float("nan"),
+        compressors=[Crc32cCodec()],
+    )
+    blocks = -(-len(grid) // BLOCK_TILES)
+    group.create_array(
+        "done",
+        shape=(blocks,),
+        chunks=(blocks,),
+        dtype="bool",
+        fill_value=False,
+        compressors=[Crc32cCodec()],
+    )
+    group.attrs[ATTRIBUTE] = attributes
+
+
+def _check_version(path: Path, attributes: Any) -> None:
+    version = attributes.get("schema_version") if isinstance(attributes, Mapping) else None
+    if not isinstance(version, int):
+        raise RunError(f"{path} is a Zarr group of another program, not a run of napari-histomil.")
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} was written by a newer version of this program (schema {version}, this "
+            f"program knows {SCHEMA_VERSION}): update napari-histomil."
+        )
+
+
+def _read_grid(group: zarr.Group, grid: Mapping[str, Any]) -> TileGrid:
+    cells: Any = group["cells"]
+    return TileGrid(
+        spec=GridSpec(grid["mpp"], grid["tile_px"], grid["stride_px"]),
+        slide_mpp=(grid["slide_mpp"][0], grid["slide_mpp"][1]),
+        slide_size_px0=(grid["slide_size_px0"][0], grid["slide_size_px0"][1]),
+        cells=np.asarray(cells[:], np.int32),
+    )
+
+
+def _check_shapes(group: zarr.Group, scores: tuple[int, ...], blocks: int) -> None:
+    for name, shape in (("scores", scores), ("done", (blocks,))):
+        array: Any = group[name]
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{name} has the shape {array.shape} instead of {shape}")
+
+
+def _spans(blocks: NDArray[np.bool_], tiles: int) -> list[slice]:
+    """Return the slices of tiles of neighbouring true blocks: one read each."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks.astype(np.int8), [0]])))
+    return [
+        slice(int(a) * BLOCK_TILES, min(int(b) * BLOCK_TILES, tiles))
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]
