@@ -156,12 +156,13 @@ class Session:
         ------
         SlideError
             If `mpp` is out of reason, or the slide cannot be opened again.
+        OutputError
+            If the answer cannot be kept; the window uses it all the same.
         """
         for run in self.runs_of(slide):
             self.remove_run(run)
         path = slide.info.path
         opened = open_slide(path, mpp=mpp)
-        remember_mpp(opened.info.fingerprint, mpp)
         data, attributes, _ = slide_layer(opened, name=slide.layer.name)
         before, slide.slide = slide.slide, opened
         layer = slide.layer
@@ -171,6 +172,7 @@ class Session:
         layer.scale, layer.translate = attributes["scale"], attributes["translate"]
         before.close()
         self.slide_changed.emit(slide)
+        remember_mpp(opened.info, mpp)
 
     def add_run(self, run: RunView) -> None:
         """Take note of a run whose heatmap layer is in the viewer."""

@@ -1,0 +1,124 @@
+"""The keys of the window, in one table, how they are bound, and the sheet that lists them.
+
+A key here is free in napari 0.9 whatever layer is active: napari asks the active layer's keys
+before the viewer's, so a key that a layer uses would never arrive. The tests press every key
+with every kind of layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the window."""
+
+    key: str
+    """As napari writes it, such as ``Control-1``."""
+    group: str
+    what: str
+
+    @property
+    def text(self) -> str:
+        """As people write it, with the names of this machine's keyboard."""
+        parts = self.key.replace("Control", "Ctrl").split("-")
+        if self.key == "Shift-/":
+            return "?"
+        return QKeySequence("+".join(parts)).toString(QKeySequence.SequenceFormat.NativeText)
+
+
+KEYS: dict[str, Key] = {
+    "magnification.1.25": Key("Control-1", "Slide", "Magnification 1.25x (8 µm a screen pixel)"),
+    "magnification.2.5": Key("Control-2", "Slide", "Magnification 2.5x (4 µm a screen pixel)"),
+    "magnification.5": Key("Control-3", "Slide", "Magnification 5x (2 µm a screen pixel)"),
+    "magnification.10": Key("Control-4", "Slide", "Magnification 10x (1 µm a screen pixel)"),
+    "magnification.20": Key("Control-5", "Slide", "Magnification 20x (0.5 µm a screen pixel)"),
+    "magnification.40": Key("Control-6", "Slide", "Magnification 40x (0.25 µm a screen pixel)"),
+    "slide.fit": Key("Control-7", "Slide", "Fit the slide into the window"),
+    "overlay.toggle": Key("U", "Overlay", "Show or hide the heatmap"),
+    "overlay.fainter": Key(",", "Overlay", "Make the heatmap fainter"),
+    "overlay.stronger": Key(".", "Overlay", "Make the heatmap stronger"),
+    "hottest.next": Key("N", "Overlay", "Go to the next hottest tile"),
+    "hottest.previous": Key("Shift-N", "Overlay", "Go back to the previous hottest tile"),
+    "keys.sheet": Key("Shift-/", "Help", "Show this sheet"),
+}
+
+
+def bind(viewer: Any, name: str, function: Callable[[], Any]) -> None:
+    """Let a key of the table call a function, in one viewer.
+
+    Parameters
+    ----------
+    viewer
+        The viewer; a plugin's proxy of it does as well.
+    name
+        Name of the key in `KEYS`.
+    function
+        Called without arguments. A bound method is held weakly, so that a dock that was closed
+        does not live on in the viewer's keys.
+    """
+    held: Callable[[], Callable[[], Any] | None]
+    held = weakref.WeakMethod(function) if inspect.ismethod(function) else lambda: function
+
+    def press(_viewer: Any) -> None:
+        alive = held()
+        if alive is not None:
+            alive()
+
+    viewer.bind_key(KEYS[name].key, press, overwrite=True)
+
+
+def hint(name: str) -> str:
+    """Return the end of a tooltip that names the key, such as ``" (key: N)"``."""
+    return f" (key: {KEYS[name].text})"
+
+
+class KeySheet(QDialog):
+    """All keys of the window on one sheet."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowTitle("Keys of HistoMIL")
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(24)
+        grid.setVerticalSpacing(6)
+        group = None
+        for key in KEYS.values():
+            if key.group != group:
+                group = key.group
+                heading = QLabel(f"<b>{group}</b>")
+                heading.setContentsMargins(0, 8 if grid.count() else 0, 0, 0)
+                grid.addWidget(heading, grid.rowCount(), 0, 1, 2)
+            row = grid.rowCount()
+            grid.addWidget(QLabel(key.text), row, 0)
+            grid.addWidget(QLabel(key.what), row, 1)
+        grid.setColumnStretch(1, 1)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(16, 16, 16, 12)
+        layout.setSpacing(12)
+        layout.addLayout(grid)
+        layout.addWidget(buttons)
+
+
+def bind_sheet(viewer: Any, parent: QWidget) -> None:
+    """Let `?` show the sheet of keys over `parent`'s window."""
+    owner = weakref.ref(parent)
+
+    def show() -> None:
+        widget = owner()
+        if widget is not None:
+            KeySheet(widget.window()).open()
+
+    bind(viewer, "keys.sheet", show)
