@@ -30,15 +30,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histomil.errors import HistomilError
+from napari_histomil.slides.resolution import PLAUSIBLE_MPP
 from napari_histomil.slides.slide import SlideInfo
 
 _PACKAGES = (
     "napari-histomil", "napari", "qtpy", "PyQt6", "PySide6", "numpy", "torch", "timm",
     "tifffile", "imagecodecs", "openslide-python", "openslide-bin", "zarr",
 )  # fmt: skip
-
-MPP_RANGE = (0.02, 100.0)
-"""µm/px that a slide can have; anything else is a slip of the finger."""
 
 
 def diagnostics(error: BaseException | None = None, info: SlideInfo | None = None) -> str:
@@ -186,14 +184,14 @@ class MppDialog(QDialog):
         text.setMinimumWidth(380)
 
         self.edit = QLineEdit()
-        validator = QDoubleValidator(*MPP_RANGE, 5, self)
+        validator = QDoubleValidator(*PLAUSIBLE_MPP, 5, self)
         validator.setLocale(QLocale.c())
         validator.setNotation(QDoubleValidator.Notation.StandardNotation)
         self.edit.setValidator(validator)
         self.edit.setPlaceholderText("for example 0.25")
         self.edit.setToolTip(
             f"Micrometres that one pixel of the finest level spans, "
-            f"{MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}"
+            f"{PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g}"
         )
         suggestion = known if known is not None else (10 / power if power else None)
         if suggestion is not None:
@@ -236,7 +234,7 @@ class MppDialog(QDialog):
         mpp = self.mpp
         self.accept_button.setEnabled(mpp is not None)
         if mpp is None:
-            self.means.setText(f"(a number from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g})")
+            self.means.setText(f"(a number from {PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g})")
             return
         width, height = (
             side * mpp / 1000 for side in (self._info.width_px0, self._info.height_px0)

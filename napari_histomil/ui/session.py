@@ -17,6 +17,7 @@ from psygnal import Signal
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.remembered import remember_mpp
 from napari_histomil.slides.slide import Slide, SlideInfo
+from napari_histomil.ui.camera import fit_slide
 from napari_histomil.ui.layers import slide_layer, slide_of
 
 if TYPE_CHECKING:
@@ -118,12 +119,13 @@ class Session:
         SlideError
             If it cannot be opened, in one sentence.
         """
-        slide = open_slide(path, mpp=mpp)
+        return self.add_slide(open_slide(path, mpp=mpp))
+
+    def add_slide(self, slide: Slide) -> SlideSession:
+        """Add the layer of an open slide and look at it; the viewer closes it with its layer."""
         data, attributes, _ = slide_layer(slide)
-        self.viewer.add_image(data, **attributes)
-        opened = self.slides[-1]
-        self.show_only(opened)
-        return opened
+        self.viewer.add_image(data, **attributes)  # comes back through `_on_inserted`
+        return self.slides[-1]
 
     def show_only(self, shown: SlideSession) -> None:
         """Hide the layers of all other slides and their runs: all slides start at one corner."""
@@ -190,17 +192,21 @@ class Session:
 
     # --- following the layer list ---
 
-    def _adopt(self, layer: Any) -> None:
+    def _adopt(self, layer: Any) -> SlideSession | None:
         slide = slide_of(layer)
         if slide is None or any(each.slide is slide for each in self.slides):
-            return  # not ours, or napari's duplicate of a layer we know
+            return None  # not ours, or napari's duplicate of a layer we know
         adopted = SlideSession(slide, layer)
         self.slides.append(adopted)
         self.slide_opened.emit(adopted)
         self.activate(adopted)
+        return adopted
 
     def _on_inserted(self, event: Any) -> None:
-        self._adopt(event.value)
+        adopted = self._adopt(event.value)
+        if adopted is not None:
+            self.show_only(adopted)
+            fit_slide(self.viewer, adopted.info)
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value

@@ -1,0 +1,63 @@
+"""What all docks look like: a column that scrolls on low screens, with titled sections."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+DOCK_WIDTH = 360
+"""Width in logical pixels at which every dock shows all it has."""
+
+
+class Panel(QWidget):
+    """A dock: add sections from top to bottom in the order of the work."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setMinimumWidth(300)
+        content = QWidget()
+        self._column = QVBoxLayout(content)
+        self._column.setContentsMargins(10, 8, 10, 8)
+        self._column.setSpacing(6)
+        self._column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+
+    def add(self, widget: QWidget) -> None:
+        """Add a widget at the bottom of the column."""
+        self._column.insertWidget(self._column.count() - 1, widget)
+
+    def section(self, title: str) -> QVBoxLayout:
+        """Begin a titled section; returns the column that its widgets go into."""
+        heading = QLabel(f"<b>{title}</b>")
+        heading.setContentsMargins(0, 8 if self._column.count() > 1 else 0, 0, 0)
+        self.add(heading)
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        self.add(body)
+        return column
+
+
+def plain_label(text: str = "", tooltip: str = "") -> QLabel:
+    """Return a label that wraps, whose text can be selected, and that asks for no width."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    label.setToolTip(tooltip)
+    return label
