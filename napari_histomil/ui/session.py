@@ -8,7 +8,7 @@ whose last layer is removed is closed. It asks no questions and shows no dialogs
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_histomil.results import RunStore
+    from napari_histomil.ui.heatmap_view import HeatmapView
 
 
 @dataclass(eq=False)
@@ -56,8 +57,8 @@ class RunView:
     store: RunStore
     slide: SlideSession
     layer: Image
-    state: dict[str, Any] = field(default_factory=dict)
-    """What the Overlay dock keeps of its settings: class, threshold, normalisation."""
+    heatmap: HeatmapView
+    """What is shown of it: class, threshold, normalisation; `overlays.py` keeps the layer so."""
 
 
 class Session:
