@@ -7,12 +7,12 @@ with every kind of layer.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -53,8 +53,8 @@ KEYS: dict[str, Key] = {
 }
 
 
-def bind(viewer: Any, name: str, function: Callable[[], Any]) -> None:
-    """Let a key of the table call a function, in one viewer.
+def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) -> None:
+    """Let a key of the table call a widget's method, in one viewer.
 
     Parameters
     ----------
@@ -62,17 +62,18 @@ def bind(viewer: Any, name: str, function: Callable[[], Any]) -> None:
         The viewer; a plugin's proxy of it does as well.
     name
         Name of the key in `KEYS`.
-    function
-        Called without arguments. A bound method is held weakly, so that a dock that was closed
-        does not live on in the viewer's keys.
+    method
+        A bound method of a widget. It is held weakly, so that a dock that was closed does not
+        live on in the viewer's keys; its key then does nothing.
+    arguments
+        What the method is called with.
     """
-    held: Callable[[], Callable[[], Any] | None]
-    held = weakref.WeakMethod(function) if inspect.ismethod(function) else lambda: function
+    held = weakref.WeakMethod(method)
 
     def press(_viewer: Any) -> None:
         alive = held()
-        if alive is not None:
-            alive()
+        if alive is not None and isalive(alive.__self__):
+            alive(*arguments)
 
     viewer.bind_key(KEYS[name].key, press, overwrite=True)
 
@@ -110,15 +111,3 @@ class KeySheet(QDialog):
         layout.setSpacing(12)
         layout.addLayout(grid)
         layout.addWidget(buttons)
-
-
-def bind_sheet(viewer: Any, parent: QWidget) -> None:
-    """Let `?` show the sheet of keys over `parent`'s window."""
-    owner = weakref.ref(parent)
-
-    def show() -> None:
-        widget = owner()
-        if widget is not None:
-            KeySheet(widget.window()).open()
-
-    bind(viewer, "keys.sheet", show)

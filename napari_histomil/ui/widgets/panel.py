@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFrame,
@@ -61,3 +64,16 @@ def plain_label(text: str = "", tooltip: str = "") -> QLabel:
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
     label.setToolTip(tooltip)
     return label
+
+
+def follow(owner: QWidget, signal: Any, slot: Callable[..., Any]) -> None:
+    """Connect a signal of napari or psygnal to a widget's method until the widget is deleted.
+
+    Those signals know nothing of Qt: without this they would call into a dock that was closed.
+    """
+    signal.connect(slot)
+
+    def stop() -> None:
+        signal.disconnect(slot)
+
+    owner.destroyed.connect(stop)

@@ -1,0 +1,193 @@
+"""Where to look: magnification buttons, fit, go to a place, the scale bar; and where one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui import camera
+from napari_histomil.ui.keys import bind, hint
+from napari_histomil.ui.layers import center_of_view_px0
+from napari_histomil.ui.widgets.panel import follow, plain_label
+
+_NO_SCALE = "Needs the slide's µm/px: set it above"
+_NO_SLIDE = "Open a slide first"
+
+
+class Navigation(QWidget):
+    """Buttons and read-outs of the view on one slide."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._info: SlideInfo | None = None
+        self.readout = plain_label(
+            tooltip="Magnification on this screen: at 10x one screen pixel shows 1 µm. The "
+            "position is the middle of the view, from the slide's top-left corner."
+        )
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        column.addWidget(self.readout)
+        column.addLayout(self._make_magnifications())
+        column.addLayout(self._make_go_to())
+        column.addWidget(self._make_scale_bar())
+        follow(self, viewer.camera.events.zoom, self._update_readout)
+        follow(self, viewer.camera.events.center, self._update_readout)
+        for power in camera.MAGNIFICATIONS:
+            bind(viewer, f"magnification.{power:g}", self._magnify, power)
+        bind(viewer, "slide.fit", self._fit)
+        self.show_info(None)
+
+    def _make_magnifications(self) -> QGridLayout:
+        self.magnification_buttons: dict[float, QPushButton] = {}
+        for power in camera.MAGNIFICATIONS:
+            button = QPushButton(f"{power:g}x")
+            button.clicked.connect(lambda _=False, power=power: self._magnify(power))
+            self.magnification_buttons[power] = button
+        self.fit_button = QPushButton("Fit")
+        self.fit_button.clicked.connect(self._fit)
+        self.native_button = QPushButton("1:1")
+        self.native_button.clicked.connect(self._native)
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        buttons = [*self.magnification_buttons.values(), self.native_button, self.fit_button]
+        for index, button in enumerate(buttons):
+            button.setMinimumWidth(40)
+            grid.addWidget(button, index // 4, index % 4)
+        return grid
+
+    def _make_go_to(self) -> QHBoxLayout:
+        self.x_edit, self.y_edit = QDoubleSpinBox(), QDoubleSpinBox()
+        for edit, tooltip in (
+            (self.x_edit, "Distance from the slide's left edge"),
+            (self.y_edit, "Distance from the slide's top edge"),
+        ):
+            edit.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+            edit.setAlignment(Qt.AlignmentFlag.AlignRight)
+            edit.setToolTip(tooltip)
+            edit.setMinimumWidth(60)
+            edit.lineEdit().returnPressed.connect(self._go_to)
+        self.unit_box = QComboBox()
+        self.unit_box.addItems(["µm", "px"])
+        self.unit_box.setToolTip("µm, or pixels of the finest level as files of coordinates count")
+        self.unit_box.currentTextChanged.connect(self._update_go_to)
+        self.go_button = QPushButton("Go")
+        self.go_button.clicked.connect(self._go_to)
+        row = QHBoxLayout()
+        row.setSpacing(4)
+        for widget, stretch in (
+            (QLabel("x"), 0), (self.x_edit, 1), (QLabel("y"), 0), (self.y_edit, 1),
+            (self.unit_box, 0), (self.go_button, 0),
+        ):  # fmt: skip
+            row.addWidget(widget, stretch)
+        return row
+
+    def _make_scale_bar(self) -> QCheckBox:
+        self.scale_bar_box = QCheckBox("Scale bar")
+        self.scale_bar_box.toggled.connect(self._toggle_scale_bar)
+        return self.scale_bar_box
+
+    def show_info(self, info: SlideInfo | None) -> None:
+        """Navigate on this slide from now on."""
+        self._info = info
+        scaled = info is not None and info.mpp_x is not None
+        why_not = _NO_SLIDE if info is None else _NO_SCALE
+        for power, button in self.magnification_buttons.items():
+            button.setEnabled(scaled)
+            button.setToolTip(
+                f"One screen pixel shows {10 / power:g} µm{hint(f'magnification.{power:g}')}"
+                if scaled
+                else why_not
+            )
+        for widget, tooltip in (
+            (self.fit_button, f"Show the whole slide{hint('slide.fit')}"),
+            (self.native_button, "One pixel of the finest level on one screen pixel"),
+            (self.go_button, "Move this place to the middle of the view; the zoom stays"),
+        ):
+            widget.setEnabled(info is not None)
+            widget.setToolTip(_NO_SLIDE if info is None else tooltip)
+        for widget in (self.x_edit, self.y_edit, self.unit_box):
+            widget.setEnabled(info is not None)
+        self.scale_bar_box.setEnabled(scaled)
+        self.scale_bar_box.setToolTip(
+            "Show a scale bar in µm in the corner of the view" if scaled else why_not
+        )
+        self.scale_bar_box.setChecked(scaled)
+        self._toggle_scale_bar(scaled)
+        unit = self.unit_box.model().item(0)
+        unit.setEnabled(scaled)
+        self.unit_box.setCurrentText("µm" if scaled else "px")
+        self._update_go_to()
+        self._update_readout()
+
+    def _magnify(self, power: float) -> None:
+        if self._info is None or self._info.mpp_x is None:
+            return  # by the key; the button is disabled
+        camera.set_magnification(self._viewer, power, pixel_ratio=self.devicePixelRatioF())
+
+    def _fit(self) -> None:
+        if self._info is not None:
+            camera.fit_slide(self._viewer, self._info)
+
+    def _native(self) -> None:
+        if self._info is not None:
+            camera.set_native(self._viewer, self._info, pixel_ratio=self.devicePixelRatioF())
+
+    def _px0_per_unit(self, info: SlideInfo) -> tuple[float, float]:
+        if self.unit_box.currentText() == "px":
+            return 1.0, 1.0
+        mpp_x, mpp_y = info.mpp_xy
+        return 1 / mpp_x, 1 / mpp_y
+
+    def _update_go_to(self) -> None:
+        """Let the fields reach the slide's far edges, in the chosen unit."""
+        if self._info is None:
+            return
+        per_x, per_y = self._px0_per_unit(self._info)
+        for edit, largest in (
+            (self.x_edit, self._info.width_px0 / per_x),
+            (self.y_edit, self._info.height_px0 / per_y),
+        ):
+            edit.setDecimals(0 if self.unit_box.currentText() == "px" else 1)
+            edit.setRange(0, largest)
+
+    def _go_to(self) -> None:
+        if self._info is None:
+            return
+        per_x, per_y = self._px0_per_unit(self._info)
+        xy_px0 = (self.x_edit.value() * per_x, self.y_edit.value() * per_y)
+        camera.go_to_px0(self._viewer, self._info, xy_px0)
+
+    def _toggle_scale_bar(self, on: bool) -> None:
+        self._viewer.scale_bar.visible = on
+
+    def _update_readout(self, _event: Any = None) -> None:
+        info = self._info
+        if info is None:
+            self.readout.setText("No slide is open.")
+            return
+        x, y = center_of_view_px0(self._viewer, info)
+        if info.mpp_x is None or info.mpp_y is None:
+            self.readout.setText(f"Scale unknown\nmiddle at x {x:.0f} px, y {y:.0f} px")
+            return
+        ratio = self.devicePixelRatioF()
+        power = camera.magnification(self._viewer, pixel_ratio=ratio)
+        per_pixel = camera.um_per_pixel(self._viewer, pixel_ratio=ratio)
+        self.readout.setText(
+            f"<b>{power:.3g}x</b>, {per_pixel:.3g} µm a screen pixel<br>"
+            f"middle at x {x * info.mpp_x:.0f} µm, y {y * info.mpp_y:.0f} µm"
+        )

@@ -1,0 +1,150 @@
+"""The table of a slide's facts, with units, and with what can be copied or corrected."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QApplication,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
+
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui.widgets.panel import plain_label
+
+_SOURCES = {
+    "file": "stated by the file",
+    "given": "given by you",
+    "remembered": "given by you earlier",
+}
+_READERS = {"tiff": "TIFF reader", "openslide": "OpenSlide", "zarr": "OME-Zarr reader"}
+
+_TOOLTIPS = {
+    "Name": "File name of the slide",
+    "Size": "Width x height of the finest level",
+    "Pixel": "Micrometres that one pixel of the finest level spans",
+    "Objective": "What the file says of the scanner's objective; for your information only, "
+    "magnifications here follow the µm/px",
+    "Scanner": "Vendor of the file, and what reads it here",
+    "Levels": "Stored resolutions, as how many finest pixels one of their pixels spans",
+    "Colour": "Channels and number type, and how they become the colours you see",
+    "Scanned": "Part of the slide that the scanner filled: its size, and where it begins",
+    "Content": "Fingerprint of the content: the same whatever the file is called; runs and "
+    "answers are kept under it",
+}
+
+
+class SlideFacts(QWidget):
+    """Facts of one slide, top to bottom; `show_info` fills it."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setHorizontalSpacing(10)
+        self._form.setVerticalSpacing(3)
+        self._form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.values = {name: plain_label(tooltip=tooltip) for name, tooltip in _TOOLTIPS.items()}
+        self.mpp_button = QPushButton("Set…")
+        self.mpp_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.copy_button = QToolButton()
+        self.copy_button.setText("Copy")
+        self.copy_button.setToolTip("Copy the whole fingerprint")
+        self.copy_button.clicked.connect(self._copy_fingerprint)
+        beside = {"Pixel": self.mpp_button, "Content": self.copy_button}
+        for name, value in self.values.items():
+            label = QLabel(name)
+            label.setToolTip(_TOOLTIPS[name])
+            field = _beside(value, beside[name]) if name in beside else value
+            self._form.addRow(label, field)
+        self._fingerprint = ""
+
+    def show_info(self, info: SlideInfo) -> None:
+        """Fill the table."""
+        self._fingerprint = info.fingerprint
+        for name, text in fact_texts(info).items():
+            self.values[name].setText(text)
+        self._form.setRowVisible(self.values["Scanned"], info.bounds_px0 is not None)
+        self._form.setRowVisible(self.values["Objective"], info.objective_power is not None)
+        self.values["Name"].setToolTip(str(info.path))
+        known = info.mpp_x is not None
+        self.mpp_button.setText("Change…" if known else "Set µm/px…")
+        self.mpp_button.setToolTip(
+            "Correct the µm/px of this slide; heatmaps over it are taken off the window, because "
+            "they were computed for other µm/px"
+            if known
+            else "Say how many µm one pixel spans; until then nothing can be measured and no "
+            "model can run"
+        )
+
+    def _copy_fingerprint(self) -> None:
+        QApplication.clipboard().setText(self._fingerprint)
+
+
+def fact_texts(info: SlideInfo) -> dict[str, str]:
+    """Return the facts of a slide as people read them, with units."""
+    size = f"{info.width_px0:,} x {info.height_px0:,} px".replace(",", " ")
+    if info.mpp_x is None or info.mpp_y is None:
+        pixel = "unknown µm/px"
+        mm_per_px0 = None
+    else:
+        mm_per_px0 = (info.mpp_x / 1000, info.mpp_y / 1000)
+        size += (
+            f"\n{info.width_px0 * mm_per_px0[0]:.4g} x {info.height_px0 * mm_per_px0[1]:.4g} mm"
+        )
+        same = abs(info.mpp_x - info.mpp_y) < 1e-6 * info.mpp_x
+        number = f"{info.mpp_x:.4g}" if same else f"{info.mpp_x:.4g} x {info.mpp_y:.4g}"
+        pixel = f"{number} µm/px\n{_SOURCES.get(info.mpp_source or '', info.mpp_source)}"
+    return {
+        "Name": _breakable(info.path.name),
+        "Size": size,
+        "Pixel": pixel,
+        "Objective": "" if info.objective_power is None else f"{info.objective_power:g}x",
+        "Scanner": f"{info.vendor or 'unknown'}, {_READERS.get(info.reader, info.reader)}",
+        "Levels": f"{len(info.levels)}: " + ", ".join(f"{d:.4g}" for d in info.downsamples),
+        "Colour": _colour_text(info),
+        "Scanned": _bounds_text(info, mm_per_px0),
+        "Content": info.fingerprint[:12],
+    }
+
+
+def _colour_text(info: SlideInfo) -> str:
+    if not info.composite:
+        return f"{''.join(info.channels)}, {info.dtype}"
+    return f"{', '.join(info.channels)}, {info.dtype}\nshown as {info.composite}"
+
+
+def _bounds_text(info: SlideInfo, mm_per_px0: tuple[float, float] | None) -> str:
+    bounds = info.bounds_px0
+    if bounds is None:
+        return ""
+    x, y, unit, digits = (
+        (1.0, 1.0, "px", "{:.0f}") if mm_per_px0 is None else (*mm_per_px0, "mm", "{:.4g}")
+    )
+    numbers = [
+        digits.format(value)
+        for value in (
+            bounds.width_px0 * x, bounds.height_px0 * y, bounds.x_px0 * x, bounds.y_px0 * y
+        )
+    ]  # fmt: skip
+    return f"{numbers[0]} x {numbers[1]} {unit}, from ({numbers[2]}, {numbers[3]}) {unit}"
+
+
+def _breakable(name: str) -> str:
+    """Let a long file name wrap where it has no blanks."""
+    return "".join(f"{char}\u200b" if char in "-_.,+" else char for char in name)
+
+
+def _beside(value: QLabel, button: QWidget) -> QWidget:
+    holder = QWidget()
+    row = QHBoxLayout(holder)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.addWidget(value, 1)
+    row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+    return holder
