@@ -1,0 +1,58 @@
+"""Model folders with random weights, for tests of all that runs or lists models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def make_model_folder(path: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write a small timm net with random weights as a model folder; `changes` go to model.json.
+
+    Tiles of 32 px, stride 16 px (8 px of context a side), at 1 µm/px.
+    """
+    import safetensors.torch
+    import timm
+    import torch
+
+    classes = changes.get(
+        "classes",
+        [{"name": "normal", "color": [90, 90, 180]}, {"name": "tumor", "color": [200, 0, 0]}],
+    )
+    architecture = {
+        "name": "timm/resnet10t",
+        "arguments": {"channels": [8, 16, 16, 16], "stem_width": 8},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = timm.create_model(
+            "resnet10t", pretrained=False, num_classes=len(classes), **architecture["arguments"]
+        )
+        for module in net.modules():  # fresh batch norms would hide errors in folding them
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.2)
+    safetensors.torch.save_file(net.state_dict(), path / "weights.safetensors")
+    digest = hashlib.sha256((path / "weights.safetensors").read_bytes()).hexdigest()
+    manifest = {
+        "schema_version": 1,
+        "name": path.name,
+        "description": "Random weights, for tests.",
+        "task": "classify",
+        "architecture": architecture,
+        "weights": {"file": "weights.safetensors", "format": "safetensors", "sha256": digest},
+        "classes": classes,
+        "positive_class": classes[-1]["name"],
+        "activation": "softmax",
+        "grid": {"mpp": 1.0, "tile_px": 32, "stride_px": 16},
+        "normalisation": {"mean": [0.7, 0.5, 0.7], "std": [0.15, 0.2, 0.15]},
+        "licence": "BSD-3-Clause",
+    }
+    manifest.update(changes)
+    (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return path
