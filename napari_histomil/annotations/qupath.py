@@ -1,0 +1,412 @@
+"""Objects as QuPath writes them in GeoJSON: one Feature <-> one `Region`.
+
+Every form that QuPath has written since 0.2 is read; the newest is written. Files, and the frame
+their positions are in, are the business of `geojson.py`. Messages name the place (``feature 3``)
+and not the file, which the caller knows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+
+from napari_histomil.annotations.model import RGB, AnnotationClass, Extra, Region, class_named
+from napari_histomil.errors import AnnotationError
+
+Shift = tuple[float, float]
+
+MAX_DEPTH = 64
+"""Objects inside objects inside objects: deeper than this is damage."""
+
+DECIMALS = 2
+"""QuPath writes and keeps hundredths of a pixel."""
+
+GEOMETRY_TYPES = (
+    "Point",
+    "MultiPoint",
+    "LineString",
+    "MultiLineString",
+    "Polygon",
+    "MultiPolygon",
+)
+_OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root")
+_LEGACY_IDS = {
+    "PathAnnotationObject": "annotation",
+    "PathDetectionObject": "detection",
+    "PathTileObject": "tile",
+    "PathCellObject": "cell",
+    "TMACoreObject": "tmaCore",
+    "PathRootObject": "root",
+}
+"""QuPath 0.2 wrote the kind of an object where newer versions write its id."""
+
+_NAMESPACE = uuid.UUID("b1f0f5c2-2c1d-5f0e-9d43-6c5a0a3e7f11")
+_SPECIAL = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "infinity": math.inf,
+    "-inf": -math.inf,
+    "-infinity": -math.inf,
+}
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 0) -> Region:
+    """Return the region that a Feature, or a bare geometry, describes.
+
+    Parameters
+    ----------
+    feature
+        The parsed JSON value.
+    where
+        What messages call the place, e.g. ``feature 3``.
+    shift
+        (x, y) to add to every coordinate.
+    depth
+        How many objects this one lies in.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no Feature, or a part of it is not what QuPath's format says.
+    """
+    if depth > MAX_DEPTH:
+        raise AnnotationError(f"{where} lies in more than {MAX_DEPTH} other objects")
+    feature = _mapping(feature, where)
+    if feature.get("type") in (*GEOMETRY_TYPES, "GeometryCollection"):
+        feature = {"type": "Feature", "geometry": feature}
+    if feature.get("type", "Feature") != "Feature" or "geometry" not in feature:
+        raise AnnotationError(f"{where} is not a GeoJSON Feature")
+    taken = _Members(feature, where)
+    properties = _Members(_mapping(taken.take("properties") or {}, where), where)
+    taken.take("type")
+    given_id = taken.take("id")
+    legacy_type = _LEGACY_IDS.get(given_id) if isinstance(given_id, str) else None
+    geometry, geometry_extra = _geometry(taken.take("geometry"), where, shift)
+    nucleus, nucleus_extra = _geometry(taken.take("nucleusGeometry"), f"{where}'s nucleus", shift)
+    classification, class_extra = _classification(properties.take("classification"), where)
+    metadata = _metadata(properties.take("metadata"), where)
+    region_id = given_id if _is_uuid(given_id) else _id_of(feature, where)
+    if region_id != given_id and given_id is not None and legacy_type is None:
+        metadata.setdefault("id", _text(given_id))
+    children = properties.take("childObjects", "children") or []
+    if not isinstance(children, list):
+        raise AnnotationError(f"the childObjects of {where} are not a list")
+    name = properties.take("name")
+    try:
+        return Region(
+            geometry=geometry,
+            classification=classification,
+            id=region_id,
+            name=None if name is None else _text(name),
+            color=_color(properties.take("color"), where),
+            locked=bool(properties.take("isLocked")),
+            object_type=_object_type(properties) or legacy_type or "annotation",
+            measurements=_measurements(properties.take("measurements"), where),
+            metadata=metadata,
+            nucleus=nucleus if nucleus_extra is not None else None,
+            children=tuple(
+                region_from_feature(child, f"{where}, child {n}", shift, depth=depth + 1)
+                for n, child in enumerate(children, 1)
+            ),
+            extra=Extra(
+                feature=taken.rest,
+                properties=properties.rest,
+                geometry=geometry_extra or {},
+                nucleus=nucleus_extra or {},
+                classification=class_extra,
+            ),
+        )
+    except AnnotationError as error:
+        text = str(error)
+        raise AnnotationError(text if where in text else f"{where}: {text}".rstrip(".")) from None
+
+
+class _Members:
+    """Members of an object; what nobody takes is the rest."""
+
+    def __init__(self, members: Mapping[str, Any], where: str) -> None:
+        self.rest = dict(members)
+        self.where = where
+
+    def take(self, *names: str) -> Any:
+        """Remove the members of these names (an alias last); return the first that is there."""
+        values = [self.rest.pop(name) for name in names if name in self.rest]
+        return values[0] if values else None
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise AnnotationError(f"{where} is {_kind(value)} where an object is due")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {str: "a text", list: "a list", dict: "an object", bool: "true or false"}
+    return "empty" if value is None else names.get(type(value), "a number")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        uuid.UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _id_of(feature: Mapping[str, Any], where: str) -> str:
+    """Make an id of place and content, so that reading the file again gives the same."""
+    return str(uuid.uuid5(_NAMESPACE, where + json.dumps(feature, sort_keys=True)))
+
+
+def _object_type(properties: _Members) -> str | None:
+    for name in ("objectType", "object_type", "type"):
+        value = properties.rest.get(name)
+        # `type` is a common name: anything else that it holds is the file's own and is kept.
+        if isinstance(value, str) and (name == "objectType" or value in _OBJECT_TYPES):
+            return str(properties.take(name))
+    return None
+
+
+def _measurements(value: Any, where: str) -> dict[str, float]:
+    """Read ``{name: number}``, or ``[{"name":, "value":}]`` of QuPath before 0.4."""
+    if isinstance(value, list):
+        pairs = [_mapping(item, f"a measurement of {where}") for item in value]
+        value = {_text(pair.get("name")): pair.get("value") for pair in pairs}
+    items = _mapping(value or {}, f"the measurements of {where}")
+    return {name: _number(number, name, where) for name, number in items.items()}
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and value.strip().lower() in _SPECIAL:
+        return _SPECIAL[value.strip().lower()]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AnnotationError(f"the measurement '{name}' of {where} is not a number")
+    return float(value)
+
+
+def _metadata(value: Any, where: str) -> dict[str, str]:
+    items = _mapping(value or {}, f"the metadata of {where}")
+    return {name: _text(text) for name, text in items.items()}
+
+
+def _color(value: Any, where: str) -> RGB | None:
+    """Read ``[r, g, b]``, or one packed (signed) integer 0xAARRGGBB."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value >> 16) & 255, (value >> 8) & 255, value & 255
+    whole = isinstance(value, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and v in range(256) for v in value
+    )
+    if not whole or len(value) not in (3, 4):
+        raise AnnotationError(f"a colour of {where} is not three whole numbers of 0 to 255")
+    return int(value[0]), int(value[1]), int(value[2])
+
+
+def _classification(value: Any, where: str) -> tuple[AnnotationClass | None, Mapping[str, Any]]:
+    if isinstance(value, str):
+        return (class_named(value), {}) if value else (None, {})
+    members = _Members(_mapping(value or {}, f"the classification of {where}"), where)
+    name = members.take("name")
+    names = members.take("names")
+    given_color = members.take("color", "colorRGB")
+    if names is not None and not isinstance(names, list):
+        raise AnnotationError(f"the class names of {where} are not a list")
+    parts = [_text(part) for part in (names or []) or ([] if name is None else [name])]
+    parent = members.take("parentClass")
+    while isinstance(parent, dict):  # QuPath before 0.3 nested derived classes
+        parts.insert(0, _text(parent.get("name")))
+        parent = parent.get("parentClass")
+    joined = ": ".join(parts)
+    if not joined:
+        return None, members.rest
+    found = class_named(joined)
+    color = _color(given_color, where) or found.color
+    four = isinstance(given_color, list) and len(given_color) == 4
+    return AnnotationClass(joined, color, int(given_color[3]) if four else 255), members.rest
+
+
+def _geometry(
+    value: Any, where: str, shift: Shift
+) -> tuple[BaseGeometry, Mapping[str, Any] | None]:
+    """Return the shape and the unknown members; an empty polygon and None for no geometry."""
+    if value is None:
+        return Polygon(), None
+    members = _Members(_mapping(value, f"the geometry of {where}"), where)
+    kind, coordinates = members.take("type"), members.take("coordinates")
+    if kind == "GeometryCollection":
+        raise AnnotationError(
+            f"{where} is a GeometryCollection, which QuPath cannot read either: "
+            f"save its parts as objects of their own"
+        )
+    if kind not in GEOMETRY_TYPES:
+        raise AnnotationError(f"{where} has a geometry of the unknown type {kind!r}")
+    if not isinstance(coordinates, list):
+        raise AnnotationError(f"the coordinates of {where} are {_kind(coordinates)}, not a list")
+    if not coordinates:
+        return Polygon(), members.rest
+    return _shape(kind, coordinates, where, shift), members.rest
+
+
+def _shape(kind: str, coordinates: list[Any], where: str, shift: Shift) -> BaseGeometry:
+    if kind == "Point":
+        return shapely.points(_positions([coordinates], where, shift)[0])
+    if kind == "MultiPoint":
+        return shapely.multipoints(shapely.points(_positions(coordinates, where, shift)))
+    if kind == "LineString":
+        return _line(coordinates, where, shift)
+    if kind == "MultiLineString":
+        return shapely.multilinestrings([_line(part, where, shift) for part in coordinates])
+    if kind == "Polygon":
+        return _polygon(coordinates, where, shift)
+    return shapely.multipolygons([_polygon(part, where, shift) for part in coordinates])
+
+
+def _line(coordinates: Any, where: str, shift: Shift) -> BaseGeometry:
+    xy = _positions(coordinates, where, shift)
+    if len(xy) < 2:
+        raise AnnotationError(f"a line of {where} has one point, it needs two or more")
+    return shapely.linestrings(xy)
+
+
+def _polygon(rings: Any, where: str, shift: Shift) -> BaseGeometry:
+    if not isinstance(rings, list) or not rings:
+        raise AnnotationError(f"a polygon of {where} has no outline")
+    shapes = []
+    for ring in rings:
+        xy = _positions(ring, where, shift)
+        closed = len(xy) > 1 and bool((xy[0] == xy[-1]).all())
+        if len(xy) - closed < 3:
+            raise AnnotationError(
+                f"an outline of {where} has {len(xy) - closed} points, a polygon needs 3 or more"
+            )
+        shapes.append(shapely.linearrings(xy if closed else np.vstack([xy, xy[:1]])))
+    return shapely.polygons(shapes[0], shapes[1:] or None)
+
+
+def _positions(coordinates: Any, where: str, shift: Shift) -> NDArray[np.float64]:
+    """Return float64 [N, 2] of a list of [x, y]; a third number (height) is left out."""
+    try:
+        array = np.asarray(coordinates)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.ndim != 2 or array.shape[1] not in (2, 3) or array.dtype.kind not in "iuf":
+        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
+    xy = array[:, :2].astype(np.float64)
+    if not np.isfinite(xy).all():
+        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
+    if any(shift):
+        xy = np.round(xy + shift, 6)  # 0.1 + 0.2 is 0.3 again
+    return xy
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def feature_from_region(region: Region, shift: Shift) -> dict[str, Any]:
+    """Return the Feature of a region, members in QuPath's order.
+
+    Coordinates are rounded to `DECIMALS`; a class is always written with its colour, without
+    which QuPath refuses the whole file.
+
+    Parameters
+    ----------
+    region
+        The region.
+    shift
+        (x, y) to take from every coordinate.
+    """
+    feature: dict[str, Any] = {
+        "type": "Feature",
+        "id": region.id,
+        "geometry": _geometry_member(region.geometry, region.extra.geometry, shift),
+    }
+    if region.nucleus is not None:
+        feature["nucleusGeometry"] = _geometry_member(region.nucleus, region.extra.nucleus, shift)
+    properties: dict[str, Any] = {"objectType": region.object_type}
+    if region.name is not None:
+        properties["name"] = region.name
+    if region.color is not None:
+        properties["color"] = list(region.color)
+    if region.classification:
+        properties["classification"] = _classification_member(
+            region.classification, region.extra.classification
+        )
+    if region.locked:
+        properties["isLocked"] = True
+    if region.measurements:
+        properties["measurements"] = {
+            name: _number_member(value) for name, value in region.measurements.items()
+        }
+    if region.metadata:
+        properties["metadata"] = dict(region.metadata)
+    if region.children:
+        properties["childObjects"] = [
+            feature_from_region(child, shift) for child in region.children
+        ]
+    feature["properties"] = properties | dict(region.extra.properties)
+    return feature | dict(region.extra.feature)
+
+
+def _classification_member(
+    classification: AnnotationClass, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    names = classification.name.split(": ")
+    color = list(classification.color)
+    if classification.alpha not in (0, 255):
+        color.append(classification.alpha)
+    derived = len(names) > 1 and all(name.strip() for name in names)
+    member: dict[str, Any] = {"names": names} if derived else {"name": classification.name}
+    return member | {"color": color} | dict(extra)
+
+
+def _number_member(value: float) -> float | int | str:
+    """QuPath writes what JSON has no number for as text."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _geometry_member(
+    shape: BaseGeometry, extra: Mapping[str, Any], shift: Shift
+) -> dict[str, Any] | None:
+    if shape.is_empty:
+        return None
+    kind = shape.geom_type
+    parts = [_part_member(part, shift) for part in shapely.get_parts(shape)]
+    coordinates = parts if kind.startswith("Multi") else parts[0]
+    return {"type": kind, "coordinates": coordinates} | dict(extra)
+
+
+def _part_member(part: BaseGeometry, shift: Shift) -> list[Any]:
+    if part.geom_type == "Point":
+        position: list[Any] = _pairs(part, shift)[0]
+        return position
+    if part.geom_type == "LineString":
+        return _pairs(part, shift)
+    return [_pairs(ring, shift) for ring in (part.exterior, *part.interiors)]
+
+
+def _pairs(line: BaseGeometry, shift: Shift) -> list[list[float | int]]:
+    xy = np.round(shapely.get_coordinates(line) - shift, DECIMALS)
+    return [[int(v) if v.is_integer() else v for v in pair] for pair in xy.tolist()]
