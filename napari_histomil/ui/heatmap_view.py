@@ -71,6 +71,7 @@ class HeatmapView:
         self._threshold = 0.0
         self._tour: NDArray[np.intp] | None = None
         self._at: int | None = None  # index into the tour
+        self._normalised: NDArray[np.float64] | None = None
         self._tile_of_cell = np.full(grid.shape, -1, np.int64)
         self._tile_of_cell[grid.cells[:, 0], grid.cells[:, 1]] = np.arange(len(grid))
         self.image = np.full(grid.shape, np.nan, np.float32)
@@ -87,7 +88,7 @@ class HeatmapView:
     def class_index(self, index: int) -> None:
         if index != self._class_index:
             self._class_index = index
-            self._tour = self._at = None
+            self._tour = self._at = self._normalised = None
             self._paint()
             self.changed.emit()
 
@@ -105,6 +106,7 @@ class HeatmapView:
     def normalisation(self, name: str) -> None:
         if name != self._normalisation:
             self._normalisation = name
+            self._normalised = None
             self._paint()
             self.changed.emit()
 
@@ -153,7 +155,7 @@ class HeatmapView:
     def fill(self, scores: NDArray[np.float32]) -> None:
         """Show newer scores, float32 [N, C], of the same run."""
         self.scores = scores
-        self._tour = None
+        self._tour = self._normalised = None
         self._paint()
         self.filled.emit()
 
@@ -170,6 +172,16 @@ class HeatmapView:
             return None
         tile = int(self._tile_of_cell[row, column])
         return tile if tile >= 0 else None
+
+    @property
+    def scale_ends(self) -> tuple[str, str]:
+        """What the two ends of the colour scale stand for."""
+        if self._normalisation == "raw":
+            return "0", "1"
+        if self._normalisation == "rank":
+            return "lowest", "highest"
+        low, high = self.value_range
+        return ("", "") if np.isnan(low) else (f"{low:.3f}", f"{high:.3f}")
 
     def shown_share(self, raw: float) -> float:
         """Return where a raw score lies on the colour scale, 0 to 1."""
@@ -212,6 +224,7 @@ class HeatmapView:
 
     def _paint(self) -> None:
         raw = self.values
-        shown = normalise(raw, self._normalisation)
-        shown[~(raw >= self._threshold)] = np.nan
+        if self._normalised is None:
+            self._normalised = normalise(raw, self._normalisation)
+        shown = np.where(raw >= self._threshold, self._normalised, np.nan)
         self.image[:] = score_image(self.grid, shown)

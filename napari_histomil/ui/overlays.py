@@ -1,0 +1,290 @@
+"""Heatmaps in a viewer: add a run's layer, keep it as chosen, toggle it, walk the hottest tiles.
+
+One `Overlays` belongs to a viewer; the Run dock fills it, the Overlay dock steers it, the keys act
+on it whichever docks are open. Only one heatmap lies over a slide at a time: the current one.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import shapely
+from napari.layers import Image, Shapes
+from psygnal import Signal
+
+from napari_histomil.errors import RunError
+from napari_histomil.results import RunStore
+from napari_histomil.ui import keys
+from napari_histomil.ui.camera import go_to_px0, set_magnification
+from napari_histomil.ui.colours import colour_map
+from napari_histomil.ui.heatmap_view import HeatmapView
+from napari_histomil.ui.layers import METADATA_KEY, heatmap_layer, polygons_layer
+from napari_histomil.ui.session import RunView, Session, SlideSession, session
+
+DEFAULT_OPACITY = 0.5
+"""Tissue and colour are then seen equally well."""
+
+OPACITY_STEP = 0.1
+LOOK_CLOSELY = 20.0
+"""Magnification at which a hottest tile is looked at."""
+
+FRAME_NAME = "hottest tile"
+FRAME_COLOUR = "#00e5ff"
+"""Cyan: neither in H&E nor in any of the colour maps."""
+
+
+class Overlays:
+    """The heatmaps of one viewer; get it with `overlays`."""
+
+    current_changed = Signal(object)
+    """The `RunView` that the docks and keys speak of, or None."""
+    shown_changed = Signal()
+    """The current layer was shown, hidden or made fainter, here or in napari's layer list."""
+    stepped = Signal()
+    """Another stop of the tour is looked at."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._session: weakref.ref[Session] = weakref.ref(session(viewer))
+        self._chosen: weakref.WeakKeyDictionary[SlideSession, RunView] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._current: RunView | None = None
+        self._frame: Shapes | None = None
+        self.session.active_changed.connect(self._update_current)
+        self.session.runs_changed.connect(self._update_current)
+        self._update_current()
+        for name, function in (
+            ("overlay.toggle", self.toggle),
+            ("overlay.fainter", self.fainter),
+            ("overlay.stronger", self.stronger),
+            ("hottest.next", self.next_hottest),
+            ("hottest.previous", self.previous_hottest),
+        ):
+            keys.bind(viewer, name, function)
+
+    @property
+    def session(self) -> Session:
+        """Open slides and shown runs."""
+        held = self._session()
+        assert held is not None, "a viewer's overlays outlive its session"
+        return held
+
+    @property
+    def current(self) -> RunView | None:
+        """The run over the active slide that was added or chosen last."""
+        return self._current
+
+    # ------------------------------------------------------------------- runs and layers
+
+    def add(self, store: RunStore) -> RunView:
+        """Lay a run over its slide, which must be open, and make it the current one.
+
+        Parameters
+        ----------
+        store
+            The run; its scores are read once, later ones come by `HeatmapView.fill`.
+
+        Returns
+        -------
+        RunView
+            The one that is there already where the run is shown.
+
+        Raises
+        ------
+        RunError
+            If its slide is not open, or it was computed for other µm/px.
+        """
+        slide = self._slide_of(store)
+        for run in self.session.runs_of(slide):
+            if run.store.run_id == store.run_id:
+                run.heatmap.fill(store.scores)
+                self.choose(run)
+                return run
+        heatmap = HeatmapView(
+            store.grid,
+            store.class_names,
+            store.scores,
+            first_class=store.model.get("positive_class"),
+        )
+        data, attributes, _ = heatmap_layer(
+            store.grid,
+            heatmap.image,
+            name=_layer_name(store, heatmap),
+            metadata={"run": store.path, "class": heatmap.class_name},
+            colormap=colour_map(heatmap.colours),
+            opacity=DEFAULT_OPACITY,
+        )
+        layer = Image(data, **attributes)
+        run = RunView(store, slide, layer, heatmap)
+
+        def repaint() -> None:
+            # The array is the layer's own, changed in place: only its pixels are new.
+            layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+        def follow_choice() -> None:
+            if layer.colormap.name != heatmap.colours:
+                layer.colormap = colour_map(heatmap.colours)
+            if layer.metadata[METADATA_KEY]["class"] != heatmap.class_name:
+                layer.metadata[METADATA_KEY]["class"] = heatmap.class_name
+                layer.name = _layer_name(store, heatmap)
+            repaint()
+
+        heatmap.changed.connect(follow_choice)
+        heatmap.filled.connect(repaint)
+        layer.events.visible.connect(lambda _: self.shown_changed.emit())
+        layer.events.opacity.connect(lambda _: self.shown_changed.emit())
+        layers = self.session.viewer.layers
+        with _selection_kept(layers):
+            layers.insert(layers.index(slide.layer) + 1, layer)
+        self._chosen[slide] = run
+        self.session.add_run(run)
+        self.choose(run)
+        return run
+
+    def _slide_of(self, store: RunStore) -> SlideSession:
+        made_of = store.slide
+        for slide in self.session.slides:
+            if slide.info.fingerprint != made_of["fingerprint"]:
+                continue
+            if not slide.has_mpp or tuple(slide.info.mpp_xy) != tuple(made_of["mpp_xy"]):
+                raise RunError(
+                    f"The run {store.path.name} took {slide.name} to have "
+                    f"{made_of['mpp_xy'][0]:.4g} µm/px, and it is open with other µm/px: set them "
+                    f"in the Slide dock."
+                )
+            return slide
+        raise RunError(
+            f"The run {store.path.name} belongs to the slide {made_of['name']}, which is not "
+            f"open: open it first."
+        )
+
+    def choose(self, run: RunView) -> None:
+        """Make a run the current one of its slide: it is shown, the slide's others are hidden."""
+        self._chosen[run.slide] = run
+        for other in self.session.runs_of(run.slide):
+            other.layer.visible = other is run
+        self._update_current()
+
+    def _update_current(self) -> None:
+        slide = self.session.active
+        shown = self.session.runs_of(slide) if slide is not None else []
+        run = self._chosen.get(slide) if slide is not None else None
+        if run not in shown:
+            run = shown[-1] if shown else None
+        if run is self._current:
+            return
+        self._current = run
+        self._remove_frame()
+        self.current_changed.emit(run)
+
+    # ----------------------------------------------------------------------------- keys
+
+    def toggle(self) -> None:
+        """Show the current heatmap, or hide it."""
+        if self._current is not None:
+            self._current.layer.visible = not self._current.layer.visible
+
+    def fainter(self) -> None:
+        """Lower the opacity of the current heatmap by a step."""
+        self._change_opacity(-OPACITY_STEP)
+
+    def stronger(self) -> None:
+        """Raise the opacity of the current heatmap by a step."""
+        self._change_opacity(OPACITY_STEP)
+
+    def next_hottest(self) -> None:
+        """Go to the next hottest tile at 20x and frame it."""
+        self._step(1)
+
+    def previous_hottest(self) -> None:
+        """Go back to the previous hottest tile."""
+        self._step(-1)
+
+    def _change_opacity(self, by: float) -> None:
+        if self._current is not None:
+            layer = self._current.layer
+            layer.opacity = min(max(round(layer.opacity + by, 2), 0.0), 1.0)
+
+    def _step(self, by: int) -> None:
+        run = self._current
+        tile = run.heatmap.step(by) if run is not None else None
+        if run is None or tile is None:
+            return
+        viewer, info = self.session.viewer, run.slide.info
+        x, y, width, height = run.heatmap.grid.cell_rects_px0[tile]
+        set_magnification(viewer, LOOK_CLOSELY, pixel_ratio=_pixel_ratio())
+        go_to_px0(viewer, info, (float(x + width / 2), float(y + height / 2)))
+        self._draw_frame(run, tile)
+        self.stepped.emit()
+
+    # ---------------------------------------------------------------------------- frame
+
+    def _draw_frame(self, run: RunView, tile: int) -> None:
+        """Frame the tile: its cell, and around it all that the model saw of it."""
+        grid, info = run.heatmap.grid, run.slide.info
+        rects = {tuple(grid.cell_rects_px0[tile]), tuple(grid.tile_rects_px0[tile])}
+        boxes = [shapely.box(x, y, x + w, y + h) for x, y, w, h in rects]
+        data, attributes, _ = polygons_layer(
+            boxes,
+            info,
+            name=FRAME_NAME,
+            metadata={"kind": "frame"},
+            edge_color=FRAME_COLOUR,
+            face_color="transparent",
+            edge_width=1.0 / info.mpp,  # 1 µm: two screen pixels at 20x
+            opacity=1.0,
+        )
+        layers = self.session.viewer.layers
+        with _selection_kept(layers):
+            self._remove_frame()
+            self._frame = Shapes(data, **attributes)
+            self._frame.editable = False
+            layers.append(self._frame)
+
+    def _remove_frame(self) -> None:
+        viewer = self.session.viewer
+        if self._frame is not None and viewer is not None and self._frame in viewer.layers:
+            viewer.layers.remove(self._frame)
+        self._frame = None
+
+
+_OVERLAYS: weakref.WeakKeyDictionary[Any, Overlays] = weakref.WeakKeyDictionary()
+
+
+def overlays(viewer: Any) -> Overlays:
+    """Return the heatmaps of a viewer, begun at the first call.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    if viewer not in _OVERLAYS:
+        _OVERLAYS[viewer] = Overlays(viewer)
+    return _OVERLAYS[viewer]
+
+
+def _layer_name(store: RunStore, heatmap: HeatmapView) -> str:
+    return f"{heatmap.class_name} ({store.model['name']})"
+
+
+def _pixel_ratio() -> float:
+    """Return the physical pixels in a logical one; 1 where there is no screen."""
+    from qtpy.QtGui import QGuiApplication
+
+    application = QGuiApplication.instance()
+    return float(application.devicePixelRatio()) if application is not None else 1.0
+
+
+@contextmanager
+def _selection_kept(layers: Any) -> Iterator[None]:
+    """Leave the person's selection, and so their tool, as it is while layers come and go."""
+    active, selected = layers.selection.active, set(layers.selection)
+    yield
+    layers.selection = {layer for layer in selected if layer in layers}
+    if active in layers:
+        layers.selection.active = active

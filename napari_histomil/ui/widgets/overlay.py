@@ -1,0 +1,311 @@
+"""The Overlay dock: which result lies over the slide, how it is shown, and what it says where."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_histomil.heatmaps import NORMALISATIONS
+from napari_histomil.ui.colours import COLOUR_MAPS
+from napari_histomil.ui.keys import hint
+from napari_histomil.ui.layers import to_px0
+from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.run_facts import doubts, made_by, provenance
+from napari_histomil.ui.session import RunView
+from napari_histomil.ui.widgets.colour_bar import ColourBar
+from napari_histomil.ui.widgets.panel import Panel, plain_label
+from napari_histomil.ui.widgets.run_chooser import RunChooser
+from napari_histomil.ui.widgets.slider_spin import SliderSpin
+
+_NOTHING = "Choose a stored result above, or compute one in the Run dock"
+
+
+class OverlayWidget(Panel):
+    """Dock about the heatmap over the active slide of one viewer."""
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._overlays = overlays(napari_viewer)
+        self._run: RunView | None = None
+        self._make_result()
+        self._make_appearance()
+        self._make_threshold()
+        self._make_tour()
+        self._make_readout(self._overlays.session.viewer)
+        self._steered = [
+            self.visible_box, self.class_box, self.scale_box, self.colours_box, self.colour_bar,
+            self.opacity, self.threshold, self.next_button, self.previous_button,
+        ]  # fmt: skip
+        self._tooltips = [widget.toolTip() for widget in self._steered]
+
+        self._overlays.current_changed.connect(self._show_run)
+        self._overlays.shown_changed.connect(self._update_shown)
+        self._overlays.stepped.connect(self._update_tour)
+        self._show_run(self._overlays.current)
+
+    # -------------------------------------------------------------------- the widgets
+
+    def _make_result(self) -> None:
+        column = self.section("Result")
+        self.chooser = RunChooser(self._overlays)
+        self.made_by_label = plain_label()
+        self.doubts_label = plain_label(
+            tooltip="Reasons not to believe this result without a second look"
+        )
+        for widget in (self.chooser, self.made_by_label, self.doubts_label):
+            column.addWidget(widget)
+
+    def _make_appearance(self) -> None:
+        column = self.section("Heatmap")
+        self.visible_box = QCheckBox("Show over the slide")
+        self.visible_box.setToolTip(f"Show or hide the heatmap{hint('overlay.toggle')}")
+        self.visible_box.toggled.connect(self._set_visible)
+        self.class_box = _box("The class whose score is shown, one number per tile")
+        self.class_box.activated.connect(self._set_class)
+        self.scale_box = _box("How scores become colours; the scores themselves stay as they are")
+        self.colours_box = _box("The colours from low to high")
+        for box, entries in ((self.scale_box, NORMALISATIONS), (self.colours_box, COLOUR_MAPS)):
+            for name, words in entries.items():
+                box.addItem(name)
+                box.setItemData(box.count() - 1, words, Qt.ItemDataRole.ToolTipRole)
+        self.scale_box.activated.connect(self._set_scale)
+        self.colours_box.activated.connect(self._set_colours)
+        self.opacity = SliderSpin(0, 100, step=5, suffix=" %")
+        self.opacity.setToolTip(
+            f"How strongly the heatmap covers the tissue{hint('overlay.fainter')}"
+            f"{hint('overlay.stronger')}"
+        )
+        self.opacity.value_changed.connect(self._set_opacity)
+        self.colour_bar = ColourBar()
+        self.colour_bar.setToolTip("What the colours mean; below the mark tiles are not shown")
+        column.addWidget(self.visible_box)
+        column.addLayout(
+            _form(
+                ("Class", self.class_box),
+                ("Scale", self.scale_box),
+                ("Colours", self.colours_box),
+                ("Opacity", self.opacity),
+            )
+        )
+        column.addWidget(self.colour_bar)
+
+    def _make_threshold(self) -> None:
+        column = self.section("Threshold")
+        self.threshold = SliderSpin(0, 1, step=0.01, decimals=3)
+        self.threshold.setToolTip(
+            "Tiles whose raw score is lower are transparent, whatever scale is shown"
+        )
+        self.threshold.value_changed.connect(self._set_threshold)
+        self.stats_label = plain_label(
+            tooltip="Areas are those of the cells on the slide, each counted once; the share is "
+            "of what the model looked at, not of the whole slide"
+        )
+        column.addWidget(self.threshold)
+        column.addWidget(self.stats_label)
+
+    def _make_tour(self) -> None:
+        column = self.section("Hottest tiles")
+        self.previous_button, self.next_button = QPushButton("Previous"), QPushButton("Next")
+        for button, key, slot, words in (
+            (self.previous_button, "hottest.previous", self._overlays.previous_hottest, "Go back"),
+            (self.next_button, "hottest.next", self._overlays.next_hottest, "Go on"),
+        ):
+            button.setToolTip(
+                f"{words} in the tour from the highest score downwards, each stop in another "
+                f"place, at 20x{hint(key)}"
+            )
+            button.clicked.connect(slot)
+        self.tour_label = plain_label()
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        for widget, stretch in (
+            (self.previous_button, 0),
+            (self.next_button, 0),
+            (self.tour_label, 1),
+        ):
+            row.addWidget(widget, stretch)
+        column.addLayout(row)
+
+    def _make_readout(self, viewer: Any) -> None:
+        column = self.section("Under the pointer")
+        self.readout = plain_label(tooltip="Raw scores of the tile under the pointer")
+        self.readout.setMinimumHeight(3 * self.fontMetrics().lineSpacing())
+        self.readout.setAlignment(Qt.AlignmentFlag.AlignTop)
+        column.addWidget(self.readout)
+        dock = weakref.ref(self)
+
+        def on_move(_viewer: Any, event: Any) -> None:
+            alive = dock()
+            if alive is not None:
+                alive.read_out(event.position)
+
+        callbacks = viewer.mouse_move_callbacks
+        callbacks.append(on_move)
+        self.destroyed.connect(lambda: on_move in callbacks and callbacks.remove(on_move))
+
+    # ------------------------------------------------------------- from the run to here
+
+    def _show_run(self, run: RunView | None) -> None:
+        if self._run is not None:
+            self._run.heatmap.changed.disconnect(self._update)
+            self._run.heatmap.filled.disconnect(self._update)
+        self._run = run
+        for widget, tooltip in zip(self._steered, self._tooltips, strict=True):
+            widget.setEnabled(run is not None)
+            widget.setToolTip(_NOTHING if run is None else tooltip)
+        self.class_box.clear()
+        if run is not None:
+            self.class_box.addItems(run.heatmap.class_names)
+            run.heatmap.changed.connect(self._update)
+            run.heatmap.filled.connect(self._update)
+        self._update()
+
+    def _update(self) -> None:
+        """Show the run's facts and choices; called a few times a second while it fills in."""
+        run = self._run
+        self.made_by_label.setVisible(run is not None)
+        if run is None:
+            self.doubts_label.hide()
+            self.stats_label.setText(_NOTHING + ".")
+            self.colour_bar.show_scale(self.colours_box.currentText(), ("", ""), "", 0)
+            self.readout.setText("")
+        else:
+            heatmap = run.heatmap
+            self.made_by_label.setText(made_by(run.store))
+            self.made_by_label.setToolTip(provenance(run.store))
+            self._show_doubts(doubts(run.store, heatmap))
+            self.class_box.setCurrentIndex(heatmap.class_index)
+            self.scale_box.setCurrentText(heatmap.normalisation)
+            self.colours_box.setCurrentText(heatmap.colours)
+            self.threshold.set_value(heatmap.threshold)
+            self.colour_bar.show_scale(
+                heatmap.colours,
+                heatmap.scale_ends,
+                f"{heatmap.normalisation} score of {heatmap.class_name}",
+                heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0,
+            )
+            self._show_stats(heatmap)
+        self._update_shown()
+        self._update_tour()
+
+    def _show_doubts(self, sentences: list[str]) -> None:
+        self.doubts_label.setVisible(bool(sentences))
+        self.doubts_label.setText("\n".join(f"⚠ {sentence}" for sentence in sentences))
+
+    def _show_stats(self, heatmap: Any) -> None:
+        stats = heatmap.stats()
+        self.stats_label.setText(
+            f"<b>{stats.percent:.1f} %</b> of the area looked at is at or above "
+            f"{heatmap.threshold:.3g}:<br><b>{stats.area_mm2:.2f} mm²</b> of "
+            f"{stats.looked_at_mm2:.2f} mm², <b>{stats.tiles}</b> of {stats.looked_at_tiles} tiles"
+        )
+
+    def _update_shown(self) -> None:
+        if self._run is None:
+            return
+        layer = self._run.layer
+        with QSignalBlocker(self.visible_box):
+            self.visible_box.setChecked(layer.visible)
+        self.opacity.set_value(round(100 * layer.opacity))
+
+    def _update_tour(self) -> None:
+        run = self._run
+        if run is None:
+            self.tour_label.setText("")
+            return
+        heatmap = run.heatmap
+        stops, at = heatmap.tour.size, heatmap.stop
+        self.previous_button.setEnabled(at is not None and at > 0)
+        self.next_button.setEnabled(stops > 0 and (at is None or at < stops - 1))
+        if at is None or at >= stops:
+            self.tour_label.setText(f"{stops} places")
+        else:
+            score = heatmap.values[heatmap.tour[at]]
+            self.tour_label.setText(f"{at + 1} of {stops}: <b>{score:.3f}</b>")
+
+    def read_out(self, world: tuple[float, ...]) -> None:
+        """Say what lies at a world position, as in napari's ``event.position``."""
+        run = self._run
+        if run is None:
+            return
+        info, heatmap = run.slide.info, run.heatmap
+        x, y = to_px0(world, info)
+        mpp_x, mpp_y = info.mpp_xy
+        where = f"x {x * mpp_x:.0f} µm, y {y * mpp_y:.0f} µm"
+        self.readout.setToolTip(f"Level-0 pixel x {x:.0f}, y {y:.0f}")
+        if not (0 <= x < info.width_px0 and 0 <= y < info.height_px0):
+            self.readout.setText("outside the slide")
+            return
+        tile = heatmap.tile_at((x, y))
+        if tile is None:
+            self.readout.setText(f"{where}<br>not looked at: outside the region of this run")
+        elif tile in run.store.skipped:
+            self.readout.setText(f"{where}<br>no score: {run.store.skipped[tile]}")
+        elif heatmap.values[tile] != heatmap.values[tile]:  # NaN
+            self.readout.setText(f"{where}<br>not computed yet")
+        else:
+            scores = [
+                f"{'<b>' if i == heatmap.class_index else ''}{name} {score:.4f}"
+                f"{'</b>' if i == heatmap.class_index else ''}"
+                for i, (name, score) in enumerate(
+                    zip(heatmap.class_names, heatmap.scores[tile], strict=True)
+                )
+            ]
+            self.readout.setText(f"{where}<br>{', '.join(scores)}")
+
+    # ------------------------------------------------------------- from here to the run
+
+    def _set_visible(self, visible: bool) -> None:
+        if self._run is not None:
+            self._run.layer.visible = visible
+
+    def _set_opacity(self, percent: float) -> None:
+        if self._run is not None:
+            self._run.layer.opacity = percent / 100
+
+    def _set_class(self, index: int) -> None:
+        if self._run is not None:
+            self._run.heatmap.class_index = index
+
+    def _set_scale(self) -> None:
+        if self._run is not None:
+            self._run.heatmap.normalisation = self.scale_box.currentText()
+
+    def _set_colours(self) -> None:
+        if self._run is not None:
+            self._run.heatmap.colours = self.colours_box.currentText()
+
+    def _set_threshold(self, value: float) -> None:
+        if self._run is not None:
+            self._run.heatmap.threshold = value
+
+
+def _box(tooltip: str) -> QComboBox:
+    box = QComboBox()
+    box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
+def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setHorizontalSpacing(10)
+    form.setVerticalSpacing(4)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    for label, widget in rows:
+        form.addRow(label, widget)
+    return form
