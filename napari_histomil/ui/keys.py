@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QObject, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
@@ -63,7 +63,7 @@ def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) ->
     name
         Name of the key in `KEYS`.
     method
-        A bound method of a widget. It is held weakly, so that a dock that was closed does not
+        A bound method, say of a widget. It is held weakly, so that a dock that was closed does not
         live on in the viewer's keys; its key then does nothing.
     arguments
         What the method is called with.
@@ -72,10 +72,15 @@ def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) ->
 
     def press(_viewer: Any) -> None:
         alive = held()
-        if alive is not None and isalive(alive.__self__):
+        if alive is not None and _usable(alive.__self__):
             alive(*arguments)
 
     viewer.bind_key(KEYS[name].key, press, overwrite=True)
+
+
+def _usable(owner: Any) -> bool:
+    """Return whether Qt has not deleted the widget under its Python object."""
+    return not isinstance(owner, QObject) or isalive(owner)
 
 
 def hint(name: str) -> str:

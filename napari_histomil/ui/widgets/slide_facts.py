@@ -60,6 +60,8 @@ class SlideFacts(QWidget):
         beside = {"Pixel": self.mpp_button, "Content": self.copy_button}
         for name, value in self.values.items():
             label = QLabel(name)
+            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+            label.setAlignment(Qt.AlignmentFlag.AlignTop)
             label.setToolTip(_TOOLTIPS[name])
             field = _beside(value, beside[name]) if name in beside else value
             self._form.addRow(label, field)
@@ -115,9 +117,8 @@ def fact_texts(info: SlideInfo) -> dict[str, str]:
 
 
 def _colour_text(info: SlideInfo) -> str:
-    if not info.composite:
-        return f"{''.join(info.channels)}, {info.dtype}"
-    return f"{', '.join(info.channels)}, {info.dtype}\nshown as {info.composite}"
+    names = ", ".join(info.channels)
+    return f"{names}, {info.dtype}" + (f"\nshown as {info.composite}" if info.composite else "")
 
 
 def _bounds_text(info: SlideInfo, mm_per_px0: tuple[float, float] | None) -> str:
