@@ -1,1 +1,1 @@
-
+"""Pixels in: facts and pixels of slides in any format."""

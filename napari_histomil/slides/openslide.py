@@ -75,8 +75,8 @@ class OpenSlideReader:
         except openslide.OpenSlideError as error:
             self._replace(handle)
             raise SlideError(
-                f"{self._path.name} cannot be read at ({corner[0]}, {corner[1]}) of level {level}: "
-                f"OpenSlide says {_reason(error, self._path)}"
+                f"{self._path.name} cannot be read at ({corner[0]}, {corner[1]}) "
+                f"of level {level}: OpenSlide says {_reason(error, self._path)}"
             ) from error
         return on_white(image)
 

@@ -1,0 +1,264 @@
+"""Slides of the TIFF family: Aperio SVS, OME-TIFF, plain pyramids, pictures of one level.
+
+tifffile finds the directories once; after that, tiles are read from the file and decoded by
+imagecodecs without it. Which directory is what is decided in `tiff_directories.py`, what one
+holds in `tiff_layout.py`; the way to RGB is in `composite.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from napari_histomil.errors import SlideError
+from napari_histomil.slides.composite import (
+    Channel,
+    Composite,
+    Raw,
+    channel_composite,
+    palette_composite,
+    rgb_composite,
+)
+from napari_histomil.slides.identity import fingerprint_file, fingerprint_files
+from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
+from napari_histomil.slides.tiff_directories import Directories, find_directories
+from napari_histomil.slides.tiff_layout import (
+    DECODE_ERRORS,
+    FileReader,
+    StoredLevel,
+    UnsupportedTiffError,
+    read_block,
+    stored_level,
+)
+from napari_histomil.slides.tiles import TiledSlide
+
+MAX_ASSOCIATED_PX = 1 << 26
+
+SAMPLE_BLOCKS = 16
+"""Blocks of the coarsest level that are read to find the range of values, where it matters."""
+
+STRUCTURE_ERRORS = (
+    tifffile.TiffFileError, struct.error, OSError, EOFError, AttributeError, KeyError,
+    AssertionError, ZeroDivisionError, *DECODE_ERRORS,
+)  # fmt: skip
+"""What tifffile raises on files that only begin like a TIFF."""
+
+PHOTOMETRIC_RGB, PHOTOMETRIC_PALETTE, PHOTOMETRIC_YCBCR = 2, 3, 6
+ALPHA_SAMPLES = (1, 2)
+"""Kinds of a fourth sample that are opacity (associated or not); 0 is unspecified."""
+
+
+def open_tiff(path: Path) -> TiledSlide:
+    """Open a TIFF as a slide.
+
+    Raises
+    ------
+    UnsupportedTiffError
+        If the file is sound but in a layout that this path does not read.
+    SlideError
+        If it is no TIFF, truncated or damaged.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            found = find_directories(file, path)
+            levels = [stored_level(pages, path) for pages in found.levels]
+            associated = _associated(found, path)
+            pixels = _Pixels(path, levels, found)
+            pictures = {
+                name: _Pixels(path, [level], found.only(page))
+                for name, (page, level) in associated.items()
+            }
+    except SlideError:
+        raise
+    except STRUCTURE_ERRORS as error:
+        raise SlideError(
+            f"{path.name} is a damaged or truncated TIFF: {error or type(error).__name__}."
+        ) from error
+    files = sorted(pixels.files)
+
+    def release() -> None:
+        for part in (pixels, *pictures.values()):
+            part.close()
+
+    stamps = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return TiledSlide(
+        _info(path, found, levels, list(associated), pixels.composite, files),
+        pixels.tile,
+        {name: partial(picture.whole, name) for name, picture in pictures.items()},
+        owner=("tiff", path.resolve(), stamps),
+        release=release,
+    )
+
+
+class _Pixels:
+    """The open files of some levels, and the way from their bytes to RGB."""
+
+    def __init__(self, path: Path, levels: Sequence[StoredLevel], found: Directories) -> None:
+        self._path = path
+        self._levels = levels
+        self.files = {
+            plane.file: FileReader(plane.file) for level in levels for plane in level.planes
+        }
+        self.composite, self._empty = _composite(found, levels, self._sample)
+
+    def tile(self, level: int, row: int, column: int) -> Uint8Image:
+        """Read and decode one tile; `tiles.ReadTile`."""
+        stored = self._levels[level]
+        height = min(stored.tile_height, stored.height - row * stored.tile_height)
+        width = min(stored.tile_width, stored.width - column * stored.tile_width)
+        try:
+            raw = read_block(stored, row, column, self._read)
+            if raw is None:
+                return np.tile(self._empty, (height, width, 1))
+            if raw.shape[0] < height or raw.shape[1] < width:
+                raise ValueError(f"a tile has only {raw.shape[1]} x {raw.shape[0]} px")
+            return self.composite.convert(raw[:height, :width])
+        except (*DECODE_ERRORS, OSError) as error:
+            factor = self._levels[0].width / stored.width
+            x = round(column * stored.tile_width * factor)
+            y = round(row * stored.tile_height * factor)
+            raise SlideError(
+                f"{self._path.name} cannot be decoded at ({x}, {y}) of level {level}: "
+                f"{str(error) or type(error).__name__}."
+            ) from error
+
+    def whole(self, name: str) -> Uint8Image:
+        """Read the first level whole: an associated image."""
+        stored = self._levels[0]
+        out = np.empty((stored.height, stored.width, 3), np.uint8)
+        for row in range(stored.rows):
+            for column in range(stored.columns):
+                try:
+                    tile = self.tile(0, row, column)
+                except SlideError as error:
+                    raise SlideError(
+                        f"The image {name!r} of {self._path.name} cannot be decoded."
+                    ) from error
+                y, x = row * stored.tile_height, column * stored.tile_width
+                out[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        return out
+
+    def close(self) -> None:
+        """Let go of the files; threads that read one just now keep it until they are done."""
+        self.files = {}
+
+    def _read(self, file: Path, offset: int, count: int) -> bytes:
+        reader = self.files.get(file)
+        if reader is None:
+            raise SlideError(f"{self._path.name} is closed already.")
+        return reader.read(offset, count)
+
+    def _sample(self) -> Raw:
+        """Return [n, C] values of blocks spread evenly over the coarsest level."""
+        stored = self._levels[-1]
+        count = stored.rows * stored.columns
+        chosen = {count * index // SAMPLE_BLOCKS for index in range(SAMPLE_BLOCKS)}
+        blocks = [
+            read_block(stored, *divmod(index, stored.columns), self._read)
+            for index in sorted(chosen)
+        ]
+        values = [raw.reshape(-1, raw.shape[2]) for raw in blocks if raw is not None]
+        return np.concatenate(values) if values else np.zeros((1, stored.samples))
+
+
+def _associated(
+    found: Directories, path: Path
+) -> dict[str, tuple[tifffile.TiffPage, StoredLevel]]:
+    pictures = {}
+    for name, page in found.associated.items():
+        try:
+            level = stored_level([page], path)
+        except UnsupportedTiffError:
+            continue  # a side picture in a layout that we do not read takes nothing away
+        if level.width * level.height <= MAX_ASSOCIATED_PX:
+            pictures[name] = page, level
+    return pictures
+
+
+def _composite(
+    found: Directories, levels: Sequence[StoredLevel], sample: Callable[[], Raw]
+) -> tuple[Composite, Uint8Image]:
+    """Return the way to RGB, and the colour [3] of tiles that the file leaves out."""
+    page = found.levels[0][0].keyframe
+    samples = levels[0].samples
+    white = np.full(3, 255, np.uint8)
+    dtype = _dtype(page)
+    alone = len(levels[0].planes) == 1
+    if page.photometric == PHOTOMETRIC_PALETTE and alone and page.colormap is not None:
+        return palette_composite(np.asarray(page.colormap, np.uint16)), white
+    if page.photometric in (PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR) and alone and samples >= 3:
+        alpha = samples == 4 and page.extrasamples[:1] in [(kind,) for kind in ALPHA_SAMPLES]
+        peak = 255.0 if dtype == np.uint8 else float(np.nanmax(sample()))
+        if found.metadata.significant_bits and dtype.kind == "u":
+            peak = max(peak, 2.0**found.metadata.significant_bits - 1)
+        composite = rgb_composite(dtype, samples, alpha, peak)
+        return replace(composite, statement=_joined(composite.statement, found.note)), white
+    channels: Sequence[Channel] = found.metadata.channels
+    if len(channels) != samples:
+        channels = [Channel(f"channel {index + 1}") for index in range(samples)]
+    if len({channel.color for channel in channels}) == 1 and samples > 1:
+        # Programs write white for every channel when they mean nothing by it.
+        channels = [replace(channel, color=None) for channel in channels]
+    needs_range = dtype not in (np.uint8, np.bool_)
+    values = sample() if needs_range else np.zeros((1, samples))
+    inverted = page.photometric == 0 and samples == 1
+    composite = channel_composite(dtype, channels, values, inverted)
+    composite = replace(composite, statement=_joined(composite.statement, found.note))
+    return composite, composite.convert(np.zeros((1, 1, samples), dtype))[0, 0]
+
+
+def _dtype(page: tifffile.TiffPage) -> np.dtype[np.generic]:
+    """Return the type of the decoded values, in this machine's byte order."""
+    return np.dtype(page.dtype).newbyteorder("=")
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _info(
+    path: Path,
+    found: Directories,
+    levels: Sequence[StoredLevel],
+    associated: Sequence[str],
+    composite: Composite,
+    files: Sequence[Path],
+) -> SlideInfo:
+    width, height = levels[0].width, levels[0].height
+    metadata = found.metadata
+    return SlideInfo(
+        path=path,
+        reader="tiff",
+        vendor=metadata.vendor,
+        width_px0=width,
+        height_px0=height,
+        mpp_x=metadata.mpp[0] if metadata.mpp else None,
+        mpp_y=metadata.mpp[1] if metadata.mpp else None,
+        mpp_source="file" if metadata.mpp else None,
+        objective_power=metadata.objective_power,
+        levels=tuple(
+            Level(
+                level.width,
+                level.height,
+                (width / level.width + height / level.height) / 2,
+                level.tile_width,
+                level.tile_height,
+            )
+            for level in levels
+        ),
+        channels=composite.channels,
+        dtype=str(_dtype(found.levels[0][0].keyframe)),
+        composite=composite.statement,
+        bounds_px0=None,
+        associated_images=tuple(associated),
+        properties=dict(metadata.properties),
+        fingerprint=fingerprint_file(path)
+        if list(files) == [path]
+        else fingerprint_files(files, path.parent),
+    )

@@ -1,0 +1,305 @@
+"""Where the tiles of a TIFF lie and how each is decoded.
+
+tifffile knows the format; the pixels are read without it. A *plane* is one directory of the file
+(one channel, or all of an RGB picture). Everything is checked against the file's size when a
+slide is opened, so that a damaged or hostile file is refused there and never makes us allocate
+what it claims.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_histomil.errors import SlideError
+from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
+
+MAX_BLOCK_BYTES = 1 << 30
+"""Decoded size of the largest tile or strip that is accepted."""
+
+STRIP_BYTES = 2 << 20
+"""An uncompressed picture is read in strips of about this size, however it is cut in the file."""
+
+JPEG_OLD = 6
+APERIO_JPEG2000_YCBCR = 33003
+JPEG_COMPRESSIONS = (7, 34892, 33007)
+YCBCR = 6
+
+DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError)
+"""What imagecodecs, tifffile and numpy raise on bytes that are no picture."""
+
+
+class UnsupportedTiffError(SlideError):
+    """A sound TIFF in a layout that this path does not read; OpenSlide may."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """One directory: its blocks (tiles or strips) in rows, one sample after the other."""
+
+    file: Path
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    decode: Callable[[bytes, int], Raw]
+    """(stored bytes, block index) -> [h, w, samples in a block]."""
+    samples: int
+    separate: bool
+    """Whether each sample has blocks of its own (planar configuration 2)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredLevel:
+    """One resolution: a grid of blocks for each of its planes, the channels."""
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    planes: tuple[Plane, ...]
+
+    @property
+    def columns(self) -> int:
+        """Blocks in a row."""
+        return -(-self.width // self.tile_width)
+
+    @property
+    def rows(self) -> int:
+        """Rows of blocks."""
+        return -(-self.height // self.tile_height)
+
+    @property
+    def samples(self) -> int:
+        """Values of a pixel over all planes."""
+        return sum(plane.samples for plane in self.planes)
+
+
+class FileReader:
+    """Reads bytes at positions, from several threads at once, also where there is no pread."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        # Closed with the last reference: a thread still reading keeps it, so a descriptor that
+        # the system has given to another file is never read.
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return `count` bytes at `offset`, fewer at the end of the file."""
+        if hasattr(os, "pread"):
+            return os.pread(self._descriptor, count, offset)
+        with self._lock:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            return os.read(self._descriptor, count)
+
+
+def stored_level(pages: list[tifffile.TiffPage], path: Path) -> StoredLevel:
+    """Describe the level that `pages` hold, one page a channel.
+
+    Raises
+    ------
+    UnsupportedTiffError
+        If the layout or the compression is none that we read.
+    SlideError
+        If blocks lie outside the file or would be too large.
+    """
+    first = pages[0].keyframe
+    planes = tuple(_plane(page, path) for page in pages)
+    if first.is_tiled:
+        tile_width, tile_height = first.tilewidth, first.tilelength
+    else:
+        tile_width = first.imagewidth
+        tile_height = _strip_rows(first) or min(first.rowsperstrip, first.imagelength)
+    level = StoredLevel(first.imagewidth, first.imagelength, tile_width, tile_height, planes)
+    if min(level.width, level.height, tile_width, tile_height) < 1:
+        raise SlideError(f"{path.name} is damaged: it claims a picture without size.")
+    block_bytes = tile_width * tile_height * level.samples * first.dtype.itemsize
+    if block_bytes > MAX_BLOCK_BYTES:
+        raise SlideError(
+            f"{path.name} stores pieces of {tile_width} x {tile_height} px, too large to be "
+            f"decoded one by one: save it again as a tiled TIFF."
+        )
+    for plane in planes:
+        _check_blocks(plane, level, path)
+    return level
+
+
+def read_block(
+    level: StoredLevel, row: int, column: int, read: Callable[[Path, int, int], bytes]
+) -> Raw | None:
+    """Decode one block of all channels.
+
+    Parameters
+    ----------
+    read
+        (file, offset, count) -> bytes.
+
+    Returns
+    -------
+    [h, w, C] raw values; None where the file stores nothing (a sparse tile).
+
+    Raises
+    ------
+    One of `DECODE_ERRORS`, or OSError.
+    """
+    index = row * level.columns + column
+    parts: list[Raw | None] = []
+    shapes = []
+    for plane in level.planes:
+        for sample in range(plane.samples if plane.separate else 1):
+            block = index + sample * level.rows * level.columns
+            offset, count = int(plane.offsets[block]), int(plane.counts[block])
+            if count == 0:
+                shape = (level.tile_height, level.tile_width)
+                parts.append(None)
+                shapes.append((*shape, 1 if plane.separate else plane.samples))
+                continue
+            data = read(plane.file, offset, count)
+            if len(data) != count:
+                raise ValueError("the file has become shorter")
+            parts.append(plane.decode(data, block))
+    stored = [part for part in parts if part is not None]
+    if not stored:
+        return None
+    if len(parts) == 1:
+        return stored[0]
+    height = min(part.shape[0] for part in stored)
+    width = min(part.shape[1] for part in stored)
+    empty = iter(shapes)
+    return np.concatenate(
+        [
+            np.zeros((height, width, next(empty)[2]), stored[0].dtype)
+            if part is None
+            else part[:height, :width]
+            for part in parts
+        ],
+        axis=2,
+    )
+
+
+def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
+    key = page.keyframe  # a TiffFrame has positions only, its keyframe the tags
+    _check_supported(key, path)
+    file = Path(page.parent.filehandle.path)
+    separate = key.planarconfig == 2 and key.samplesperpixel > 1
+    if rows := _strip_rows(key):
+        return _uncompressed_strips(page, file, rows, separate)
+    decode, tables = key.decode, key.jpegtables
+    to_rgb = key.compression == APERIO_JPEG2000_YCBCR or (
+        key.photometric == YCBCR and key.compression not in (*JPEG_COMPRESSIONS, 34712, 50001)
+    )
+
+    def decode_block(data: bytes, index: int) -> Raw:
+        pixels, _, _ = decode(data, index, jpegtables=tables)
+        raw: Raw = pixels[0]
+        return ycbcr_to_rgb(raw) if to_rgb else raw
+
+    return Plane(
+        file,
+        np.asarray(page.dataoffsets, np.int64),
+        np.asarray(page.databytecounts, np.int64),
+        decode_block,
+        key.samplesperpixel,
+        separate,
+    )
+
+
+def _check_supported(page: tifffile.TiffPage, path: Path) -> None:
+    if page.imagedepth > 1 or (page.is_tiled and page.tiledepth > 1):
+        raise UnsupportedTiffError(
+            f"{path.name} stores a volume ({page.imagedepth} layers in one picture), "
+            f"which cannot be shown as a slide."
+        )
+    if page.dtype is None or page.dtype.kind not in "buif":
+        raise UnsupportedTiffError(
+            f"{path.name} stores values of {page.bitspersample} bits "
+            f"(sample format {int(page.sampleformat)}), which cannot be shown."
+        )
+    if page.photometric not in (0, 1, 2, 3, YCBCR):
+        raise UnsupportedTiffError(
+            f"{path.name} stores colours as {_name(page.photometric)}: save it as RGB."
+        )
+    try:
+        page.decode(None, 0)  # says whether there is a decoder, without decoding
+    except (ValueError, NotImplementedError) as error:
+        raise UnsupportedTiffError(
+            f"{path.name} cannot be decoded ({_name(page.compression)}): {error}."
+        ) from error
+    if page.compression == JPEG_OLD:
+        raise UnsupportedTiffError(
+            f"{path.name} uses the old JPEG layout of TIFF 6.0, which was never clear: "
+            f"save it again with another compression."
+        )
+
+
+def _strip_rows(page: tifffile.TiffPage) -> int | None:
+    """Return the height of our own strips of an uncompressed page; None if it is not one."""
+    plain = page.is_contiguous and page.predictor == 1 and page.fillorder == 1
+    if page.is_tiled or not plain or page.bitspersample % 8:
+        return None
+    return int(max(1, min(page.imagelength, STRIP_BYTES // max(_row_bytes(page), 1))))
+
+
+def _row_bytes(page: tifffile.TiffPage) -> int:
+    """Bytes of one row of the page, or of one sample's row where samples are separate."""
+    together = page.samplesperpixel if page.planarconfig == 1 else 1
+    return int(page.imagewidth * together * page.dtype.itemsize)
+
+
+def _uncompressed_strips(page: tifffile.TiffPage, file: Path, rows: int, separate: bool) -> Plane:
+    key = page.keyframe
+    height, width = key.imagelength, key.imagewidth
+    samples = 1 if separate else key.samplesperpixel
+    row_bytes = _row_bytes(key)
+    dtype = np.dtype(page.parent.byteorder + key.dtype.char)
+    starts = np.arange(0, height, rows, dtype=np.int64)
+    one_sample = page.dataoffsets[0] + starts * row_bytes
+    repeats = key.samplesperpixel if separate else 1
+    shift = np.arange(repeats, dtype=np.int64) * (height * row_bytes)
+    counts = np.minimum(rows, height - starts) * row_bytes
+
+    def decode(data: bytes, index: int) -> Raw:
+        del index
+        pixels = np.frombuffer(data, dtype).reshape(-1, width, samples)
+        return pixels.astype(dtype.newbyteorder("="), copy=False)
+
+    return Plane(
+        file,
+        (shift[:, None] + one_sample).ravel(),
+        np.tile(counts, repeats),
+        decode,
+        key.samplesperpixel,
+        separate,
+    )
+
+
+def _check_blocks(plane: Plane, level: StoredLevel, path: Path) -> None:
+    wanted = level.rows * level.columns * (plane.samples if plane.separate else 1)
+    if min(len(plane.offsets), len(plane.counts)) < wanted:
+        raise SlideError(
+            f"{path.name} is damaged: it lists {len(plane.offsets)} tiles "
+            f"of the {wanted} that its size needs."
+        )
+    size = plane.file.stat().st_size
+    offsets, counts = plane.offsets[:wanted], plane.counts[:wanted]
+    bad = (offsets < 0) | (counts < 0) | (counts > size) | (offsets > size - counts)
+    bad &= counts != 0
+    if bad.any():
+        raise SlideError(
+            f"{plane.file.name} is truncated or damaged: {int(bad.sum())} of {wanted} tiles lie "
+            f"beyond its end, get the file again."
+        )
+
+
+def _name(tag_value: object) -> str:
+    return str(getattr(tag_value, "name", tag_value))

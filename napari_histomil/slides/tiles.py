@@ -1,0 +1,121 @@
+"""Slides stored in tiles that we decode ourselves: regions put together from cached tiles.
+
+`TiledSlide` is what the TIFF and the OME-Zarr reader share; where a tile's pixels come from is
+the matter of the function each of them hands over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from typing import Self
+
+import numpy as np
+
+from napari_histomil.errors import SlideError
+from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
+
+WHITE = 255
+
+ReadTile = Callable[[int, int, int], Uint8Image]
+"""(level, row, column) -> uint8 [h, w, 3] of the tile; it may be cut at the level's edges."""
+
+
+class TiledSlide:
+    """A slide whose levels are grids of tiles; see `slide.Slide` for the methods.
+
+    Parameters
+    ----------
+    info
+        The slide's facts; each level's tile size is that of its grid.
+    read_tile
+        Decodes one tile; may be called from several threads.
+    associated
+        Readers of the associated images by name.
+    owner
+        What tells this slide's content from every other's in the cache. Two slides opened from
+        the same unchanged file share it, and so share their tiles.
+    release
+        Called once when the slide is closed.
+    cache
+        Where decoded tiles are kept; the process's shared one by default.
+    """
+
+    def __init__(
+        self,
+        info: SlideInfo,
+        read_tile: ReadTile,
+        associated: Mapping[str, Callable[[], Uint8Image]],
+        owner: Hashable,
+        release: Callable[[], None],
+        cache: TileCache | None = None,
+    ) -> None:
+        self.info = info
+        self._read_tile = read_tile
+        self._associated = associated
+        self._owner = owner
+        self._release = release
+        self._cache = cache if cache is not None else shared_cache()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._cache.acquire(owner)
+
+    def read_region(
+        self, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Uint8Image:
+        """Read as `Slide.read_region` says; corners snap to the level's nearest pixel."""
+        self._check_open()
+        check_region(self.info, xy_px0, level, size)
+        stored = self.info.levels[level]
+        left = round(xy_px0[0] / stored.downsample)
+        top = round(xy_px0[1] / stored.downsample)
+        width, height = int(size[0]), int(size[1])
+        x0, x1 = max(left, 0), min(left + width, stored.width)
+        y0, y1 = max(top, 0), min(top + height, stored.height)
+        out = np.empty((height, width, 3), np.uint8)
+        if x1 - x0 < width or y1 - y0 < height:
+            out.fill(WHITE)
+        tile_width, tile_height = stored.tile_width, stored.tile_height
+        for row in range(y0 // tile_height, -(-y1 // tile_height) if x1 > x0 else 0):
+            tile_y = row * tile_height
+            ya, yb = max(y0, tile_y), min(y1, tile_y + tile_height)
+            for column in range(x0 // tile_width, -(-x1 // tile_width)):
+                tile_x = column * tile_width
+                xa, xb = max(x0, tile_x), min(x1, tile_x + tile_width)
+                tile = self._tile(level, row, column)
+                out[ya - top : yb - top, xa - left : xb - left] = tile[
+                    ya - tile_y : yb - tile_y, xa - tile_x : xb - tile_x
+                ]
+        return out
+
+    def _tile(self, level: int, row: int, column: int) -> Uint8Image:
+        return self._cache.get(
+            (self._owner, level, row, column), lambda: self._read_tile(level, row, column)
+        )
+
+    def read_associated(self, name: str) -> Uint8Image:
+        """Read as `Slide.read_associated` says."""
+        self._check_open()
+        if name not in self._associated:
+            raise SlideError(f"{self.info.path.name} has no associated image {name!r}.")
+        return self._associated[name]()
+
+    def close(self) -> None:
+        """Release the file, and the cached tiles if no other slide shares them."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._cache.release(self._owner)
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SlideError(f"{self.info.path.name} is closed already.")
