@@ -39,13 +39,21 @@ class Kind:
     """Radius of the cell body; 0 for none."""
     body: float
     """Eosin in the cell body."""
+    tint: float
+    """Hematoxylin in the cell body, as a share of its eosin."""
 
 
-LYMPHOCYTE = Kind("lymphocyte", 6.9, 0.55, 5.6, 5.1, 0.12, 0.05, 1.25, 0.1, 0.22, 0, 4.0, 0.34)
-CENTROCYTE = Kind("centrocyte", 8.2, 0.6, 7.4, 6.2, 0.16, 0.08, 0.72, 0.18, 0.2, 1, 5.0, 0.34)
-TUMOUR = Kind("tumour", 12.2, 0.5, 11.0, 8.4, 0.26, 0.11, 0.62, 0.42, 0.2, 1, 8.6, 0.62)
-SPINDLE = Kind("spindle", 15.5, 0.9, 12.0, 2.6, 0.25, 0.12, 1.0, 0.05, 0.15, 0, 0.0, 0.0)
-KINDS = (LYMPHOCYTE, CENTROCYTE, TUMOUR, SPINDLE)
+LYMPHOCYTE = Kind(
+    "lymphocyte", 6.5, 0.75, 5.9, 5.3, 0.11, 0.06, 1.15, 0.15, 0.24, 0, 3.7, 0.30, 0.25
+)
+CENTROCYTE = Kind(
+    "centrocyte", 8.4, 0.6, 7.4, 6.2, 0.16, 0.09, 0.62, 0.22, 0.25, 1, 5.2, 0.30, 0.3
+)
+HISTIOCYTE = Kind("histiocyte", 27.0, 0.9, 9.0, 6.0, 0.2, 0.1, 0.45, 0.30, 0.25, 1, 7.5, 0.38, 0.2)
+TUMOUR = Kind("tumour", 13.2, 0.42, 11.2, 8.6, 0.18, 0.10, 0.50, 0.50, 0.25, 1, 9.2, 0.44, 0.42)
+SPINDLE = Kind("spindle", 14.5, 0.9, 12.5, 2.6, 0.25, 0.14, 0.95, 0.05, 0.2, 0, 0.0, 0.0, 0.0)
+ERYTHROCYTE = Kind("erythrocyte", 5.6, 0.7, 6.0, 6.0, 0.08, 0.05, 0.0, 0.0, 0.0, 0, 3.1, 0.8, 0.0)
+KINDS = (LYMPHOCYTE, CENTROCYTE, HISTIOCYTE, TUMOUR, SPINDLE, ERYTHROCYTE)
 REACH_UM = 16.0
 """No stamp reaches farther from its cell's centre."""
 
@@ -125,9 +133,9 @@ def _body(kind: Kind, mpp: float, rng: np.random.Generator) -> Floats:
 
 
 def lattice(
-    spacing_um: float, jitter: float, box_um: tuple[float, float, float, float], key: int
+    spacing_um: float, jitter: float, corner_um: tuple[float, float], side_um: float, key: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
-    """Return node indices and jittered positions (µm) of a lattice over a box and its margin.
+    """Return node indices and jittered positions (µm) of a lattice over a square and its margin.
 
     Parameters
     ----------
@@ -135,23 +143,20 @@ def lattice(
         Distance between nodes; every second row is shifted by half of it.
     jitter
         Share of the spacing that a position may move.
-    box_um
-        x0, y0, x1, y1; cells that can reach into the box are included.
+    corner_um, side_um
+        The square; cells that can reach into it are included.
     key
         Chooses the lattice.
     """
     row = spacing_um * 0.866
-    iy = np.arange(
-        int(np.floor((box_um[1] - REACH_UM) / row)) - 1, int((box_um[3] + REACH_UM) // row) + 3
-    )
-    ix = np.arange(
-        int(np.floor((box_um[0] - REACH_UM) / spacing_um)) - 1,
-        int((box_um[2] + REACH_UM) // spacing_um) + 3,
-    )
+    (x0, x1), (y0, y1) = ((c - REACH_UM, c + side_um + REACH_UM) for c in corner_um)
+    ix = np.arange(int(x0 // spacing_um) - 1, int(x1 // spacing_um) + 2)
+    iy = np.arange(int(y0 // row), int(y1 // row) + 2)
     gx, gy = (grid.ravel() for grid in np.meshgrid(ix, iy))
     x = (gx + 0.5 * (gy % 2) + jitter * (hash01(gx, gy, key) - 0.5)) * spacing_um
     y = (gy + jitter * (hash01(gx, gy, key + 1) - 0.5)) * row
-    return gx, gy, x, y
+    reaches = (x > x0) & (x < x1) & (y > y0) & (y < y1)
+    return gx[reaches], gy[reaches], x[reaches], y[reaches]
 
 
 def stamp(

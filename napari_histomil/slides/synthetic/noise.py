@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -63,12 +64,36 @@ def octaves(x: Floats, y: Floats, wavelength: float, key: int, count: int = 3) -
     return scaled
 
 
+def nearest_point(
+    x: Floats, y: Floats, spacing: float, key: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Find the nearest point of a lattice whose points were moved at random.
+
+    Returns
+    -------
+    tuple of float32 arrays
+        Distance, offset (dx, dy) from the point, and the point's own random number in [0, 1).
+    """
+    gx, gy = np.floor(x / spacing).astype(np.int64), np.floor(y / spacing).astype(np.int64)
+    shape = np.broadcast(gx, gy).shape
+    best, best_dx, best_dy, chance = (np.full(shape, fill, np.float32) for fill in (1e9, 0, 0, 0))
+    for i in (-1, 0, 1):
+        for j in (-1, 0, 1):
+            ix, iy = gx + i, gy + j
+            dx = (x - (ix + 0.2 + 0.6 * hash01(ix, iy, key)) * spacing).astype(np.float32)
+            dy = (y - (iy + 0.2 + 0.6 * hash01(ix, iy, key + 1)) * spacing).astype(np.float32)
+            distance = np.hypot(dx, dy)
+            nearer = distance < best
+            best = np.where(nearer, distance, best)
+            best_dx, best_dy = np.where(nearer, dx, best_dx), np.where(nearer, dy, best_dy)
+            chance = np.where(nearer, hash01(ix, iy, key + 2), chance)
+    return best, best_dx, best_dy, chance
+
+
 def periodic_texture(
     size: int, sigma_px: float | tuple[float, float], rng: np.random.Generator
 ) -> Floats:
     """Return blurred white noise [size, size] that repeats without seam; mean 0, spread 1."""
-    from scipy import ndimage
-
     texture = ndimage.gaussian_filter(
         rng.standard_normal((size, size)).astype(np.float32), sigma_px, mode="wrap"
     )

@@ -13,9 +13,16 @@ import numpy as np
 from shapely.geometry import Polygon
 from shapely.ops import unary_union
 
-from napari_histomil.slides.synthetic.noise import Floats, hash01, octaves, value_noise
+from napari_histomil.slides.synthetic.noise import (
+    Floats,
+    nearest_point,
+    octaves,
+    value_noise,
+)
 
 OUTLINE_POINTS = 720
+FAR_UM = 1000.0
+"""Depths are cut here: farther is no different."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +62,22 @@ def make_blob(
     *,
     roughness: float,
     tilt: float = 0.0,
+    notch: float | None = None,
 ) -> Blob:
-    """Return an ellipse with half axes `radius_um`, turned by `tilt`, with an irregular edge."""
+    """Return an ellipse with half axes `radius_um`, turned by `tilt`, with an irregular edge.
+
+    `notch` is the direction in which it is dented, as a node is at its hilum.
+    """
     angle = np.arange(OUTLINE_POINTS) * (2 * np.pi / OUTLINE_POINTS)
     a, b = radius_um
     ellipse = a * b / np.hypot(b * np.cos(angle - tilt), a * np.sin(angle - tilt))
     wave = np.zeros(OUTLINE_POINTS)
-    for n in range(2, 42):
-        amount = rng.normal() * roughness / n**1.15
+    for n in range(2, 60):
+        amount = rng.normal() * roughness / n**1.3
         wave += amount * np.cos(n * angle + rng.uniform(0, 2 * np.pi))
+    if notch is not None:
+        away = np.abs(np.angle(np.exp(1j * (angle - notch))))
+        wave -= 0.34 * np.exp(-((away / 0.32) ** 2))
     return Blob(x_um, y_um, (ellipse * np.exp(wave)).astype(np.float32))
 
 
@@ -77,14 +91,25 @@ class Zones:
     follicle: Floats
     """Depth inside the pale centre of the nearest follicle."""
     trabecula: Floats
+    """Depth inside the fibrous strands of the node."""
+    sinus: Floats
+    """Depth inside the loose channels below the capsule and between the cords of the medulla."""
     septum: Floats
     """Depth inside the stroma between the nests of a tumour."""
     lumen: Floats
     """Depth inside the lumen of the nearest tumour gland."""
-    lumen_angle: Floats
-    """Direction from that lumen's centre."""
+    lumen_dx: Floats
+    """Direction away from the middle of that lumen, with `lumen_dy`."""
+    lumen_dy: Floats
+    vessel: Floats
+    """Depth inside the nearest small vessel."""
+    strand: Floats
+    """Runs across the fibres of the node's strands, in µm: its contours are their course."""
+    nest: Floats
+    """Runs across the fibres between a tumour's nests, in µm."""
     fold: Floats
-    pen: Floats
+    crowding: Floats
+    """About 1; how closely lymphocytes lie and how dark they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,19 +129,15 @@ class Scene:
     """Ends (x, y, x, y) of the fold's axis."""
     pen_um: tuple[float, float, float]
     """Centre and radius of the pen's arc."""
-    edge_um: float
-    """How far the finest raggedness moves the tissue's edge."""
 
     def tissue_depth(self, x_um: Floats, y_um: Floats) -> Floats:
         """Return the depth inside the section: node with its capsule, and fat."""
-        depth: Floats = np.maximum(
-            self.node.depth_um(x_um, y_um), self.fat.depth_um(x_um, y_um)
-        )
+        depth: Floats = np.maximum(self.node.depth_um(x_um, y_um), self.fat.depth_um(x_um, y_um))
         return depth
 
     def tumour_depth(self, x_um: Floats, y_um: Floats) -> Floats:
         """Return the depth inside the nearest tumour, never outside the node."""
-        depth = np.full(np.broadcast(x_um, y_um).shape, -1e6, np.float32)
+        depth = np.full(np.broadcast(x_um, y_um).shape, -FAR_UM, np.float32)
         for blob in self.tumours:
             depth = np.maximum(depth, blob.depth_um(x_um, y_um))
         inside: Floats = np.minimum(depth, self.node.depth_um(x_um, y_um) - self.capsule_um)
@@ -124,68 +145,71 @@ class Scene:
 
     def zones(self, x_um: Floats, y_um: Floats) -> Zones:
         """Return all zones at positions in µm, broadcast together."""
+        key = self.seed * 31
         node = self.node.depth_um(x_um, y_um)
-        tissue = np.maximum(node, self.fat.depth_um(x_um, y_um))
+        inner = node - self.capsule_um
         tumour = self.tumour_depth(x_um, y_um)
-        follicle = self._follicle(x_um, y_um, node)
-        ridge = 1 - np.abs(octaves(x_um, y_um, 520.0, self.seed * 31 + 5, 2)) * 9
-        deep = np.clip((node - self.follicle_um * 0.5) / 150, 0, 1)
-        trabecula = (ridge - 1.02 + 0.35 * deep) * 28
-        nest = np.abs(octaves(x_um, y_um, 150.0, self.seed * 31 + 6, 2))
-        septum = (0.085 - nest) * 130
-        lumen, angle = self._lumen(x_um, y_um)
+        follicle = self._follicle(x_um, y_um, inner)
+        medulla = np.clip((inner - self.follicle_um * 0.55) / self.follicle_um, 0, 1)
+        strand = octaves(x_um, y_um, 1.15 * self.follicle_um, key + 5, 2)
+        trabecula = (0.045 - np.abs(strand)) * 0.75 * self.follicle_um - 9 * medulla
+        channel = octaves(x_um, y_um, 0.26 * self.follicle_um, key + 7, 2)
+        cords = (0.13 - np.abs(channel)) * 0.13 * self.follicle_um - 14 * (1 - medulla)
+        below_capsule = 7 - np.abs(inner - 7)
+        beside_strand = 5 - np.abs(trabecula + 6)
+        sinus = np.maximum(np.maximum(below_capsule, beside_strand), cords)
+        nest = octaves(x_um, y_um, 170.0, key + 6, 2)
+        septum = (0.075 - np.abs(nest)) * 130
+        lumen, lumen_dx, lumen_dy = self._lumen(x_um, y_um)
+        lumen = np.minimum(lumen, np.minimum(-12 - septum, tumour - 24))
+        crowding = 1 + 0.16 * octaves(x_um, y_um, 0.5 * self.follicle_um, key + 8, 3)
         return Zones(
-            tissue=tissue,
-            node=node,
-            tumour=tumour,
-            follicle=follicle,
-            trabecula=trabecula.astype(np.float32),
-            septum=septum.astype(np.float32),
-            lumen=lumen,
-            lumen_angle=angle,
-            fold=self._fold(x_um, y_um),
-            pen=self._pen(x_um, y_um),
+            *(
+                np.clip(values, -FAR_UM, FAR_UM, dtype=np.float32)
+                for values in (
+                    np.maximum(node, self.fat.depth_um(x_um, y_um)),
+                    node,
+                    tumour,
+                    follicle,
+                    trabecula,
+                    sinus,
+                    septum,
+                    lumen,
+                    lumen_dx,
+                    lumen_dy,
+                    self._vessel(x_um, y_um),
+                    strand * 0.5 * self.follicle_um,
+                    nest * 75,
+                    self._fold(x_um, y_um),
+                    crowding,
+                )
+            )
         )
 
-    def _nearest(
-        self, x_um: Floats, y_um: Floats, spacing_um: float, key: int
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return (distance, dx, dy, a random number) of the nearest point of a jittered lattice."""
-        gx = np.floor(np.asarray(x_um) / spacing_um).astype(np.int64)
-        gy = np.floor(np.asarray(y_um) / spacing_um).astype(np.int64)
-        shape = np.broadcast(gx, gy).shape
-        best = np.full(shape, np.inf, np.float32)
-        best_dx, best_dy = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        chance = np.zeros(shape, np.float32)
-        for i in (-1, 0, 1):
-            for j in (-1, 0, 1):
-                cx = (gx + i + 0.2 + 0.6 * hash01(gx + i, gy + j, key)) * spacing_um
-                cy = (gy + j + 0.2 + 0.6 * hash01(gx + i, gy + j, key + 1)) * spacing_um
-                dx, dy = x_um - cx, y_um - cy
-                distance = np.hypot(dx, dy).astype(np.float32)
-                nearer = distance < best
-                best = np.where(nearer, distance, best)
-                best_dx = np.where(nearer, dx, best_dx).astype(np.float32)
-                best_dy = np.where(nearer, dy, best_dy).astype(np.float32)
-                chance = np.where(nearer, hash01(gx + i, gy + j, key + 2), chance)
-        return best, best_dx, best_dy, chance
-
-    def _follicle(self, x_um: Floats, y_um: Floats, node: Floats) -> Floats:
-        distance, _, _, chance = self._nearest(
-            x_um, y_um, self.follicle_um, self.seed * 31 + 11
-        )
-        radius = self.follicle_um * (0.16 + 0.14 * chance)
-        wobble = value_noise(x_um, y_um, 90.0, self.seed * 31 + 14) * radius * 0.18
-        present = (chance > 0.25) & (node > self.capsule_um + 20)
-        depth: Floats = np.where(present, radius + wobble - distance, -1e6).astype(np.float32)
+    def _follicle(self, x_um: Floats, y_um: Floats, inner: Floats) -> Floats:
+        key = self.seed * 31 + 11
+        distance, _, _, chance = nearest_point(x_um, y_um, self.follicle_um, key)
+        radius = self.follicle_um * (0.14 + 0.12 * chance)
+        wobble = value_noise(x_um, y_um, 90.0, key + 3) * radius * 0.18
+        present = (chance > 0.3) & (inner > 25) & (inner < 2.1 * self.follicle_um)
+        depth: Floats = np.where(present, radius + wobble - distance, -FAR_UM)
         return depth
 
-    def _lumen(self, x_um: Floats, y_um: Floats) -> tuple[Floats, Floats]:
-        distance, dx, dy, chance = self._nearest(x_um, y_um, 105.0, self.seed * 31 + 21)
-        radius = np.where(chance > 0.45, 6 + 34 * (chance - 0.45), -30)
-        angle = np.arctan2(dy, dx).astype(np.float32)
-        wobble = value_noise(x_um, y_um, 26.0, self.seed * 31 + 24) * 7
-        return (radius + wobble - distance).astype(np.float32), angle
+    def _lumen(self, x_um: Floats, y_um: Floats) -> tuple[Floats, Floats, Floats]:
+        key = self.seed * 31 + 21
+        distance, dx, dy, chance = nearest_point(x_um, y_um, 92.0, key)
+        radius = np.where(chance > 0.4, 3 + 60 * np.maximum(chance - 0.4, 0) ** 1.5, -40)
+        wobble = value_noise(x_um, y_um, 24.0, key + 3) * np.clip(radius, 0, 7)
+        return radius + wobble - distance, dx, dy
+
+    def _vessel(self, x_um: Floats, y_um: Floats) -> Floats:
+        key = self.seed * 31 + 26
+        distance, dx, dy, chance = nearest_point(x_um, y_um, 210.0, key)
+        turn = 6.283 * chance * 7
+        oval = np.abs(dx * np.cos(turn) + dy * np.sin(turn)) * (1.5 * chance)
+        radius = np.where(chance > 0.55, 5 + 26 * (chance - 0.55), -FAR_UM)
+        depth: Floats = radius - np.hypot(distance, oval)
+        return depth
 
     def _fold(self, x_um: Floats, y_um: Floats) -> Floats:
         x0, y0, x1, y1 = self.fold_um
@@ -193,17 +217,20 @@ class Scene:
         ux, uy = (x1 - x0) / length, (y1 - y0) / length
         along = (x_um - x0) * ux + (y_um - y0) * uy
         across = (y_um - y0) * ux - (x_um - x0) * uy
-        across = across + value_noise(x_um, y_um, length / 2, self.seed * 31 + 31) * length * 0.06
-        taper = np.clip(np.minimum(along, length - along) / (0.25 * length), 0, 1)
-        half = min(0.022 * length, 45.0) * taper
-        depth: Floats = (half - np.abs(across) - 1e3 * (taper <= 0)).astype(np.float32)
+        key = self.seed * 31 + 31
+        across = across + octaves(x_um, y_um, length * 0.6, key, 3) * length * 0.12
+        taper = np.clip(np.minimum(along, length - along) / (0.4 * length), 0, 1)
+        half = min(0.05 * length, 42.0) * taper
+        depth: Floats = np.where(taper > 0, half - np.abs(across), -FAR_UM)
         return depth
 
-    def _pen(self, x_um: Floats, y_um: Floats) -> Floats:
+    def pen_depth(self, x_um: Floats, y_um: Floats) -> Floats:
+        """Return the depth inside the pen's line."""
         cx, cy, radius = self.pen_um
+        key = self.seed * 31 + 41
         distance = np.hypot(x_um - cx, y_um - cy)
-        wave = value_noise(x_um, y_um, radius / 2, self.seed * 31 + 41) * radius * 0.05
-        half = radius * 0.06 * (1 + 0.3 * value_noise(x_um, y_um, radius / 3, self.seed * 31 + 42))
+        wave = octaves(x_um, y_um, radius, key, 3) * radius * 0.16
+        half = radius * 0.055 * (1 + 0.35 * value_noise(x_um, y_um, radius / 3, key + 2))
         depth: Floats = (half - np.abs(distance - radius + wave)).astype(np.float32)
         return depth
 
@@ -234,26 +261,29 @@ def make_scene(width_um: float, height_um: float, seed: int) -> Scene:
     tall = min(height_um / width_um, 1.7)
     half = (0.33 * size * max(wide, 1), 0.33 * size * max(tall, 1))
     x, y = width_um * rng.uniform(0.47, 0.5), height_um * rng.uniform(0.5, 0.53)
-    node = make_blob(x, y, half, rng, roughness=0.10)
-    side = rng.uniform(0.15, 0.85) * np.pi
-    fat_xy = x + 0.42 * half[0] * np.cos(side), y + 0.42 * half[1] * np.sin(side)
-    fat = make_blob(*fat_xy, (half[0] * 0.85, half[1] * 0.82), rng, roughness=0.13)
+    side = rng.uniform(0, 2 * np.pi)
+    node = make_blob(x, y, half, rng, roughness=0.15, notch=side)
+    fat_xy = x + 0.5 * half[0] * np.cos(side), y + 0.5 * half[1] * np.sin(side)
+    fat = make_blob(*fat_xy, (half[0] * 0.8, half[1] * 0.8), rng, roughness=0.16)
     tumours = []
-    start = rng.uniform(0, 2 * np.pi)
+    start = side + 2.0 + rng.uniform(-0.3, 0.3)
     for k, share in enumerate((0.34, 0.24, 0.13)):
-        turn = start + k * 2.2 + rng.uniform(-0.2, 0.2)
+        turn = start + k * 1.9 + rng.uniform(-0.2, 0.2)
         away = 0.62 if k else 0.5
         tumours.append(
             make_blob(
                 x + half[0] * away * np.cos(turn),
                 y + half[1] * away * np.sin(turn),
-                (share * half[0] * rng.uniform(0.95, 1.2), share * half[1] * rng.uniform(1.0, 1.3)),
+                (
+                    share * half[0] * rng.uniform(0.95, 1.2),
+                    share * half[1] * rng.uniform(1.0, 1.3),
+                ),
                 rng,
-                roughness=0.16,
+                roughness=0.2,
                 tilt=rng.uniform(0, np.pi),
             )
         )
-    lean = start + 3.6
+    lean = start + 5.2
     fold = (
         x + half[0] * 0.55 * np.cos(lean),
         y + half[1] * 0.55 * np.sin(lean),
@@ -273,5 +303,4 @@ def make_scene(width_um: float, height_um: float, seed: int) -> Scene:
         follicle_um=float(np.clip(0.12 * size, 220, 620)),
         fold_um=fold,
         pen_um=pen,
-        edge_um=3.0,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from napari_histomil.files import whole_file
 from napari_histomil.slides.synthetic.render import BLOCK, Stains, SyntheticSlide, SyntheticTruth
 
 TILE = 256
 FACTOR = 2
-QUALITY = 85
+QUALITY = 82
+BIG_PX = 2**32
+"""More pixels than this may need more than the 4 GB that plain TIFF can address."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,11 @@ def write_synthetic(
         As of `SyntheticSlide`.
     quality
         Of the JPEG tiles.
+
+    Raises
+    ------
+    HistomilError
+        If size or resolution make no slide, or the file cannot be written.
     """
     slide = SyntheticSlide(width, height, mpp, seed, stains or Stains(), pen)
     levels = []
@@ -66,20 +73,14 @@ def write_synthetic(
     while max(w, h) > 2 * TILE:
         w, h = -(-w // FACTOR), -(-h // FACTOR)
         levels.append(_Level(w, h))
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with tifffile.TiffWriter(temporary, bigtiff=width * height > 2**31) as tiff:
-            _write_level(
-                tiff, _level0(slide, levels, quality), (width, height), mpp, 0, quality
-            )
-            for index, level in enumerate(levels, start=1):
-                scale = mpp * width / level.width
-                _write_level(
-                    tiff, iter(level.tiles), (level.width, level.height), scale, index, quality
-                )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path) as part,
+        tifffile.TiffWriter(part, bigtiff=width * height > BIG_PX) as tiff,
+    ):
+        _write_level(tiff, _level0(slide, levels, quality), (width, height), mpp, 0)
+        for index, level in enumerate(levels, start=1):
+            size = level.width, level.height
+            _write_level(tiff, iter(level.tiles), size, mpp * width / level.width, index)
     return slide.truth
 
 
@@ -89,7 +90,6 @@ def _write_level(
     size: tuple[int, int],
     mpp: float,
     index: int,
-    quality: int,
 ) -> None:
     per_cm = 1e4 / mpp
     tiff.write(
@@ -100,7 +100,6 @@ def _write_level(
         photometric="ycbcr",
         subsampling=(2, 2),
         compression="jpeg",
-        compressionargs={"level": quality},
         subfiletype=1 if index else 0,
         resolution=(per_cm, per_cm),
         resolutionunit="CENTIMETER",
