@@ -50,7 +50,7 @@ def describe_device(device: str = "auto") -> str:
     return f"{_cpu_name()}, {cores} core{'s' if cores > 1 else ''} (cpu)"
 
 
-def test_device(device: str = "auto") -> str:
+def test_device(device: str = "auto") -> str:  # noqa: PT028  no test of pytest
     """Compute a small convolution and return what came of it, as one sentence.
 
     Raises

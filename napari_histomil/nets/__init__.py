@@ -1,1 +1,1 @@
-
+"""Neural nets, without slides: load them, and make them cheaper."""

@@ -1,4 +1,4 @@
-"""Make a trained net cheaper without changing its answer: fold norms and scaling into convolutions.
+"""Make a net cheaper without changing its answer: norms and scaling go into convolutions.
 
 Which layer feeds which is found by watching one forward pass, not by reading the net's code, so
 any net of plain modules is served. Whatever the watching cannot see (a tensor used twice) shows

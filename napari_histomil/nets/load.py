@@ -88,7 +88,7 @@ def _load_torchscript(manifest: ModelManifest) -> nn.Module:
     """Load a graph; `torch.jit.load` runs no Python of the file, unlike a pickle."""
     try:
         with warnings.catch_warnings():
-            # PyTorch wants new models exported otherwise; those of the WSInfer zoo stay as they are
+            # the models of the WSInfer zoo stay as they are, whatever PyTorch advises
             warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", FutureWarning)
             module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
                 str(manifest.weights), map_location="cpu"

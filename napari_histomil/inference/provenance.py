@@ -1,0 +1,39 @@
+"""What made a result: versions, device, settings, times. No host names, no paths, no people."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from napari_histomil.inference.backends import Net
+from napari_histomil.inference.devices import describe_device
+from napari_histomil.inference.predictor import Settings
+
+PACKAGES = ("napari-histomil", "numpy", "pillow", "timm", "torch", "torchvision", "zarr")
+
+
+def begin_session(net: Net, settings: Settings) -> dict[str, Any]:
+    """Return the record of a session that begins now, as plain JSON values."""
+    return {
+        "started": now(),
+        "finished": None,
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": describe_device(str(net.device)),
+        "device_type": net.device.type,
+        "backend": "torchscript" if isinstance(net.module, torch.jit.ScriptModule) else "eager",
+        "precision": settings.precision,
+        "bf16_difference": settings.bf16_difference,
+        "batch": settings.batch,
+        "batch_norms_folded": net.batch_norms_folded,
+        "scaling_folded": net.scaling_folded,
+    }
+
+
+def now() -> str:
+    """Return the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
