@@ -1,0 +1,77 @@
+"""What every export takes from a run: footprints with scores, the slide's frame, the origin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_histomil.annotations.model import SlideFrame
+from napari_histomil.errors import RunError
+from napari_histomil.results import RunStore
+
+
+def footprints(run: RunStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what is known so far: footprints and scores of the tiles that have scores.
+
+    Positions and sizes are whole level-0 pixels, because the files of others hold whole ones:
+    each corner is rounded on its own, so it is at most half a pixel off, however far from the
+    slide's corner.
+
+    Returns
+    -------
+    boxes
+        int64 [M, 4]: x, y, width, height in level-0 pixels.
+    scores
+        float32 [M, C]
+    """
+    scores = run.scores
+    known = ~np.isnan(scores).any(axis=1)
+    size = np.rint(run.grid.tile_size_px0).astype(np.int64)
+    corners = run.grid.xy_px0[known]
+    return np.column_stack([corners, np.broadcast_to(size, corners.shape)]), scores[known]
+
+
+def frame_of(run: RunStore) -> SlideFrame:
+    """Return QuPath's frame of the slide that a run looked at."""
+    slide = run.slide
+    x, y, *_ = slide.get("bounds_px0") or (0.0, 0.0)
+    return SlideFrame((float(x), float(y)), str(slide["name"]), str(slide["fingerprint"]))
+
+
+def provenance(run: RunStore) -> dict[str, Any]:
+    """Return what made a result in a few plain values, for files with room for a text."""
+    return {
+        "run": run.run_id,
+        "slide": run.slide["name"],
+        "slide_fingerprint": run.slide["fingerprint"],
+        "model": run.model["name"],
+        "model_sha256": run.model["sha256"],
+        "mpp": run.grid.spec.mpp,
+        "tile_px": run.grid.spec.tile_px,
+        "stride_px": run.grid.spec.stride_px,
+        "slide_mpp_xy": list(run.grid.slide_mpp),
+        "complete": run.complete,
+    }
+
+
+def class_column(run: RunStore, name: str) -> int:
+    """Return the column of a class in the scores.
+
+    Raises
+    ------
+    RunError
+        If the run has no class of that name.
+    """
+    if name not in run.class_names:
+        raise RunError(
+            f"The run {run.path.name} has no class '{name}': choose one of "
+            f"{', '.join(run.class_names)}."
+        )
+    return run.class_names.index(name)
+
+
+def default_class(run: RunStore) -> str:
+    """Return the class that is shown first: the model's positive class, else its last."""
+    return str(run.model.get("positive_class") or run.class_names[-1])
