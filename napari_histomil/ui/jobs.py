@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +34,9 @@ from superqt.utils import GeneratorWorker
 REFRESH_MS = 250
 """Time between two calls of `on_progress`: four a second are enough for an eye, and a heatmap
 takes 30-60 ms to upload."""
+
+GRACE_S = 0.5
+"""A cancelled generator may still yield for so long before it is closed."""
 
 Generate = Callable[[threading.Event], Iterator[Any]]
 
@@ -89,12 +94,15 @@ class JobHandle(QObject):
         """Run in the worker's thread: queue what comes, keep the result or the error."""
         try:
             with contextlib.closing(_as_generator(generate(self._cancel))) as values:
-                while not self._cancel.is_set():
+                deadline = math.inf
+                while time.monotonic() < deadline:
                     try:
                         self._values.put(next(values))
                     except StopIteration as end:
                         self._result = end.value
                         break
+                    if self._cancel.is_set():
+                        deadline = min(deadline, time.monotonic() + GRACE_S)
                     yield
         # The edge of the thread: whatever escapes is shown on the GUI thread. It is not left to
         # the worker, which takes a RuntimeError (all of torch's) for its own deletion.
@@ -150,12 +158,12 @@ def start(
     Parameters
     ----------
     generate
-        Called in the thread with an event; the generator ends soon after the event is set. It is
-        closed between two values if it does not end by itself.
+        Called in the thread with an event; the generator ends soon after the event is set. If
+        it goes on yielding instead it is closed between two values.
     on_progress
         Called at most four times a second with all values yielded since the last call.
     on_done
-        Called once with the generator's return value (None after a cancel) when it has ended.
+        Called once with the generator's return value when it has ended, also after a cancel.
     on_error
         Called once instead of `on_done` with what the generator raised.
     title

@@ -1,0 +1,105 @@
+"""Choose where a model looks: tissue, shapes, what is in view, the whole slide."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from napari.layers import Shapes
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QGridLayout, QRadioButton, QWidget
+
+from napari_histomil.errors import RunError
+from napari_histomil.geometry import Rect
+from napari_histomil.inference.job import RegionSpec
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui.layers import ours, rect_in_view_px0, shapes_to_px0
+
+_TISSUE, _SHAPES, _VIEW, _ALL = "Tissue", "Drawn shapes", "What is in view", "Whole slide"
+_TOOLTIPS = {
+    _TISSUE: "Tiles with tissue on them; glass, pen and the slide's edges are left out",
+    _SHAPES: "The selected shapes of the Shapes layer that was active last, or all of it where "
+    "none is selected; glass inside them is looked at too",
+    _VIEW: "The part of the slide that the canvas shows now; glass is looked at too",
+    _ALL: "Every tile of the slide, glass too: for tissue that is not found by itself",
+}
+_NO_SHAPES = "Add a Shapes layer and draw around what the model shall look at"
+
+
+class RegionPicker(QWidget):
+    """Four ways to say where to look."""
+
+    changed = Signal()
+    """Another way is chosen."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._shapes: Shapes | None = None
+        self.buttons = {name: QRadioButton(name) for name in _TOOLTIPS}
+        self.buttons[_TISSUE].setChecked(True)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(10)
+        grid.setVerticalSpacing(4)
+        for index, button in enumerate(self.buttons.values()):
+            grid.addWidget(button, index // 2, index % 2)
+            button.toggled.connect(lambda on: on and self.changed.emit())
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        viewer.layers.selection.events.active.connect(self._follow)
+        viewer.layers.events.removed.connect(self._follow)
+        self._follow()
+
+    def region(self, info: SlideInfo) -> RegionSpec:
+        """Return the region that is chosen, on this slide.
+
+        Raises
+        ------
+        RunError
+            If there is nothing in it.
+        """
+        if self.buttons[_TISSUE].isChecked():
+            return RegionSpec("tissue")
+        if self.buttons[_ALL].isChecked():
+            return RegionSpec("all")
+        if self.buttons[_VIEW].isChecked():
+            shown = rect_in_view_px0(self._viewer, info)
+            if shown is None:
+                raise RunError(
+                    f"Nothing of {info.path.name} is in view: move the slide into the window, or "
+                    f"choose tissue."
+                )
+            return RegionSpec("rect", rect_px0=_whole_pixels(shown))
+        polygons = []
+        if self._shapes is not None:
+            chosen = bool(self._shapes.selected_data)
+            polygons = shapes_to_px0(self._shapes, info, selected_only=chosen)
+        if not polygons:
+            raise RunError(f"There is no area among the drawn shapes. {_NO_SHAPES}.")
+        return RegionSpec("polygons", polygons_wkt=tuple(each.wkt for each in polygons))
+
+    def _follow(self, _: Any = None) -> None:
+        """Keep the Shapes layer that was active last, and say so."""
+        active = self._viewer.layers.selection.active
+        if isinstance(active, Shapes) and not ours(active):
+            self._shapes = active
+        if self._shapes not in self._viewer.layers:
+            self._shapes = None
+        button = self.buttons[_SHAPES]
+        button.setEnabled(self._shapes is not None)
+        button.setToolTip(
+            _NO_SHAPES
+            if self._shapes is None
+            else f"{_TOOLTIPS[_SHAPES]}.\nThat layer is now “{self._shapes.name}”"
+        )
+        if self._shapes is None and button.isChecked():
+            self.buttons[_TISSUE].setChecked(True)
+        for name in (_TISSUE, _VIEW, _ALL):
+            self.buttons[name].setToolTip(_TOOLTIPS[name])
+
+
+def _whole_pixels(rect: Rect) -> Rect:
+    """Return the rectangle with its edges on pixels, outwards: what can be read and repeated."""
+    x0, y0 = math.floor(rect.x_px0), math.floor(rect.y_px0)
+    return Rect(x0, y0, math.ceil(rect.right_px0) - x0, math.ceil(rect.bottom_px0) - y0)

@@ -1,0 +1,81 @@
+"""How far a run is: a bar, tiles, speed, time left."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
+
+from napari_histomil.inference.job import Progress
+from napari_histomil.ui.widgets.panel import plain_label
+
+
+class RunProgress(QWidget):
+    """A progress bar with a sentence below it."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.bar = QProgressBar()
+        self.bar.setToolTip("Tiles that are computed and safely on disk")
+        self.label = plain_label()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self.bar)
+        column.addWidget(self.label)
+        self.idle("")
+
+    def idle(self, text: str) -> None:
+        """Say something while nothing runs; the bar is out of the way."""
+        self.bar.hide()
+        self.label.setText(text)
+        self.label.setVisible(bool(text))
+
+    def prepare(self) -> None:
+        """Nothing is computed yet: model and tissue are being prepared."""
+        self.bar.setRange(0, 0)  # a bar that moves without an end
+        self.bar.show()
+        self.label.setText("Preparing: loading the model, looking for tissue…")
+        self.label.show()
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far a run is."""
+        self.bar.setRange(0, max(progress.total, 1))
+        self.bar.setValue(progress.done)
+        self.bar.show()
+        text = f"{_count(progress.done)} of {_count(progress.total)} tiles"
+        left = progress.seconds_left
+        if left is not None:
+            text += f", {_rate(progress.tiles_per_second)} tiles/s, {duration(left)} left"
+        self.label.setText(text)
+        self.label.show()
+
+    def end(self, progress: Progress, *, cancelled: bool) -> None:
+        """Say how a run ended."""
+        done, total = _count(progress.done), _count(progress.total)
+        if progress.done < progress.total:
+            how = "Cancelled" if cancelled else "Stopped"
+            self.idle(f"{how}: {done} of {total} tiles are done and kept.")
+        elif progress.done == progress.resumed:
+            self.idle(f"All {total} tiles were done already.")
+        else:
+            speed = _rate(progress.tiles_per_second)
+            self.idle(f"Done: {total} tiles in {duration(progress.seconds)}, {speed} tiles/s.")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{max(whole, 1)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")  # a thin blank, as ISO 80000 has it
+
+
+def _rate(tiles_per_second: float) -> str:
+    return (
+        f"{tiles_per_second:.3g}" if tiles_per_second < 1000 else _count(round(tiles_per_second))
+    )
