@@ -95,14 +95,14 @@ class Job:
             "model": {"sha256": self.model.sha256},
             "task": self.task,
             "grids": [
-                {"mpp": float(g.mpp), "tile_px": g.tile_px, "stride_px": g.stride_px}
+                {"mpp": float(g.mpp), "tile_px": int(g.tile_px), "stride_px": int(g.stride_px)}
                 for g in self.grids
             ],
             "region": {
                 "kind": self.region.kind,
                 "rect_px0": rect
                 and [float(v) for v in (rect.x_px0, rect.y_px0, rect.width_px0, rect.height_px0)],
-                "polygons_wkt": list(self.region.polygons_wkt),
+                "polygons_wkt": sorted(self.region.polygons_wkt),
                 "min_fraction": float(self.region.min_fraction),
             },
             "stain": {"method": self.stain.method},
@@ -125,7 +125,7 @@ class Progress:
     resumed: int
     """Tiles that were already done when this session began."""
     seconds: float
-    """Since this session began."""
+    """Since this session began to work on tiles; loading the model is not counted."""
     rect_px0: Rect
     """What the newest block covers."""
     store: Path

@@ -1,0 +1,70 @@
+"""A small slide and a small model, for all that runs jobs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_histomil.inference.job import Job, RegionSpec, plan_job
+from napari_histomil.manifest import load_manifest
+from napari_histomil.slides.readers import open_slide
+
+spec = importlib.util.spec_from_file_location(
+    "histomil_test_models", Path(__file__).parents[1] / "models.py"
+)
+assert spec is not None
+assert spec.loader is not None
+models = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(models)
+
+
+@pytest.fixture(scope="session")
+def make_model_folder() -> Callable[..., Path]:
+    """The function of tests/models.py."""
+    function: Callable[..., Path] = models.make_model_folder
+    return function
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights: tiles of 32 px, stride 16, 1 µm/px."""
+    folder: Path = models.make_model_folder(tmp_path_factory.mktemp("models") / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TIFF of 1200 x 900 px at 0.5 µm/px, coloured noise with structure of several sizes."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((900, 1200, 3))
+    for size in (4, 20, 100):
+        coarse = rng.uniform(0, 85, (900 // size, 1200 // size, 3))
+        image += np.kron(coarse, np.ones((size, size, 1)))
+    path = tmp_path_factory.mktemp("slides") / "noise [1] ü.tif"
+    tifffile.imwrite(
+        path,
+        image.astype(np.uint8),
+        tile=(256, 256),
+        photometric="rgb",
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    return path
+
+
+@pytest.fixture
+def make_job(slide_path: Path, model_folder: Path) -> Callable[..., Job]:
+    """Plan a job over the whole small slide (18 blocks of 64 tiles)."""
+
+    def make(model: Path = model_folder, **options: Any) -> Job:
+        options.setdefault("region", RegionSpec("all"))
+        with open_slide(slide_path) as slide:
+            return plan_job(slide.info, load_manifest(model), **options)
+
+    return make
