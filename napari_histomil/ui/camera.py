@@ -29,7 +29,7 @@ def fit_rect(viewer: Any, info: SlideInfo, rect_px0: Rect) -> None:
     """Show a rectangle of the slide as large as the canvas allows."""
     height, width = viewer.canvas.size
     row_unit, column_unit = world_scale(info)
-    viewer.camera.zoom = (1 - 2 * FIT_MARGIN) * min(
+    viewer.scene.camera.zoom = (1 - 2 * FIT_MARGIN) * min(
         width / (rect_px0.width_px0 * column_unit), height / (rect_px0.height_px0 * row_unit)
     )
     go_to_px0(viewer, info, rect_px0.center_px0)
@@ -38,7 +38,7 @@ def fit_rect(viewer: Any, info: SlideInfo, rect_px0: Rect) -> None:
 def go_to_px0(viewer: Any, info: SlideInfo, xy_px0: tuple[float, float]) -> None:
     """Move the middle of the canvas to a level-0 position (x, y); the zoom stays."""
     row, column = to_world_um(xy_px0, info)
-    viewer.camera.center = (viewer.camera.center[0], float(row), float(column))
+    viewer.scene.camera.center = (viewer.scene.camera.center[0], float(row), float(column))
 
 
 def set_magnification(viewer: Any, power: float, *, pixel_ratio: float = 1.0) -> None:
@@ -54,7 +54,7 @@ def set_magnification(viewer: Any, power: float, *, pixel_ratio: float = 1.0) ->
         Physical pixels in a logical one: ``QWidget.devicePixelRatioF()``.
     """
     um_per_pixel = 10 / power
-    viewer.camera.zoom = 1 / (um_per_pixel * pixel_ratio)
+    viewer.scene.camera.zoom = 1 / (um_per_pixel * pixel_ratio)
 
 
 def magnification(viewer: Any, *, pixel_ratio: float = 1.0) -> float:
@@ -64,9 +64,9 @@ def magnification(viewer: Any, *, pixel_ratio: float = 1.0) -> float:
 
 def um_per_pixel(viewer: Any, *, pixel_ratio: float = 1.0) -> float:
     """Return the µm that a physical screen pixel shows; the slide's µm/px must be known."""
-    return 1 / (float(viewer.camera.zoom) * pixel_ratio)
+    return 1 / (float(viewer.scene.camera.zoom) * pixel_ratio)
 
 
 def set_native(viewer: Any, info: SlideInfo, *, pixel_ratio: float = 1.0) -> None:
     """Zoom so that one level-0 pixel, by its width, fills one physical screen pixel."""
-    viewer.camera.zoom = 1 / (world_scale(info)[1] * pixel_ratio)
+    viewer.scene.camera.zoom = 1 / (world_scale(info)[1] * pixel_ratio)

@@ -30,10 +30,9 @@ class Key:
     @property
     def text(self) -> str:
         """As people write it, with the names of this machine's keyboard."""
-        parts = self.key.replace("Control", "Ctrl").split("-")
-        if self.key == "Shift-/":
-            return "?"
-        return QKeySequence("+".join(parts)).toString(QKeySequence.SequenceFormat.NativeText)
+        return QKeySequence(self.key.replace("Control", "Ctrl").replace("-", "+")).toString(
+            QKeySequence.SequenceFormat.NativeText
+        )
 
 
 KEYS: dict[str, Key] = {
@@ -49,8 +48,11 @@ KEYS: dict[str, Key] = {
     "overlay.stronger": Key(".", "Overlay", "Make the heatmap stronger"),
     "hottest.next": Key("N", "Overlay", "Go to the next hottest tile"),
     "hottest.previous": Key("Shift-N", "Overlay", "Go back to the previous hottest tile"),
-    "keys.sheet": Key("Shift-/", "Help", "Show this sheet"),
+    "keys.sheet": Key("?", "Help", "Show this sheet"),
 }
+
+KEY_SHEET = "keys.sheet"
+"""The one key that is Qt's and not napari's, which cannot be told of a question mark."""
 
 
 def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) -> None:

@@ -23,7 +23,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from napari_histomil.geometry import Rect
-from napari_histomil.slides.pyramid import pyramid_levels
+from napari_histomil.slides import pyramid
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.tiling import TileGrid
 
@@ -105,8 +105,8 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
     info
         The facts of the slide.
     """
-    half = np.array(viewer.canvas.size, float) / viewer.camera.zoom / 2
-    center = np.array(viewer.camera.center[-2:])
+    half = np.array(viewer.canvas.size, float) / viewer.scene.camera.zoom / 2
+    center = np.array(viewer.scene.camera.center[-2:])
     x0, y0 = to_px0(center - half, info)
     x1, y1 = to_px0(center + half, info)
     return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0)).intersection(info.rect_px0)
@@ -114,7 +114,7 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
 
 def center_of_view_px0(viewer: Any, info: SlideInfo) -> tuple[float, float]:
     """Return the level-0 position (x, y) in the middle of the canvas; may lie off the slide."""
-    x, y = to_px0(viewer.camera.center, info)
+    x, y = to_px0(viewer.scene.camera.center, info)
     return float(x), float(y)
 
 
@@ -138,7 +138,7 @@ def slide_layer(slide: Slide, *, name: str | None = None) -> LayerData:
         **_raster_transform(world_scale(info), info),
         "metadata": {METADATA_KEY: {"kind": _KIND_SLIDE, "slide": slide}},
     }
-    return pyramid_levels(slide), attributes, "image"
+    return pyramid.levels(slide), attributes, "image"
 
 
 def heatmap_layer(

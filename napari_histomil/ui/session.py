@@ -17,8 +17,14 @@ from psygnal import Signal
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.remembered import remember_mpp
 from napari_histomil.slides.slide import Slide, SlideInfo
-from napari_histomil.ui.camera import fit_slide
-from napari_histomil.ui.layers import slide_layer, slide_of
+from napari_histomil.ui.camera import fit_slide, go_to_px0
+from napari_histomil.ui.layers import (
+    LayerData,
+    center_of_view_px0,
+    slide_layer,
+    slide_of,
+    world_scale,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -91,6 +97,7 @@ class Session:
         self._active: SlideSession | None = None
         for layer in viewer.layers:
             self._adopt(layer)
+        self._follow(viewer.layers.selection.active)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.selection.events.active.connect(self._on_selected)
@@ -120,11 +127,14 @@ class Session:
         SlideError
             If it cannot be opened, in one sentence.
         """
-        return self.add_slide(open_slide(path, mpp=mpp))
+        return self.add_slide(slide_layer(open_slide(path, mpp=mpp)))
 
-    def add_slide(self, slide: Slide) -> SlideSession:
-        """Add the layer of an open slide and look at it; the viewer closes it with its layer."""
-        data, attributes, _ = slide_layer(slide)
+    def add_slide(self, layer_data: LayerData) -> SlideSession:
+        """Add the layer of an open slide (`slide_layer`) and look at it.
+
+        The slide is closed with its layer.
+        """
+        data, attributes, _ = layer_data
         self.viewer.add_image(data, **attributes)  # comes back through `_on_inserted`
         return self.slides[-1]
 
@@ -152,7 +162,7 @@ class Session:
     def set_mpp(self, slide: SlideSession, mpp: float) -> None:
         """Set how many µm a level-0 pixel spans, and remember it for this slide.
 
-        The slide's layer is scaled in place. Runs shown over the slide are removed from the
+        The slide's layer is scaled in place, and the same part of it stays in view. Runs shown over the slide are removed from the
         viewer (not from disk): they were computed for other µm/px.
 
         Raises
@@ -166,14 +176,18 @@ class Session:
             self.remove_run(run)
         path = slide.info.path
         opened = open_slide(path, mpp=mpp)
-        data, attributes, _ = slide_layer(opened, name=slide.layer.name)
-        before, slide.slide = slide.slide, opened
-        layer = slide.layer
+        layer, before = slide.layer, slide.slide
+        data, attributes, _ = slide_layer(opened, name=layer.name)
+        center_px0 = center_of_view_px0(self.viewer, before.info)
+        larger = world_scale(opened.info)[1] / world_scale(before.info)[1]
+        slide.slide = opened
         layer.metadata = attributes["metadata"]
         layer.data = data
         layer.units = attributes["units"]
         layer.scale, layer.translate = attributes["scale"], attributes["translate"]
         before.close()
+        self.viewer.scene.camera.zoom /= larger
+        go_to_px0(self.viewer, opened.info, center_px0)
         self.slide_changed.emit(slide)
         remember_mpp(opened.info, mpp)
 
@@ -226,15 +240,22 @@ class Session:
         self.slides.remove(slide)
         slide.slide.close()
         if self._active is slide:
-            self.activate(self.slides[-1] if self.slides else None)
+            if self.slides:
+                self.show_only(self.slides[-1])
+            else:
+                self.activate(None)
         self.slide_closed.emit(slide)
 
     def _on_selected(self, event: Any) -> None:
+        self._follow(event.value)
+
+    def _follow(self, layer: Any) -> None:
+        """Speak of the slide that a layer shows or lies over; of none other if it is not ours."""
         for each in self.slides:
-            if each.layer is event.value:
+            if each.layer is layer:
                 self.activate(each)
         for run in self.runs:
-            if run.layer is event.value:
+            if run.layer is layer:
                 self.activate(run.slide)
 
 

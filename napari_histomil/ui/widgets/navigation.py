@@ -45,8 +45,8 @@ class Navigation(QWidget):
         column.addLayout(self._make_magnifications())
         column.addLayout(self._make_go_to())
         column.addWidget(self._make_scale_bar())
-        follow(self, viewer.camera.events.zoom, self._update_readout)
-        follow(self, viewer.camera.events.center, self._update_readout)
+        follow(self, viewer.scene.camera.events.zoom, self._update_readout)
+        follow(self, viewer.scene.camera.events.center, self._update_readout)
         for power in camera.MAGNIFICATIONS:
             bind(viewer, f"magnification.{power:g}", self._magnify, power)
         bind(viewer, "slide.fit", self._fit)
@@ -173,7 +173,7 @@ class Navigation(QWidget):
         camera.go_to_px0(self._viewer, self._info, xy_px0)
 
     def _toggle_scale_bar(self, on: bool) -> None:
-        self._viewer.scale_bar.visible = on
+        self._viewer.canvas.overlays.scale_bar.visible = on
 
     def _update_readout(self, _event: Any = None) -> None:
         info = self._info

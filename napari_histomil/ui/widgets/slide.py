@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -22,10 +23,10 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.slide import Slide
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
-from napari_histomil.ui.keys import KeySheet, bind, hint
+from napari_histomil.ui.keys import KEY_SHEET, KEYS, KeySheet, hint
+from napari_histomil.ui.layers import LayerData, slide_layer
 from napari_histomil.ui.reader import SLIDE_SUFFIXES
 from napari_histomil.ui.session import SlideSession, session
 from napari_histomil.ui.widgets.associated import AssociatedImages
@@ -67,14 +68,21 @@ class SlideWidget(Panel):
         self._about = self._section("About this slide", self.facts)
         self.associated = AssociatedImages()
         self._pictures = self._section("Pictures in the file", self.associated)
-        bind(self._session.viewer, "keys.sheet", self._show_keys)
-
         self._opening: list[Path] = []
+        self._sheet_key: QShortcut | None = None
         follow(self, self._session.slide_opened, self._on_opened)
         follow(self, self._session.slide_closed, self._refresh)
         follow(self, self._session.slide_changed, self._refresh)
         follow(self, self._session.active_changed, self._refresh)
         self._refresh()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take the key of the sheet once there is a window to take it in."""
+        super().showEvent(event)
+        if self._sheet_key is None:
+            self._sheet_key = QShortcut(QKeySequence(KEYS[KEY_SHEET].key), self.window())
+            self._sheet_key.activated.connect(self._show_keys)
+            self.destroyed.connect(self._sheet_key.deleteLater)
 
     # --- parts ---
 
@@ -89,7 +97,7 @@ class SlideWidget(Panel):
         self.folder_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.folder_button.clicked.connect(self._ask_folder)
         self.keys_button = QPushButton("Keys")
-        self.keys_button.setToolTip(f"Show the sheet of keys{hint('keys.sheet')}")
+        self.keys_button.setToolTip(f"Show the sheet of keys{hint(KEY_SHEET)}")
         self.keys_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.keys_button.clicked.connect(self._show_keys)
         return _row(self.open_button, self.folder_button, self.keys_button)
@@ -111,18 +119,21 @@ class SlideWidget(Panel):
         self._opening.append(path)
         self._show_opening()
 
-        def work(_cancel: threading.Event) -> Iterator[None]:
+        def work(_cancel: threading.Event) -> Generator[None, None, LayerData]:
             yield from ()
-            return open_slide(path)
+            layer_data = slide_layer(open_slide(path))
+            # napari reads the coarsest level at once: it is made here, not on the GUI thread.
+            np.asarray(layer_data[0][-1])
+            return layer_data
 
         def ended() -> None:
             self._opening.remove(path)
             self._show_opening()
 
-        def done(slide: Slide | None) -> None:
+        def done(layer_data: LayerData | None) -> None:
             ended()
-            if slide is not None:
-                self._session.add_slide(slide)
+            if layer_data is not None:
+                self._session.add_slide(layer_data)
 
         def failed(error: Exception) -> None:
             ended()

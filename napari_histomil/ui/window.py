@@ -1,0 +1,110 @@
+"""The window of `histomil view`: a napari viewer with our docks in place, and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import napari
+from PIL import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QDockWidget
+
+from napari_histomil.errors import OutputError
+from napari_histomil.results import RunStore
+from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.preferences import PLUGIN
+from napari_histomil.ui.session import session
+from napari_histomil.ui.widgets.panel import DOCK_WIDTH
+
+DOCKS = ("Slide", "Run", "Overlay")
+"""The docks in the order of the work, by their names in ``napari.yaml``."""
+
+SMALLEST_SIZE = (1280, 800)
+"""(width, height) in logical pixels that the window has at least, where the screen has them."""
+
+
+def open_window(
+    slides: Sequence[Path] = (), *, runs: Sequence[Path] = (), show: bool = True
+) -> napari.Viewer:
+    """Open napari with the docks in place, slides and runs in it; returns at once.
+
+    Parameters
+    ----------
+    slides
+        Files or folders of slides; the last one is shown.
+    runs
+        Paths of stored runs (``.zarr``), laid over the slides they belong to.
+    show
+        Whether the window appears.
+
+    Returns
+    -------
+    napari.Viewer
+        ``napari.run()`` lets the person work with it until it is closed.
+
+    Raises
+    ------
+    HistomilError
+        If a slide or a run cannot be opened; there is no window then.
+    """
+    viewer = napari.Viewer(title="HistoMIL", show=False)
+    try:
+        docks = add_docks(viewer)
+        if show:
+            viewer.window.show()
+            _settle_size(docks)
+        for path in slides:
+            session(viewer).open_slide(path)
+        for path in runs:
+            overlays(viewer).add(RunStore.open(path))
+    except BaseException:
+        viewer.close()
+        raise
+    return viewer
+
+
+def add_docks(viewer: napari.Viewer) -> list[QDockWidget]:
+    """Add our docks as one group of tabs on the right, the first in front."""
+    docks = [
+        viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=index > 0)[0]
+        for index, name in enumerate(DOCKS)
+    ]
+    docks[0].raise_()
+    return docks
+
+
+def _settle_size(docks: Sequence[QDockWidget]) -> None:
+    """Give the window room for what it holds, and the docks their width."""
+    window = docks[0].window()
+    available = window.screen().availableGeometry()
+    wide, high = SMALLEST_SIZE
+    if not (window.isMaximized() or window.isFullScreen()):
+        window.resize(
+            max(window.width(), min(wide, available.width())),
+            max(window.height(), min(high, available.height())),
+        )
+        frame = window.frameGeometry()
+        window.move(
+            max(available.left(), min(frame.left(), available.right() + 1 - frame.width())),
+            max(available.top(), min(frame.top(), available.bottom() + 1 - frame.height())),
+        )
+    window.resizeDocks([docks[0]], [DOCK_WIDTH], Qt.Orientation.Horizontal)
+    QApplication.processEvents()  # the canvas learns its size, so that a slide fits it
+
+
+def screenshot_window(viewer: napari.Viewer, path: Path) -> None:
+    """Write a picture of the whole window, docks included, as PNG.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    pixels = viewer.screenshot(canvas_only=False, flash=False)
+    try:
+        Image.fromarray(pixels[..., :3]).save(path, format="PNG")
+    except OSError as error:
+        raise OutputError(
+            f"The picture of the window cannot be written to {path}: {error.strerror}."
+        ) from error

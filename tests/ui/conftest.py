@@ -1,0 +1,135 @@
+"""Slides in memory and on disk for the window's tests, and a watch over widgets left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_histomil.errors import SlideError
+from napari_histomil.geometry import Rect
+from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
+
+
+class ArraySlide:
+    """A one-level slide in memory."""
+
+    def __init__(
+        self,
+        pixels: Uint8Image,
+        mpp_xy: tuple[float, float] | None = (0.5, 0.5),
+        *,
+        name: str = "array.tiff",
+        bounds: Rect | None = None,
+        pictures: dict[str, Uint8Image] | None = None,
+        power: float | None = None,
+    ) -> None:
+        height, width, _ = pixels.shape
+        self._pixels = pixels
+        self._pictures = pictures or {}
+        self.closed = False
+        mpp_x, mpp_y = mpp_xy or (None, None)
+        self.info = SlideInfo(
+            path=Path(name),
+            reader="tiff",
+            vendor="memory",
+            width_px0=width,
+            height_px0=height,
+            mpp_x=mpp_x,
+            mpp_y=mpp_y,
+            mpp_source="file" if mpp_xy else None,
+            objective_power=power,
+            levels=(Level(width, height, 1.0, 256, 256),),
+            channels=("red", "green", "blue"),
+            dtype="uint8",
+            composite="",
+            bounds_px0=bounds,
+            associated_images=tuple(self._pictures),
+            properties={},
+            fingerprint="0123456789abcdef" * 4,
+        )
+
+    def read_region(
+        self, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Uint8Image:
+        if self.closed:
+            raise SlideError(f"{self.info.path} is closed.")
+        assert level == 0
+        (x, y), (width, height) = xy_px0, size
+        region = np.full((height, width, 3), 255, np.uint8)
+        x0, y0 = max(x, 0), max(y, 0)
+        part = self._pixels[y0 : max(y + height, 0), x0 : max(x + width, 0)]
+        region[y0 - y : y0 - y + part.shape[0], x0 - x : x0 - x + part.shape[1]] = part
+        return region
+
+    def read_associated(self, name: str) -> Uint8Image:
+        if name not in self._pictures:
+            raise SlideError(f"{self.info.path} has no picture {name!r}.")
+        return self._pictures[name]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> ArraySlide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@pytest.fixture
+def array_slide() -> Callable[..., ArraySlide]:
+    """Make slides in memory."""
+    return ArraySlide
+
+
+@pytest.fixture
+def checkered() -> Uint8Image:
+    """White, 1500 x 1037 px, with one red rectangle: x 384 to 640, y 256 to 512."""
+    pixels = np.full((1037, 1500, 3), 255, np.uint8)
+    pixels[256:512, 384:640] = (200, 0, 0)
+    return pixels
+
+
+@pytest.fixture
+def write_slide(tmp_path: Path) -> Callable[..., Path]:
+    """Write pixels as a tiled TIFF; with µm/px unless they are None."""
+
+    def write(pixels: Uint8Image, name: str = "slide.tiff", mpp: float | None = 0.5) -> Path:
+        path = tmp_path / name
+        resolution = {} if mpp is None else {"resolution": (1e4 / mpp,) * 2, "resolutionunit": 3}
+        tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **resolution)
+        return path
+
+    return write
+
+
+def _settle() -> set[QApplication]:
+    """Return the top-level widgets once what is to be deleted is deleted."""
+    if QApplication.instance() is None:
+        return set()
+    gc.collect()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QApplication.processEvents()
+    return set(QApplication.topLevelWidgets())
+
+
+@pytest.fixture(autouse=True)
+def no_widget_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a window or a dialog open."""
+    before = _settle()
+    yield
+    left = _settle() - before
+    assert not left, f"left behind: {[(type(widget).__name__, widget) for widget in left]}"
