@@ -29,17 +29,16 @@ from napari_histomil.errors import HistomilError, TileError
 
 OK, FAILED, USAGE = 0, 1, 2
 
-FAMILIES = ("slides", "runs", "models", "train", "bench", "demo")
+FAMILIES = ("slides", "runs", "exports", "models", "train", "bench", "demo")
 """Modules of this folder, in the order in which ``histomil --help`` lists their verbs."""
 
 EPILOG = """\
 examples:
-  histomil demo                                    the whole journey on the sample slide
-  histomil info slide.svs                          what is known of a slide
-  histomil run metastasis-patch-small slide.svs -o out
-                                                   a model's heatmap, into out/
-  histomil export out/slide.svs.histomil/runs/*.zarr --format png -o heatmap.png
-  histomil view slide.svs                          the same in napari's window
+  histomil demo                                          the whole journey on a sample slide
+  histomil info slide.svs                                what is known of a slide
+  histomil run metastasis-patch-small slide.svs -o out   a heatmap; prints the path of the run
+  histomil export RUN.zarr -o heatmap.png                a picture of it
+  histomil view slide.svs RUN.zarr                       both in napari's window
 
 Every verb explains itself: histomil VERB --help. For research, not for diagnosis.
 """

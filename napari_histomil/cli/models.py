@@ -1,0 +1,169 @@
+"""Verbs about models: ``models list``, ``models show``, ``models verify``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from napari_histomil.cli.shared import add_models, add_verb, find_model_near, say
+from napari_histomil.errors import ModelError
+
+if TYPE_CHECKING:
+    from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.manifest import ModelManifest
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verbs of this file."""
+    parser = subparsers.add_parser(
+        "models",
+        help="which models there are, what they are, whether they are whole",
+        description="List, show and verify models. A model is a folder: model.json with its "
+        "weights, or WSInfer's config.json with a TorchScript file.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    parser = add_verb(
+        verbs,
+        "list",
+        list_verb,
+        "which models there are",
+        "List the models that 'histomil run' finds by name, with what each needs.",
+        "  histomil models list\n  histomil models list --models ~/zoo --json",
+    )
+    add_models(parser)
+    parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+
+    parser = add_verb(
+        verbs,
+        "show",
+        show,
+        "all about one model",
+        "Show a model's classes, resolution, licence, training data and held-out scores.",
+        "  histomil models show metastasis-patch-small\n  histomil models show ./my-model --json",
+    )
+    parser.add_argument("model", metavar="MODEL", help="name, or folder")
+    add_models(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+    parser = add_verb(
+        verbs,
+        "verify",
+        verify,
+        "whether the weights are those that were published",
+        "Compare the sha256 of each model's weights with the one it states; 1 is returned if "
+        "any differs or a model is broken.",
+        "  histomil models verify\n  histomil models verify metastasis-patch-small",
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="*", help="name or folder; all by default")
+    add_models(parser)
+    parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+
+
+def list_verb(args: argparse.Namespace) -> int:
+    """Print the models there are; broken ones are told on stderr."""
+    from napari_histomil.manifest import list_models
+
+    found, broken = list_models(args.models)
+    if args.json:
+        print(json.dumps([model_json(model) for model in found], indent=1, ensure_ascii=False))
+    else:
+        width = max((len(model.name) for model in found), default=0)
+        for model in found:
+            print(f"{model.name:<{width}}  {_needs(model)}  {', '.join(model.class_names)}")
+            print(f"{'':<{width}}  {model.description}")
+    for error in broken:
+        say(f"histomil: {error}")
+    if not found:
+        say("There are no models: give a folder with --models.")
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print all that a model says of itself."""
+    model = find_model_near(args.model, args.models)
+    facts = model_json(model)
+    if args.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0
+    rows = [
+        ("model", model.name),
+        ("", model.description),
+        ("folder", str(model.path)),
+        ("kind", f"{model.kind}, {model.architecture or model.weights_format}"),
+        ("classes", ", ".join(model.class_names) + f" ({model.activation})"),
+        ("needs", _needs(model)),
+        ("stain", model.stain),
+        ("licence", model.licence),
+        ("weights", f"{model.weights.name}, sha256 {model.weights_sha256}"),
+    ]
+    rows += [("training", f"{name}: {_plain(value)}") for name, value in model.training.items()]
+    rows += [("scores", f"{name}: {_plain(value)}") for name, value in model.scores.items()]
+    for name, value in rows:
+        print(f"{name:<12}{value}")
+    if (model.path / "README.md").is_file():
+        print(f"{'card':<12}{model.path / 'README.md'}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check the weights of models; 1 if any is not what it should be."""
+    from napari_histomil.manifest import list_models, verify_model
+
+    if args.model:
+        found = [find_model_near(name, args.models) for name in args.model]
+        broken: list[ModelError] = []
+    else:
+        found, broken = list_models(args.models)
+    results = []
+    for model in found:
+        try:
+            verify_model(model)
+        except ModelError as error:
+            results.append({"name": model.name, "ok": False, "reason": str(error)})
+        else:
+            results.append({"name": model.name, "ok": True, "reason": None})
+    if args.json:
+        print(json.dumps(results, indent=1, ensure_ascii=False))
+    else:
+        for result in results:
+            print(f"{result['name']}: {'ok' if result['ok'] else result['reason']}")
+    for reason in broken:
+        say(f"histomil: {reason}")
+    return 0 if not broken and all(result["ok"] for result in results) else 1
+
+
+def model_json(model: ModelManifest) -> dict[str, Any]:
+    """Return what a model says of itself as plain JSON values."""
+    return {
+        "name": model.name,
+        "path": str(model.path),
+        "kind": model.kind,
+        "description": model.description,
+        "task": model.task,
+        "architecture": model.architecture,
+        "classes": [{"name": c.name, "color": list(c.color)} for c in model.classes],
+        "positive_class": model.positive_class,
+        "activation": model.activation,
+        "mpp": model.grid.mpp,
+        "tile_px": model.grid.tile_px,
+        "stride_px": model.grid.stride_px,
+        "stain": model.stain,
+        "licence": model.licence,
+        "weights": model.weights.name,
+        "weights_format": model.weights_format,
+        "weights_sha256": model.weights_sha256,
+        "sha256": model.sha256,
+        "training": dict(model.training),
+        "scores": dict(model.scores),
+    }
+
+
+def _needs(model: ModelManifest) -> str:
+    grid = model.grid
+    return f"{grid.mpp:g} µm/px, tiles of {grid.tile_px} px every {grid.stride_px} px"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,331 @@
+"""The verb ``run``: a model over slides."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from napari_histomil.cli.shared import (
+    add_models,
+    add_slide_mpp,
+    add_verb,
+    find_model_near,
+    open_slide_with,
+    positive,
+    say,
+)
+from napari_histomil.errors import HistomilError, RunError
+
+if TYPE_CHECKING:
+    from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.inference.job import Progress, RegionSpec
+    from napari_histomil.manifest import ModelManifest
+    from napari_histomil.results import RunStore
+    from napari_histomil.slides.slide import SlideInfo
+
+STAINS = ("none", "macenko", "reinhard")
+
+EXAMPLES = """\
+  histomil run metastasis-patch-small slide.svs -o out
+  histomil run metastasis-patch-small *.svs -o out          a failing slide does not stop the rest
+  histomil run ./my-model scan.tif --slide-mpp 0.25 --device cuda -o out
+  histomil run ./my-model slide.svs --region 20000,15000,4096,4096 -o out
+  histomil run ./my-model slide.svs --region regions.geojson --stride 64 -o out
+
+Cancelled (Ctrl-C) or killed, the same command goes on where it stopped; a run that is done costs
+nothing. The path of each run is printed on stdout; see 'histomil export' and 'histomil view'."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb of this file."""
+    parser = add_verb(
+        subparsers,
+        "run",
+        run_verb,
+        "run a model over slides",
+        "Run a patch classifier over the tissue of slides (or another region) and keep its "
+        "scores as a run: one folder <id>.zarr a slide, model and settings.",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="name (see 'histomil models list') or folder"
+    )
+    parser.add_argument("slides", metavar="SLIDE", type=Path, nargs="+", help="slides to look at")
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=Path,
+        help="folder for the results; beside each slide by default",
+    )
+    add_slide_mpp(parser)
+    parser.add_argument(
+        "--region",
+        metavar="WHERE",
+        type=_region,
+        default="tissue",
+        help="tissue (the default), all, a rectangle x,y,width,height in pixels of the full "
+        "resolution, or a GeoJSON file: its areas, without those of class Ignore*",
+    )
+    parser.add_argument(
+        "--mpp",
+        metavar="MPP",
+        type=positive(float),
+        help="µm/px to work at, other than the model's: for experiments",
+    )
+    parser.add_argument(
+        "--stride",
+        metavar="PX",
+        type=positive(int),
+        help="distance between tiles in their own pixels: the side of a heatmap cell; the "
+        "model's own by default",
+    )
+    parser.add_argument(
+        "--stain",
+        choices=STAINS,
+        help="stain normalisation, fitted once on each slide's tissue; the model's own by default",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        default="auto",
+        help="auto (the default), cuda, cuda:1, mps or cpu",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        type=positive(int),
+        help="tiles predicted at once; found by itself by default",
+    )
+    parser.add_argument(
+        "--skip-errors",
+        action="store_true",
+        help="leave tiles out that cannot be read, and list them in the run, instead of stopping",
+    )
+    add_models(parser)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON line a slide on stdout instead of the run's path: run, model, tiles, "
+        "seconds, tiles_per_second, device",
+    )
+
+
+# --- run --------------------------------------------------------------------------------------
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Run a model over slides, one after the other; a failing slide does not stop the rest."""
+    from napari_histomil.cli import FAILED, OK, USAGE, exit_code
+
+    model = find_model_near(args.model, args.models)
+    failed: list[str] = []
+    codes: list[int] = []
+    with _cancelled_by_ctrl_c() as cancel:
+        for path in args.slides:
+            try:
+                _run_slide(args, model, path, cancel)
+                codes.append(OK)
+            except HistomilError as error:
+                say(f"histomil: {error}")
+                failed.append(path.name)
+                codes.append(exit_code(error))
+            if cancel.is_set():
+                say("Cancelled: run the same command again to go on.")
+                return FAILED
+    if failed and len(args.slides) > 1:
+        say(f"{len(failed)} of {len(args.slides)} slides failed: {', '.join(failed)}.")
+    if all(code == USAGE for code in codes):
+        return USAGE
+    return FAILED if failed else OK
+
+
+def _run_slide(
+    args: argparse.Namespace, model: ModelManifest, path: Path, cancel: threading.Event
+) -> None:
+    """Run the model over one slide and print where the run is."""
+    from napari_histomil.inference.job import plan_job
+
+    with open_slide_with(path, args.slide_mpp) as slide:
+        info = slide.info
+    job = plan_job(
+        info,
+        model,
+        region=_region_spec(args.region, info),
+        stain=args.stain,
+        mpp=args.mpp,
+        stride_px=args.stride,
+    )
+    from napari_histomil.inference.devices import describe_device  # torch: seconds, so late
+    from napari_histomil.inference.engine import run
+    from napari_histomil.results import RunStore
+
+    last: Progress | None = None
+    with _progress_bar(path.name) as show:
+        for progress in run(
+            job,
+            out=args.out,
+            device=args.device,
+            cancel=cancel,
+            batch=args.batch,
+            models=args.models,
+            on_error="skip" if args.skip_errors else "raise",
+        ):
+            show(progress)
+            last = progress
+    if last is None or cancel.is_set():
+        return
+    device = describe_device(args.device)
+    store = RunStore.open(last.store)
+    for line in _summary(store, last, device):
+        say(f"{path.name}: {line}")
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(last.store),
+                    "model": model.name,
+                    "tiles": last.total,
+                    "seconds": round(last.seconds, 3),
+                    "tiles_per_second": round(last.tiles_per_second, 3),
+                    "device": device,
+                },
+                ensure_ascii=False,
+            ),
+            flush=True,
+        )
+    else:
+        print(last.store, flush=True)
+
+
+def _summary(store: RunStore, last: Progress, device: str) -> Iterator[str]:
+    from napari_histomil.exchange.facts import class_column, default_class
+    from napari_histomil.heatmaps import threshold_stats
+
+    new = last.total - last.resumed
+    if new:
+        resumed = f", {last.resumed} were done before" if last.resumed else ""
+        yield (
+            f"{new} tiles in {last.seconds:.1f} s, {last.tiles_per_second:.0f} tiles/s on "
+            f"{device}{resumed}"
+        )
+    else:
+        yield f"all {last.total} tiles were done before"
+    name = default_class(store)
+    stats = threshold_stats(store.grid, store.scores[:, class_column(store, name)], 0.5)
+    yield (
+        f"{name} at 0.5 or more: {stats.tiles} tiles, {stats.area_mm2:.3g} mm², "
+        f"{stats.percent:.1f} % of {stats.looked_at_mm2:.3g} mm² looked at"
+    )
+    if store.skipped:
+        yield f"{len(store.skipped)} tiles were skipped because they could not be read"
+    yield from (f"note: {text}" for text in store.warnings)
+
+
+def _region(text: str) -> str | tuple[float, float, float, float] | Path:
+    """Read ``tissue``, ``all``, ``x,y,width,height`` or the path of a file."""
+    if text in ("tissue", "all"):
+        return text
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        if Path(text).is_file():
+            return Path(text)
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither tissue, all, four numbers x,y,width,height nor a file"
+        ) from None
+    if (
+        len(numbers) != 4
+        or not all(abs(n) < float("inf") for n in numbers)
+        or min(numbers[2:]) <= 0
+    ):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no rectangle: it needs x,y,width,height, the last two above 0"
+        )
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _region_spec(
+    where: str | tuple[float, float, float, float] | Path, info: SlideInfo
+) -> RegionSpec:
+    from napari_histomil.geometry import Rect
+    from napari_histomil.inference.job import RegionSpec
+
+    if where == "tissue":
+        return RegionSpec("tissue")
+    if where == "all":
+        return RegionSpec("all")
+    if isinstance(where, tuple):
+        return RegionSpec("rect", rect_px0=Rect(*where))
+    from napari_histomil.annotations.geojson import read_geojson
+    from napari_histomil.annotations.model import SlideFrame, areal_polygons
+
+    file = read_geojson(Path(where), frame=SlideFrame.of(info))
+    for note in file.notes:
+        say(f"{Path(where).name}: {note}")
+    polygons = areal_polygons(file.regions)
+    if not polygons:
+        raise RunError(f"{Path(where).name} holds no area to look at: draw one, or choose tissue.")
+    return RegionSpec("polygons", polygons_wkt=tuple(polygon.wkt for polygon in polygons))
+
+
+@contextmanager
+def _cancelled_by_ctrl_c() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets; the second interrupts as usual."""
+    cancel = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        cancel.set()
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
+    """Give a function that shows progress on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),  # names may hold [brackets]
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(name, total=None, speed="loading the model")
+
+        def show(progress: Progress) -> None:
+            left = progress.seconds_left
+            speed = f"{progress.tiles_per_second:.0f} tiles/s"
+            if left is not None:
+                speed += f", {_duration(left)} left"
+            bar.update(task, completed=progress.done, total=progress.total, speed=speed)
+
+        yield show
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,173 @@
+"""What several verbs share: how a verb is declared, options of slides and models, complaints."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histomil.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    from napari_histomil.manifest import ModelManifest
+    from napari_histomil.slides.slide import Slide
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Verb = Callable[[argparse.Namespace], int]
+Mpp = tuple[float, float]
+
+
+def add_verb(
+    subparsers: Subparsers, name: str, verb: Verb, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Declare a verb and return its parser.
+
+    Parameters
+    ----------
+    subparsers
+        What ``add_parser`` of a family was given.
+    name
+        How the person calls it.
+    verb
+        What does it: takes the arguments, returns the exit code.
+    summary
+        One line for the list of verbs.
+    description
+        What it does and what comes out.
+    examples
+        Commands with what they are for, shown at the end of ``--help``.
+    """
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, 88),
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=verb)
+    return parser
+
+
+def add_slide_mpp(parser: argparse.ArgumentParser) -> None:
+    """Add ``--slide-mpp``."""
+    parser.add_argument(
+        "--slide-mpp",
+        metavar="MPP",
+        type=slide_mpp,
+        help="µm that one pixel of the slide spans (or X,Y), where the file does not say it or "
+        "says it wrong; remembered for the slide. 0.25 is common for 40x, 0.5 for 20x",
+    )
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Add ``--models``."""
+    parser.add_argument(
+        "--models",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder in which models are looked for first; may be given several times. Then come "
+        "those in HISTOMIL_MODELS, your own, and those that came with the program",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add ``-o FILE`` and ``--force``."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True, help="file to write"
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that exists")
+
+
+def slide_mpp(text: str) -> Mpp:
+    """Read ``0.5`` or ``0.25,0.26``."""
+    parts = text.split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of µm above 0, like 0.25 (or two, for x and y: 0.25,0.26)"
+        )
+    return values[0], values[-1]
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return a reader of numbers above 0."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(0)
+        if not 0 < value < float("inf"):
+            whole = "whole " if kind is int else ""
+            raise argparse.ArgumentTypeError(f"'{text}' is not a {whole}number above 0")
+        return value
+
+    return read
+
+
+def say(text: str) -> None:
+    """Tell the person something on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def open_slide_with(path: Path, mpp: Mpp | None) -> Slide:
+    """Open a slide; µm/px that the person gave are used and remembered for it."""
+    from napari_histomil.slides.readers import open_slide
+    from napari_histomil.slides.remembered import remember_mpp
+
+    slide = open_slide(path, mpp=mpp)
+    if mpp is not None:
+        try:
+            remember_mpp(slide.info, mpp)
+        except OutputError as error:
+            say(f"{error} They hold for this time only.")
+        else:
+            say(f"{_mpp_text(mpp)} µm/px is remembered for {path.name}.")
+    return slide
+
+
+def find_model_near(name: str, models: Sequence[Path]) -> ModelManifest:
+    """Return a model by name or folder; of an unknown name, say which one may be meant.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it is broken.
+    """
+    from napari_histomil.manifest import find_model, list_models
+
+    try:
+        return find_model(name, models)
+    except ModelError as error:
+        known = [] if Path(name).exists() else [model.name for model in list_models(models)[0]]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        if not near:
+            raise
+        raise ModelError(f"{error} Did you mean {near[0]}?") from error
+
+
+def new_file(path: Path, *, force: bool) -> Path:
+    """Return `path` if it may be written.
+
+    Raises
+    ------
+    OutputError
+        If there is such a file and the person did not say ``--force``.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already: choose another name, or add --force.")
+    return path
+
+
+def _mpp_text(mpp: Mpp) -> str:
+    return f"{mpp[0]:g}" if mpp[0] == mpp[1] else f"{mpp[0]:g} x {mpp[1]:g}"
