@@ -183,6 +183,12 @@ class HeatmapView:
         low, high = self.value_range
         return ("", "") if np.isnan(low) else (f"{low:.3f}", f"{high:.3f}")
 
+    @property
+    def scale_title(self) -> str:
+        """What the colour scale measures, in words."""
+        how = {"raw": "", "min-max": ", stretched", "rank": ", by rank"}[self._normalisation]
+        return f"score of {self.class_name}{how}"
+
     def shown_share(self, raw: float) -> float:
         """Return where a raw score lies on the colour scale, 0 to 1."""
         if self._normalisation == "raw":

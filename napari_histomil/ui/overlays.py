@@ -122,7 +122,7 @@ class Overlays:
 
         def repaint() -> None:
             # The array is the layer's own, changed in place: only its pixels are new.
-            layer.refresh(thumbnail=False, extent=False, highlight=False)
+            layer.refresh(extent=False, highlight=False)
 
         def follow_choice() -> None:
             if layer.colormap.name != heatmap.colours:

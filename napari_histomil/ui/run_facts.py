@@ -19,8 +19,7 @@ _REGIONS = {
 
 def title(store: RunStore) -> str:
     """Return one line that tells a run from the slide's others."""
-    begun = store.created.astimezone()
-    return f"{store.model['name']}, {begun:%Y-%m-%d %H:%M}"
+    return f"{store.created.astimezone():%d %b %H:%M}  {store.model['name']}"
 
 
 def made_by(store: RunStore) -> str:

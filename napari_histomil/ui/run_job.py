@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.results import RunStore
+from napari_histomil.ui.torch_shield import shield_torch
 
 READ_EVERY_S = 0.2
 """Scores are read from disk at most this often; nobody sees more."""
@@ -73,6 +74,7 @@ def run_updates(
         As `inference.engine.run`.
     """
     # Imports torch, which takes seconds: here, in the thread of the job.
+    shield_torch()
     from napari_histomil.inference.engine import run
 
     store: RunStore | None = None

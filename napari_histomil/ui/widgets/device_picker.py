@@ -13,6 +13,7 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.preferences import preferred_device
+from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.panel import plain_label
 
 DEVICES = {
@@ -87,6 +88,7 @@ class DevicePicker(QWidget):
         number, device = self._asked, self.device
 
         def answer(cancel: threading.Event) -> Iterator[str]:
+            shield_torch()
             yield question(device)
 
         def show(answers: list[str]) -> None:

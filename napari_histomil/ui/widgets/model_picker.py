@@ -187,9 +187,9 @@ def needs(model: ModelManifest) -> str:
     megabytes = model.weights.stat().st_size / 1e6 if model.weights.is_file() else 0.0
     stain = "" if model.stain == "none" else f", stain {model.stain}"
     return (
-        f"{', '.join(model.class_names)} from tiles of {grid.tile_px} px at {grid.mpp:.3g} µm/px "
-        f"({magnification(grid.mpp):.3g}x)\n"
-        f"a score every {grid.cell_um:.4g} µm, {megabytes:.1f} MB{stain}"
+        f"{', '.join(model.class_names)}\n"
+        f"{grid.mpp:.3g} µm/px ({magnification(grid.mpp):.3g}x), tile {grid.tile_px} px, "
+        f"stride {grid.stride_px} px, {megabytes:.1f} MB{stain}"
     )
 
 

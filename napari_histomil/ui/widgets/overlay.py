@@ -192,7 +192,7 @@ class OverlayWidget(Panel):
             self.colour_bar.show_scale(
                 heatmap.colours,
                 heatmap.scale_ends,
-                f"{heatmap.normalisation} score of {heatmap.class_name}",
+                heatmap.scale_title,
                 heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0,
             )
             self._show_stats(heatmap)

@@ -54,9 +54,7 @@ class RunWidget(Panel):
         self.devices = DevicePicker()
         self.section("Device").addWidget(self.devices)
         self.options = RunOptions()
-        self.more = QCollapsible("More options")
-        self.more.setToolTip("Settings other than the model's own")
-        self.more.addWidget(self.options.native)
+        self.more = _fold("More options", self.options.native)
         self.add(self.more)
         self.earlier_label = plain_label(tooltip="The same job, with the same choices, on disk")
         self.progress = RunProgress()
@@ -295,6 +293,20 @@ class RunWidget(Panel):
         self._follower.stop()
         self._job = self._slide = self._run = self._last = None
         self._changed()
+
+
+def _fold(title: str, content: QWidget) -> QCollapsible:
+    """Return a section that is closed until its title is clicked."""
+    fold = QCollapsible(title)
+    fold.setToolTip("Settings other than the model's own")
+    fold.toggleButton().setStyleSheet(
+        "QPushButton, QPushButton:checked, QPushButton:hover"
+        "{background: transparent; border: none; text-align: left; font-weight: bold; padding: 0}"
+    )
+    fold.layout().setContentsMargins(0, 8, 0, 0)
+    fold.addWidget(content)
+    fold.content().layout().setContentsMargins(0, 4, 0, 0)
+    return fold
 
 
 def _slide_text(slide: SlideSession | None) -> str:

@@ -42,19 +42,15 @@ class RunOptions(Container):
             tooltip="Distance between tiles, in pixels at that resolution: smaller gives a finer "
             "heatmap and takes longer",
         )
-        self.batch_spin = SpinBox(
+        self.batch_box = ComboBox(
             label="Batch, tiles",
-            min=0,
-            max=4096,
-            value=0,
-            tooltip="Tiles that the model looks at together; 0 finds the fastest number by itself",
+            choices=["auto", *(str(2**n) for n in range(10))],
+            tooltip="Tiles that the model looks at together; auto finds the fastest number",
         )
-        self.batch_spin.native.setSpecialValueText("auto")
-        super().__init__(
-            widgets=[self.stain_box, self.mpp_spin, self.stride_spin, self.batch_spin],
-            labels=True,
-        )
+        super().__init__(labels=True)
         self.margins = (0, 0, 0, 0)
+        # One by one: only then does magicgui give all labels one width.
+        self.extend([self.stain_box, self.mpp_spin, self.stride_spin, self.batch_box])
 
     @property
     def stain(self) -> StainMethod | None:
@@ -74,7 +70,7 @@ class RunOptions(Container):
     @property
     def batch(self) -> int | None:
         """Tiles in a batch; None for the engine's choice."""
-        return int(self.batch_spin.value) or None
+        return None if self.batch_box.value == "auto" else int(self.batch_box.value)
 
     def take_from(self, model: ModelManifest) -> None:
         """Take a model's own settings."""

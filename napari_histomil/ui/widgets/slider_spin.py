@@ -46,7 +46,9 @@ class SliderSpin(QWidget):
         self.spin.setSingleStep(step)
         self.spin.setSuffix(suffix)
         self.spin.setAlignment(Qt.AlignmentFlag.AlignRight)
-        self.spin.setFixedWidth(84)
+        # The slider is for stepping; napari's wide arrows would leave no room for digits.
+        self.spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.spin.setFixedWidth(64)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)
