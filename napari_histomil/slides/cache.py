@@ -130,6 +130,12 @@ class TileCache:
             for key in [key for key in self._tiles if key[0] == owner]:
                 self._used_bytes -= self._tiles.pop(key).nbytes
 
+    def clear(self) -> None:
+        """Forget all tiles."""
+        with self._lock:
+            self._tiles.clear()
+            self._used_bytes = 0
+
 
 @cache
 def shared_cache() -> TileCache:

@@ -24,6 +24,9 @@ Uint8Image = NDArray[np.uint8]
 MAX_REGION_PX = 1 << 30
 """A single read may return this many pixels (3 GiB); a larger one is a mistake."""
 
+BAND_PX = 1 << 24
+"""Pixels of a level that are read at once to be averaged (48 MiB)."""
+
 SNAP_PX = 1e-3
 """Edges this close to a whole pixel are on it: products of µm/px are never exact."""
 
@@ -182,9 +185,10 @@ def axis_factors(info: SlideInfo, level: int) -> tuple[float, float]:
     """
     stored = info.levels[level]
     pairs = ((info.width_px0, stored.width), (info.height_px0, stored.height))
-    whole = round(stored.downsample)
-    if all(abs(size0 / whole - size) < 1 for size0, size in pairs):
-        return float(whole), float(whole)
+    power = 2 ** round(math.log2(stored.downsample))
+    for whole in (power, round(stored.downsample)):
+        if all(abs(size0 / whole - size) < 1 for size0, size in pairs):
+            return float(whole), float(whole)
     return pairs[0][0] / pairs[0][1], pairs[1][0] / pairs[1][1]
 
 
@@ -197,8 +201,9 @@ def read_rect(
     """Read any rectangle of the slide at any size, area-averaged from the best level.
 
     The rectangle may have fractional edges: an output pixel is the mean of exactly the area it
-    covers (box filter), so neighbouring tiles neither overlap nor leave gaps. Where the slide
-    has no level fine enough, pixels are interpolated bilinearly.
+    covers (box filter), so neighbouring tiles neither overlap nor leave gaps; for whole factors
+    the mean is exact, halves rounded up, else right to one grey level. Where the slide has no
+    level fine enough, pixels are interpolated bilinearly.
 
     Parameters
     ----------
@@ -211,36 +216,77 @@ def read_rect(
     Returns
     -------
     uint8 array [height, width, 3]
+
+    Raises
+    ------
+    SlideError
+        If a side is not positive, or the slide cannot be read there.
     """
+    if min(*size_px0, *out_size) <= 0:
+        raise SlideError(
+            f"{slide.info.path.name} cannot be read as {out_size[0]} x {out_size[1]} px from "
+            f"{size_px0[0]:g} x {size_px0[1]:g} px: all sides must be above 0."
+        )
     wanted = min(size_px0[0] / out_size[0], size_px0[1] / out_size[1])
     index = choose_level(slide.info.downsamples, wanted)
     factors = axis_factors(slide.info, index)
     # All from here on is in pixels of the level.
-    start = [math.floor(xy_px0[a] / factors[a] + SNAP_PX) for a in (0, 1)]
-    box_start = [max(xy_px0[a] / factors[a] - start[a], 0.0) for a in (0, 1)]
-    box_size = [size_px0[a] / factors[a] for a in (0, 1)]
-    read_size = [max(math.ceil(box_start[a] + box_size[a] - SNAP_PX), 1) for a in (0, 1)]
-    # read_region counts by the level's one downsample, whatever the factors are.
-    downsample = slide.info.levels[index].downsample
-    pixels = slide.read_region(
-        (round(start[0] * downsample), round(start[1] * downsample)),
-        index,
-        (read_size[0], read_size[1]),
+    corner = [xy_px0[a] / factors[a] for a in (0, 1)]
+    size = [size_px0[a] / factors[a] for a in (0, 1)]
+    ratio = [size[a] / out_size[a] for a in (0, 1)]
+    if size[0] * size[1] > BAND_PX and max(out_size) > 1:
+        return _read_halves(slide, xy_px0, size_px0, out_size)
+    whole = round(ratio[0])
+    on_pixels = all(
+        abs(corner[a] - round(corner[a])) < SNAP_PX
+        and abs(size[a] - whole * out_size[a]) < SNAP_PX
+        for a in (0, 1)
     )
-    if max(box_start) < SNAP_PX and all(abs(box_size[a] - out_size[a]) < SNAP_PX for a in (0, 1)):
-        return pixels[: out_size[1], : out_size[0]]
-    enlarging = box_size[0] < out_size[0] or box_size[1] < out_size[1]
+    if on_pixels:  # also the common case, and quick
+        x, y = (round(corner[a]) for a in (0, 1))
+        pixels = _read_level(slide, index, (x, y), (whole * out_size[0], whole * out_size[1]))
+        return pixels if whole == 1 else np.array(Image.fromarray(pixels).reduce(whole))
+    enlarging = min(ratio) < 1
+    margin = 1 if enlarging else 0  # a bilinear pixel looks at its neighbours
+    start = [math.floor(corner[a] + SNAP_PX) - margin for a in (0, 1)]
+    stop = [math.ceil(corner[a] + size[a] - SNAP_PX) + margin for a in (0, 1)]
+    read_size = [max(stop[a] - start[a], 1) for a in (0, 1)]
+    pixels = _read_level(slide, index, (start[0], start[1]), (read_size[0], read_size[1]))
+    box: list[float] = [max(corner[a] - start[a], 0.0) for a in (0, 1)]
+    box += [min(box[a] + size[a], read_size[a]) for a in (0, 1)]
     resized = Image.fromarray(pixels).resize(
         out_size,
         Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX,
-        box=(
-            box_start[0],
-            box_start[1],
-            min(box_start[0] + box_size[0], pixels.shape[1]),
-            min(box_start[1] + box_size[1], pixels.shape[0]),
-        ),
+        box=(box[0], box[1], box[2], box[3]),
     )
-    return np.asarray(resized)
+    return np.array(resized)
+
+
+def _read_halves(
+    slide: Slide,
+    xy_px0: tuple[float, float],
+    size_px0: tuple[float, float],
+    out_size: tuple[int, int],
+) -> Uint8Image:
+    """Read a rectangle in two parts along its longer side, to keep memory bounded."""
+    axis = 0 if out_size[0] >= out_size[1] else 1
+    cut = out_size[axis] // 2
+    parts = []
+    for first, count in ((0, cut), (cut, out_size[axis] - cut)):
+        xy, size, out = list(xy_px0), list(size_px0), list(out_size)
+        xy[axis] += size_px0[axis] * first / out_size[axis]
+        size[axis] *= count / out_size[axis]
+        out[axis] = count
+        parts.append(read_rect(slide, (xy[0], xy[1]), (size[0], size[1]), (out[0], out[1])))
+    return np.concatenate(parts, axis=1 - axis)
+
+
+def _read_level(
+    slide: Slide, index: int, xy: tuple[int, int], size: tuple[int, int]
+) -> Uint8Image:
+    """Read a rectangle whose corner is counted in the level's own pixels."""
+    downsample = slide.info.levels[index].downsample  # read_region counts by this one number
+    return slide.read_region((round(xy[0] * downsample), round(xy[1] * downsample)), index, size)
 
 
 def read_tile(slide: Slide, xy_px0: tuple[float, float], size_px: int, mpp: float) -> Uint8Image:

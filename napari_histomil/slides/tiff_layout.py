@@ -9,6 +9,7 @@ what it claims.
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
 MAX_BLOCK_BYTES = 1 << 30
 """Decoded size of the largest tile or strip that is accepted."""
 
+MAX_CLAIM = 4
+"""A compressed tile may claim this many times the pixels that it should have, not more."""
+
+JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
 STRIP_BYTES = 2 << 20
 """An uncompressed picture is read in strips of about this size, however it is cut in the file."""
 
@@ -32,7 +38,9 @@ APERIO_JPEG2000_YCBCR = 33003
 JPEG_COMPRESSIONS = (7, 34892, 33007)
 YCBCR = 6
 
-DECODE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError)
+DECODE_ERRORS = (
+    RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, struct.error,
+)  # fmt: skip
 """What imagecodecs, tifffile and numpy raise on bytes that are no picture."""
 
 
@@ -199,7 +207,14 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
         key.photometric == YCBCR and key.compression not in (*JPEG_COMPRESSIONS, 34712, 50001)
     )
 
+    tile_px = MAX_CLAIM * (
+        key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
+    )
+
     def decode_block(data: bytes, index: int) -> Raw:
+        claim = _claimed_size(data)
+        if claim is not None and claim[0] * claim[1] > tile_px:
+            raise ValueError(f"a tile claims to have {claim[0]} x {claim[1]} px")
         pixels, _, _ = decode(data, index, jpegtables=tables)
         raw: Raw = pixels[0]
         return ycbcr_to_rgb(raw) if to_rgb else raw
@@ -214,9 +229,33 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
     )
 
 
+def _claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) that a JPEG, JPEG 2000 or PNG stream says it has, else None.
+
+    A few hostile bytes can claim gigapixels, which the decoders would believe.
+    """
+    if data.startswith(b"\xff\xd8"):
+        position = 2
+        while position + 9 <= len(data) and data[position] == 0xFF:
+            marker = data[position + 1]
+            if marker in JPEG_FRAME_MARKERS:
+                height, width = struct.unpack_from(">HH", data, position + 5)
+                return int(width), int(height)
+            position += 2 + int.from_bytes(data[position + 2 : position + 4])
+        return None
+    start = data.find(b"\xff\x4f\xff\x51", 0, 512)  # of a code stream, bare or in a JP2 box
+    if start >= 0 and len(data) >= start + 16:
+        width, height = struct.unpack_from(">II", data, start + 8)
+        return int(width), int(height)
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return int(width), int(height)
+    return None
+
+
 def _check_supported(page: tifffile.TiffPage, path: Path) -> None:
     if page.imagedepth > 1 or (page.is_tiled and page.tiledepth > 1):
-        raise UnsupportedTiffError(
+        raise SlideError(
             f"{path.name} stores a volume ({page.imagedepth} layers in one picture), "
             f"which cannot be shown as a slide."
         )

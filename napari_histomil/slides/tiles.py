@@ -76,8 +76,10 @@ class TiledSlide:
         out = np.empty((height, width, 3), np.uint8)
         if x1 - x0 < width or y1 - y0 < height:
             out.fill(WHITE)
+        if x1 <= x0 or y1 <= y0:
+            return out
         tile_width, tile_height = stored.tile_width, stored.tile_height
-        for row in range(y0 // tile_height, -(-y1 // tile_height) if x1 > x0 else 0):
+        for row in range(y0 // tile_height, -(-y1 // tile_height)):
             tile_y = row * tile_height
             ya, yb = max(y0, tile_y), min(y1, tile_y + tile_height)
             for column in range(x0 // tile_width, -(-x1 // tile_width)):
