@@ -163,8 +163,7 @@ def _run_slide(
         mpp=args.mpp,
         stride_px=args.stride,
     )
-    from napari_histomil.inference.devices import describe_device  # torch: seconds, so late
-    from napari_histomil.inference.engine import run
+    from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
     from napari_histomil.results import RunStore
 
     last: Progress | None = None
@@ -182,8 +181,8 @@ def _run_slide(
             last = progress
     if last is None or cancel.is_set():
         return
-    device = describe_device(args.device)
     store = RunStore.open(last.store)
+    device = str(store.sessions[-1]["device"])
     for line in _summary(store, last, device):
         say(f"{path.name}: {line}")
     if args.json:

@@ -152,7 +152,7 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
         interpolation="nearest",
     )
     axes.set(xlim=(0, width_um), ylim=(height_um, 0), xticks=[], yticks=[])
-    bar = figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02)
+    bar = figure.colorbar(shown, cax=axes.inset_axes((1.02, 0, 0.04, 1)))
     assert bar.solids is not None
     bar.solids.set(alpha=1)  # the colours of the map itself, not mixed with white
     title = f"{run.slide['name']}\n{run.model['name']}, {name}{_share_done(run)}"
