@@ -1,4 +1,4 @@
-"""Write a synthetic slide, and its truth beside it: ``python -m napari_histomil.slides.synthetic``."""
+"""Write a synthetic slide, with its truth beside it (``python -m ...`` OUT.tiff)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from napari_histomil.slides.synthetic.noise import Floats, hash01
 
 TURNS = 16
 """Directions that a picture is made for, over half a turn."""
-OVERSAMPLE = 4
+FINE_UM = 0.22
+"""Pictures are drawn at about this resolution and averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Kind:
     """One kind of cell; lengths in µm, amounts as stain concentration."""
 
     name: str
+    key: int
+    """Chooses the lattice its cells stand on."""
     spacing_um: float
     """Distance between the lattice's nodes, one cell at each."""
     jitter: float
@@ -41,20 +44,116 @@ class Kind:
     """Eosin in the cell body."""
     tint: float
     """Hematoxylin in the cell body, as a share of its eosin."""
+    oriented: bool = False
+    """Whether the nucleus lies along something."""
 
 
 LYMPHOCYTE = Kind(
-    "lymphocyte", 6.5, 0.75, 5.9, 5.3, 0.11, 0.06, 1.15, 0.15, 0.24, 0, 3.7, 0.30, 0.25
+    "lymphocyte",
+    0,
+    spacing_um=6.5,
+    jitter=0.75,
+    length_um=5.9,
+    width_um=5.3,
+    spread=0.11,
+    irregular=0.06,
+    stain=1.35,
+    rim=0.15,
+    chromatin=0.24,
+    nucleoli=0,
+    body_um=3.8,
+    body=0.4,
+    tint=0.3,
 )
 CENTROCYTE = Kind(
-    "centrocyte", 8.4, 0.6, 7.4, 6.2, 0.16, 0.09, 0.62, 0.22, 0.25, 1, 5.2, 0.30, 0.3
+    "centrocyte",
+    1,
+    spacing_um=8.4,
+    jitter=0.6,
+    length_um=7.4,
+    width_um=6.2,
+    spread=0.16,
+    irregular=0.09,
+    stain=0.75,
+    rim=0.25,
+    chromatin=0.25,
+    nucleoli=1,
+    body_um=5.2,
+    body=0.42,
+    tint=0.35,
 )
-HISTIOCYTE = Kind("histiocyte", 27.0, 0.9, 9.0, 6.0, 0.2, 0.1, 0.45, 0.30, 0.25, 1, 7.5, 0.38, 0.2)
-TUMOUR = Kind("tumour", 13.2, 0.42, 11.2, 8.6, 0.18, 0.10, 0.50, 0.50, 0.25, 1, 9.2, 0.44, 0.42)
-SPINDLE = Kind("spindle", 14.5, 0.9, 12.5, 2.6, 0.25, 0.14, 0.95, 0.05, 0.2, 0, 0.0, 0.0, 0.0)
-ERYTHROCYTE = Kind("erythrocyte", 5.6, 0.7, 6.0, 6.0, 0.08, 0.05, 0.0, 0.0, 0.0, 0, 3.1, 0.8, 0.0)
+HISTIOCYTE = Kind(
+    "histiocyte",
+    2,
+    spacing_um=27.0,
+    jitter=0.9,
+    length_um=9.0,
+    width_um=6.0,
+    spread=0.2,
+    irregular=0.1,
+    stain=0.5,
+    rim=0.3,
+    chromatin=0.25,
+    nucleoli=1,
+    body_um=7.5,
+    body=0.5,
+    tint=0.2,
+)
+TUMOUR = Kind(
+    "tumour",
+    3,
+    spacing_um=13.0,
+    jitter=0.42,
+    length_um=10.6,
+    width_um=8.2,
+    spread=0.18,
+    irregular=0.1,
+    stain=0.54,
+    rim=0.6,
+    chromatin=0.25,
+    nucleoli=1,
+    body_um=9.2,
+    body=0.55,
+    tint=0.48,
+    oriented=True,
+)
+SPINDLE = Kind(
+    "spindle",
+    4,
+    spacing_um=14.5,
+    jitter=0.9,
+    length_um=12.5,
+    width_um=2.6,
+    spread=0.25,
+    irregular=0.14,
+    stain=1.1,
+    rim=0.05,
+    chromatin=0.2,
+    nucleoli=0,
+    body_um=0.0,
+    body=0.0,
+    tint=0.0,
+    oriented=True,
+)
+ERYTHROCYTE = Kind(
+    "erythrocyte",
+    5,
+    spacing_um=5.6,
+    jitter=0.7,
+    length_um=6.0,
+    width_um=6.0,
+    spread=0.08,
+    irregular=0.05,
+    stain=0.0,
+    rim=0.0,
+    chromatin=0.0,
+    nucleoli=0,
+    body_um=3.1,
+    body=0.8,
+    tint=0.0,
+)
 KINDS = (LYMPHOCYTE, CENTROCYTE, HISTIOCYTE, TUMOUR, SPINDLE, ERYTHROCYTE)
-REACH_UM = 16.0
+REACH_UM = 20.0
 """No stamp reaches farther from its cell's centre."""
 
 
@@ -64,33 +163,42 @@ class Stamps:
 
     kind: Kind
     nuclei: tuple[tuple[Floats, ...], ...]
-    """[turn][variant] hematoxylin pictures."""
+    """[turn][variant] hematoxylin pictures; one turn where direction is left to chance."""
     bodies: tuple[Floats, ...]
     """Eosin pictures of the cell body."""
 
 
-def make_stamps(kind: Kind, mpp: float, rng: np.random.Generator, variants: int = 10) -> Stamps:
+def make_stamps(kind: Kind, mpp: float, rng: np.random.Generator) -> Stamps:
     """Draw the pictures of a kind at `mpp`."""
-    nuclei = tuple(
-        tuple(_nucleus(kind, turn * np.pi / TURNS, mpp, rng) for _ in range(variants))
-        for turn in range(TURNS)
-    )
-    bodies = tuple(_body(kind, mpp, rng) for _ in range(variants * 2)) if kind.body_um else ()
+    if kind.oriented:
+        directions, variants = np.arange(TURNS)[:, None] * (np.pi / TURNS), 5
+        turns = np.repeat(directions, variants, axis=1)
+    else:
+        turns = rng.uniform(0, np.pi, (1, 24))
+    nuclei = tuple(tuple(_nucleus(kind, turn, mpp, rng) for turn in row) for row in turns)
+    bodies = tuple(_body(kind, mpp, rng) for _ in range(12)) if kind.body_um else ()
     return Stamps(kind, nuclei, bodies)
 
 
-def _polar(radius_um: float, mpp: float) -> tuple[Floats, Floats, float]:
-    step = mpp / OVERSAMPLE
-    half = (int(np.ceil(radius_um / mpp)) * 2 + 1) * OVERSAMPLE / 2
-    axis = ((np.arange(int(half * 2)) + 0.5 - half) * step).astype(np.float32)
-    return axis[None, :], axis[:, None], step
+def _axes(radius_um: float, mpp: float) -> tuple[Floats, Floats, int]:
+    """Return x [1, n], y [n, 1] in µm around the middle of a picture, and its oversampling."""
+    finer = max(round(mpp / FINE_UM), 1)
+    count = (2 * int(np.ceil(radius_um / mpp)) + 1) * finer
+    axis = ((np.arange(count) + 0.5 - count / 2) * (mpp / finer)).astype(np.float32)
+    return axis[None, :], axis[:, None], finer
 
 
-def _reduce(image: Floats) -> Floats:
+def _reduce(image: Floats, finer: int) -> Floats:
     h, w = image.shape
-    small = image.reshape(h // OVERSAMPLE, OVERSAMPLE, w // OVERSAMPLE, OVERSAMPLE)
-    reduced: Floats = small.mean(axis=(1, 3)).astype(np.float32)
+    small = image.reshape(h // finer, finer, w // finer, finer)
+    reduced: Floats = small.mean(axis=(1, 3), dtype=np.float32)
     return reduced
+
+
+def _grain(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator) -> Floats:
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    grain: Floats = ndimage.gaussian_filter(noise, sigma_px, truncate=2.5)
+    return grain / (grain.std() + np.float32(1e-6))
 
 
 def _wobble(angle: Floats, amount: float, rng: np.random.Generator) -> Floats:
@@ -103,33 +211,31 @@ def _wobble(angle: Floats, amount: float, rng: np.random.Generator) -> Floats:
 def _nucleus(kind: Kind, turn: float, mpp: float, rng: np.random.Generator) -> Floats:
     scale = float(np.clip(np.exp(rng.normal() * kind.spread), 0.6, 1.7))
     a, b = kind.length_um / 2 * scale, kind.width_um / 2 * scale * rng.uniform(0.9, 1.1)
-    x, y, step = _polar(max(a, b) * 1.35, mpp)
+    x, y, finer = _axes(max(a, b) * 1.35, mpp)
     u = x * np.cos(turn) + y * np.sin(turn)
     v = y * np.cos(turn) - x * np.sin(turn)
     angle = np.arctan2(v / b, u / a).astype(np.float32)
     radius = np.hypot(u / a, v / b) / _wobble(angle, kind.irregular, rng)
     depth = ((1 - radius) * min(a, b)).astype(np.float32)  # µm below the membrane
     inside = np.clip(depth / 0.45 + 0.5, 0, 1)
-    grain = ndimage.gaussian_filter(rng.standard_normal(radius.shape), 0.55 / step)
-    grain = grain / (grain.std() + 1e-6)
+    grain = _grain(radius.shape, 0.55 * finer / mpp, rng)
     level = kind.stain * rng.uniform(0.82, 1.18) * (1 + kind.chromatin * grain)
     level = level + kind.rim * np.exp(-(((depth - 0.5) / 0.45) ** 2))
     for _ in range(rng.integers(0, kind.nucleoli + 2) if kind.nucleoli else 0):
         cu, cv = rng.uniform(-0.45, 0.45, 2) * (a, b)
         spot = np.hypot(u - cu, v - cv) / rng.uniform(0.7, 1.2)
         level = level + 0.6 * np.clip(1.3 - spot, 0, 1)
-    return _reduce((np.clip(level, 0.1, None) * inside).astype(np.float32))
+    return _reduce((np.clip(level, 0.1, None) * inside).astype(np.float32), finer)
 
 
 def _body(kind: Kind, mpp: float, rng: np.random.Generator) -> Floats:
     radius_um = kind.body_um * float(np.clip(np.exp(rng.normal() * kind.spread), 0.75, 1.35))
-    x, y, step = _polar(radius_um * 1.3, mpp)
+    x, y, finer = _axes(radius_um * 1.3, mpp)
     angle = np.arctan2(y, x).astype(np.float32)
     depth = radius_um * _wobble(angle, 0.06, rng) - np.hypot(x, y)
-    grain = ndimage.gaussian_filter(rng.standard_normal(depth.shape), 0.9 / step)
-    grain = grain / (grain.std() + 1e-6)
+    grain = _grain(depth.shape, 0.9 * finer / mpp, rng)
     level = kind.body * rng.uniform(0.8, 1.2) * (1 + 0.12 * grain)
-    return _reduce((level * np.clip(depth / 1.6, 0, 1) ** 0.7).astype(np.float32))
+    return _reduce((level * np.clip(depth / 1.6, 0, 1) ** 0.7).astype(np.float32), finer)
 
 
 def lattice(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from napari_histomil.errors import HistomilError
-from napari_histomil.slides.synthetic.histology import Fields, Histology, Matter
+from napari_histomil.slides.synthetic.fields import Fields
+from napari_histomil.slides.synthetic.histology import Histology, Matter
 from napari_histomil.slides.synthetic.noise import Floats, octaves, periodic_texture
 from napari_histomil.slides.synthetic.scene import Scene, make_scene
 
@@ -26,12 +27,12 @@ BLOOD = (0.12, 0.85, 0.62)
 class Stains:
     """Colours of the stains: optical density per unit of concentration, for red, green, blue.
 
-    Defaults are the hematoxylin and eosin vectors of Ruifrok and Johnston (2001), lightly mixed as
-    real stains are.
+    Defaults lie between the hematoxylin and eosin vectors of Ruifrok and Johnston (2001) and those
+    of a scanned lymph node.
     """
 
-    hematoxylin: tuple[float, float, float] = (0.65, 0.70, 0.29)
-    eosin: tuple[float, float, float] = (0.13, 0.95, 0.38)
+    hematoxylin: tuple[float, float, float] = (0.61, 0.74, 0.29)
+    eosin: tuple[float, float, float] = (0.18, 0.92, 0.34)
     strength: float = 1.0
     glass: tuple[float, float, float] = (243.0, 242.0, 244.0)
 
@@ -94,6 +95,8 @@ class SyntheticSlide:
                 f"A synthetic slide needs sides of at least 64 px and 0.1 to 4 µm/px, "
                 f"not {self.width} x {self.height} px at {self.mpp:g} µm/px."
             )
+        if self.pen and self.pen not in INKS:
+            raise HistomilError(f"There is no {self.pen} pen: choose one of {', '.join(INKS)}.")
 
     @cached_property
     def scene(self) -> Scene:
