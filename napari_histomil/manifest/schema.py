@@ -1,0 +1,204 @@
+"""The JSON schemas of `model.json` and of WSInfer's `config.json`.
+
+Every node has a ``description`` of what is expected there: the error for a person ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from napari_histomil.errors import ModelError
+
+SCHEMA_VERSION = 1
+"""Version of `model.json` that this program writes and the newest it reads."""
+
+_NUMBERS3 = {
+    "type": "array",
+    "items": {"type": "number", "description": "a number"},
+    "minItems": 3,
+    "maxItems": 3,
+    "description": "three numbers, for red, green and blue",
+}
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0, "description": "a number above 0"}
+_COUNT = {"type": "integer", "minimum": 1, "description": "a whole number of at least 1"}
+_TEXT = {"type": "string", "minLength": 1, "description": "a text"}
+
+MODEL_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "an object with the members of a model",
+    "additionalProperties": False,
+    "required": [
+        "schema_version",
+        "name",
+        "description",
+        "task",
+        "weights",
+        "classes",
+        "activation",
+        "grid",
+        "licence",
+    ],
+    "properties": {
+        "schema_version": {"const": SCHEMA_VERSION, "description": f"{SCHEMA_VERSION}"},
+        "name": {
+            "type": "string",
+            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "description": "a name of letters, digits, '.', '_' and '-'",
+        },
+        "description": _TEXT,
+        "task": {"enum": ["classify"], "description": "'classify'"},
+        "architecture": {
+            "type": "object",
+            "description": "an object with name and arguments",
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {
+                "name": {
+                    "type": "string",
+                    "pattern": r"^timm/[A-Za-z0-9._-]+$",
+                    "description": "'timm/<name>'",
+                },
+                "arguments": {"type": "object", "description": "an object of keywords"},
+            },
+        },
+        "weights": {
+            "type": "object",
+            "description": "an object with file, format and sha256",
+            "additionalProperties": False,
+            "required": ["file", "format", "sha256"],
+            "properties": {
+                "file": _TEXT,
+                "format": {
+                    "enum": ["safetensors", "torchscript"],
+                    "description": "'safetensors' or 'torchscript' (pickles are never loaded)",
+                },
+                "sha256": {
+                    "type": "string",
+                    "pattern": "^[0-9a-f]{64}$",
+                    "description": "64 hexadecimal digits in lower case",
+                },
+            },
+        },
+        "classes": {
+            "type": "array",
+            "minItems": 1,
+            "description": "a list of at least one class",
+            "items": {
+                "type": "object",
+                "description": "an object with name and color",
+                "additionalProperties": False,
+                "required": ["name", "color"],
+                "properties": {
+                    "name": _TEXT,
+                    "color": {
+                        "type": "array",
+                        "items": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "maximum": 255,
+                            "description": "a whole number of 0 to 255",
+                        },
+                        "minItems": 3,
+                        "maxItems": 3,
+                        "description": "[red, green, blue], whole numbers of 0 to 255",
+                    },
+                },
+            },
+        },
+        "positive_class": {"type": ["string", "null"], "description": "a class name"},
+        "activation": {
+            "enum": ["softmax", "sigmoid"],
+            "description": "'softmax' or 'sigmoid'",
+        },
+        "temperature": _POSITIVE,
+        "grid": {
+            "type": "object",
+            "description": "an object with mpp, tile_px and stride_px",
+            "additionalProperties": False,
+            "required": ["mpp", "tile_px", "stride_px"],
+            "properties": {"mpp": _POSITIVE, "tile_px": _COUNT, "stride_px": _COUNT},
+        },
+        "normalisation": {
+            "type": ["object", "null"],
+            "description": "an object with mean and std",
+            "additionalProperties": False,
+            "required": ["mean", "std"],
+            "properties": {
+                "mean": _NUMBERS3,
+                "std": {
+                    **_NUMBERS3,
+                    "items": _POSITIVE,
+                    "description": "three numbers above 0",
+                },
+            },
+        },
+        "stain": {
+            "enum": ["none", "macenko", "reinhard"],
+            "description": "'none', 'macenko' or 'reinhard'",
+        },
+        "licence": _TEXT,
+        "training": {"type": "object", "description": "an object"},
+        "scores": {"type": "object", "description": "an object"},
+    },
+}
+
+WSINFER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "an object as WSInfer's zoo writes it",
+    "required": ["num_classes", "patch_size_pixels", "spacing_um_px", "class_names", "transform"],
+    "properties": {
+        "spec_version": {"const": "1.0", "description": "'1.0', the only one there is"},
+        "architecture": {"type": "string", "description": "a timm name"},
+        "num_classes": _COUNT,
+        "patch_size_pixels": _COUNT,
+        "spacing_um_px": _POSITIVE,
+        "class_names": {
+            "type": "array",
+            "items": _TEXT,
+            "uniqueItems": True,
+            "description": "a list of different names",
+        },
+        "transform": {
+            "type": "array",
+            "description": "a list of transforms",
+            "items": {
+                "type": "object",
+                "description": "an object with name and arguments",
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": {
+                    "name": {
+                        "enum": ["Resize", "ToTensor", "Normalize"],
+                        "description": "'Resize', 'ToTensor' or 'Normalize'",
+                    },
+                    "arguments": {"type": "object", "description": "an object of keywords"},
+                },
+            },
+        },
+    },
+}
+
+
+def validate(raw: Any, schema: Mapping[str, Any], file: Path) -> None:
+    """Check what a file holds against its schema; the message says which member and what it wants.
+
+    Raises
+    ------
+    ModelError
+        With the first error that matters most.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(raw))
+    if error is None:
+        return
+    where = ".".join(str(part) for part in error.absolute_path)
+    if error.validator in ("required", "additionalProperties"):
+        problem = error.message[:200].rstrip(".")
+    else:
+        problem = f"{json.dumps(error.instance)[:80]} is not {error.schema['description']}"
+    raise ModelError(f"{file}{where and f', member {where}'}: {problem}.")
