@@ -1,8 +1,8 @@
 """npe2 reader: what napari opens as a slide.
 
 napari calls `get_reader` for every file that fits a pattern of the manifest, so it is quick and
-never raises. Extensions that only slides have are ours; a plain ``.tif`` is ours only if it
-opens as a slide, because napari and others read it too.
+never raises. Extensions that only slides have are ours; a ``.tif`` is ours only if it looks like
+a slide from within, because napari and others read it too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from napari_histomil.errors import SlideError
 from napari_histomil.slides.readers import open_slide
+from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.layers import LayerData, slide_layer
 
 OWN_SUFFIXES = (
@@ -19,12 +20,13 @@ OWN_SUFFIXES = (
 )  # fmt: skip
 """Extensions that only slides have."""
 
-SHARED_SUFFIXES = (".tif", ".tiff", ".dcm")
-"""Extensions that slides share with other pictures."""
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""Extensions that slides share with all other pictures."""
 
+DICOM_SUFFIX = ".dcm"
 FOLDER_SUFFIX = ".zarr"
 
-SLIDE_SUFFIXES = (*OWN_SUFFIXES, *SHARED_SUFFIXES)
+SLIDE_SUFFIXES = (*OWN_SUFFIXES, *TIFF_SUFFIXES, DICOM_SUFFIX)
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 
@@ -43,11 +45,14 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         path = path[0]
     file = Path(path)
     suffix = file.suffix.lower()
-    ours = (
-        (suffix in OWN_SUFFIXES and file.is_file())
-        or (suffix in SHARED_SUFFIXES and file.is_file() and _opens(file))
-        or (suffix == FOLDER_SUFFIX and file.is_dir() and _opens(file))
-    )
+    if suffix in OWN_SUFFIXES:
+        ours = file.is_file()
+    elif suffix in TIFF_SUFFIXES:
+        ours = file.is_file() and _opens(file, _looks_like_slide)
+    elif suffix == DICOM_SUFFIX:
+        ours = file.is_file() and _opens(file)
+    else:
+        ours = suffix == FOLDER_SUFFIX and file.is_dir() and _opens(file)
     return read_slide if ours else None
 
 
@@ -62,9 +67,21 @@ def read_slide(path: str | Sequence[str]) -> list[LayerData]:
     return [slide_layer(open_slide(Path(path if isinstance(path, str) else path[0])))]
 
 
-def _opens(file: Path) -> bool:
+def _opens(file: Path, accept: Callable[[SlideInfo], bool] = lambda _: True) -> bool:
     try:
-        open_slide(file).close()
+        with open_slide(file) as slide:
+            return accept(slide.info)
     except SlideError:
         return False
-    return True
+
+
+def _looks_like_slide(info: SlideInfo) -> bool:
+    """Return whether a TIFF is a slide rather than a photograph or a stack.
+
+    It has a pyramid, or it is an RGB picture that is tiled or knows its µm/px. The Slide dock
+    opens the others too, where the person says so.
+    """
+    finest = info.levels[0]
+    tiled = finest.tile_width < info.width_px0 and finest.tile_height < info.height_px0
+    rgb = not info.composite
+    return len(info.levels) > 1 or (rgb and (tiled or info.mpp_x is not None))

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pooch
+import shapely
 import skimage.data
 
+from napari_histomil.annotations.geojson import read_geojson
 from napari_histomil.errors import HistomilError
 from napari_histomil.resources import packaged, user_data_dir
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.ui.layers import METADATA_KEY, LayerData, slide_layer
+from napari_histomil.ui.layers import METADATA_KEY, LayerData, polygons_layer, slide_layer
 
 SAMPLE_SLIDE = "synthetic-lymph-node.tiff"
+SAMPLE_ANNOTATIONS = "synthetic-lymph-node.geojson"
+OUTLINE_PX0 = 12
+"""Width of an outline in level-0 pixels: still seen where the whole sample is."""
 
 CMU_NAME = "CMU-1-Small-Region.svs"
 CMU_URL = f"https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/{CMU_NAME}"
@@ -20,8 +25,25 @@ CMU_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 
 
 def sample_slide() -> list[LayerData]:
-    """Return the slide that travels with the program."""
-    return [slide_layer(open_slide(packaged("sample_data") / SAMPLE_SLIDE))]
+    """Return the slide that travels with the program, and the true outlines of its tumour."""
+    folder = packaged("sample_data")
+    slide = open_slide(folder / SAMPLE_SLIDE)
+    regions = [
+        (part, region.classification)
+        for region in read_geojson(folder / SAMPLE_ANNOTATIONS).regions
+        if region.classification is not None and region.classification.name == "Tumor"
+        for part in shapely.get_parts(region.geometry)
+    ]
+    outlines = polygons_layer(
+        [part for part, _ in regions],
+        slide.info,
+        name="true outlines of tumour",
+        edge_color=[[channel / 255 for channel in kind.color] for _, kind in regions],
+        face_color="transparent",
+        edge_width=OUTLINE_PX0,
+        features={"class": [kind.name for _, kind in regions]},
+    )
+    return [slide_layer(slide), outlines]
 
 
 def immunohistochemistry() -> list[LayerData]:

@@ -95,12 +95,14 @@ class Session:
         self.slides: list[SlideSession] = []
         self.runs: list[RunView] = []
         self._active: SlideSession | None = None
+        self._fitted: tuple[SlideInfo, tuple[float, ...]] | None = None
         for layer in viewer.layers:
             self._adopt(layer)
         self._follow(viewer.layers.selection.active)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.selection.events.active.connect(self._on_selected)
+        viewer.canvas.events.size.connect(self._on_canvas_size)
 
     @property
     def viewer(self) -> Any:
@@ -143,8 +145,14 @@ class Session:
         for each in self.slides:
             each.layer.visible = each is shown
         for run in self.runs:
-            run.layer.visible = run.slide is shown
+            if run.slide is not shown:  # which of its own is shown, `overlays.py` decides
+                run.layer.visible = False
         self.activate(shown)
+
+    def fit(self, info: SlideInfo) -> None:
+        """Show a whole slide; it stays whole when the window changes, until one moves."""
+        fit_slide(self.viewer, info)
+        self._fitted = info, self._looks_at()
 
     def activate(self, slide: SlideSession | None) -> None:
         """Make the docks speak of this slide."""
@@ -162,8 +170,9 @@ class Session:
     def set_mpp(self, slide: SlideSession, mpp: float) -> None:
         """Set how many µm a level-0 pixel spans, and remember it for this slide.
 
-        The slide's layer is scaled in place, and the same part of it stays in view. Runs shown over the slide are removed from the
-        viewer (not from disk): they were computed for other µm/px.
+        The slide's layer is scaled in place, and the same part of it stays in view. Runs shown
+        over the slide are removed from the viewer (not from disk): they were computed for other
+        µm/px.
 
         Raises
         ------
@@ -207,6 +216,14 @@ class Session:
 
     # --- following the layer list ---
 
+    def _looks_at(self) -> tuple[float, ...]:
+        camera = self.viewer.scene.camera
+        return camera.zoom, *camera.center
+
+    def _on_canvas_size(self) -> None:
+        if self._fitted is not None and self._fitted[1] == self._looks_at():
+            self.fit(self._fitted[0])
+
     def _adopt(self, layer: Any) -> SlideSession | None:
         slide = slide_of(layer)
         if slide is None or any(each.slide is slide for each in self.slides):
@@ -221,7 +238,7 @@ class Session:
         adopted = self._adopt(event.value)
         if adopted is not None:
             self.show_only(adopted)
-            fit_slide(self.viewer, adopted.info)
+            self.fit(adopted.info)
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value

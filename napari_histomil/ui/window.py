@@ -70,6 +70,8 @@ def add_docks(viewer: napari.Viewer) -> list[QDockWidget]:
         viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=index > 0)[0]
         for index, name in enumerate(DOCKS)
     ]
+    for dock, name in zip(docks, DOCKS, strict=True):
+        dock.setWindowTitle(name)  # all three names fit on the tabs
     docks[0].raise_()
     return docks
 

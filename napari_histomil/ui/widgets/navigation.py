@@ -21,6 +21,7 @@ from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import camera
 from napari_histomil.ui.keys import bind, hint
 from napari_histomil.ui.layers import center_of_view_px0
+from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.panel import follow, plain_label
 
 _NO_SCALE = "Needs the slide's µm/px: set it above"
@@ -34,10 +35,7 @@ class Navigation(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._info: SlideInfo | None = None
-        self.readout = plain_label(
-            tooltip="Magnification on this screen: at 10x one screen pixel shows 1 µm. The "
-            "position is the middle of the view, from the slide's top-left corner."
-        )
+        self.readout = plain_label()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
@@ -141,7 +139,7 @@ class Navigation(QWidget):
 
     def _fit(self) -> None:
         if self._info is not None:
-            camera.fit_slide(self._viewer, self._info)
+            session(self._viewer).fit(self._info)
 
     def _native(self) -> None:
         if self._info is not None:
@@ -178,9 +176,13 @@ class Navigation(QWidget):
     def _update_readout(self, _event: Any = None) -> None:
         info = self._info
         if info is None:
-            self.readout.setText("No slide is open.")
             return
         x, y = center_of_view_px0(self._viewer, info)
+        self.readout.setToolTip(
+            f"Magnification on this screen: at 10x one screen pixel shows 1 µm. The position is "
+            f"the middle of the view, from the slide's top-left corner: "
+            f"x {x:.0f} px, y {y:.0f} px of the finest level."
+        )
         if info.mpp_x is None or info.mpp_y is None:
             self.readout.setText(f"Scale unknown\nmiddle at x {x:.0f} px, y {y:.0f} px")
             return

@@ -5,12 +5,9 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
-    QFormLayout,
-    QHBoxLayout,
+    QGridLayout,
     QLabel,
     QPushButton,
-    QSizePolicy,
-    QToolButton,
     QWidget,
 )
 
@@ -30,7 +27,7 @@ _TOOLTIPS = {
     "Pixel": "Micrometres that one pixel of the finest level spans",
     "Objective": "What the file says of the scanner's objective; for your information only, "
     "magnifications here follow the µm/px",
-    "Scanner": "Vendor of the file, and what reads it here",
+    "Format": "Kind of file, and what reads it here",
     "Levels": "Stored resolutions, as how many finest pixels one of their pixels spans",
     "Colour": "Channels and number type, and how they become the colours you see",
     "Scanned": "Part of the slide that the scanner filled: its size, and where it begins",
@@ -44,36 +41,35 @@ class SlideFacts(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._form = QFormLayout(self)
-        self._form.setContentsMargins(0, 0, 0, 0)
-        self._form.setHorizontalSpacing(10)
-        self._form.setVerticalSpacing(3)
-        self._form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.values = {name: plain_label(tooltip=tooltip) for name, tooltip in _TOOLTIPS.items()}
-        self.mpp_button = QPushButton("Set…")
-        self.mpp_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.copy_button = QToolButton()
-        self.copy_button.setText("Copy")
+        self._fingerprint = ""
+        self.mpp_button = QPushButton()
+        self.copy_button = QPushButton("Copy")
         self.copy_button.setToolTip("Copy the whole fingerprint")
         self.copy_button.clicked.connect(self._copy_fingerprint)
         beside = {"Pixel": self.mpp_button, "Content": self.copy_button}
-        for name, value in self.values.items():
-            label = QLabel(name)
-            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-            label.setAlignment(Qt.AlignmentFlag.AlignTop)
-            label.setToolTip(_TOOLTIPS[name])
-            field = _beside(value, beside[name]) if name in beside else value
-            self._form.addRow(label, field)
-        self._fingerprint = ""
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(10)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        self.names: dict[str, QLabel] = {}
+        self.values: dict[str, QLabel] = {}
+        for row, (name, tooltip) in enumerate(_TOOLTIPS.items()):
+            self.names[name], self.values[name] = QLabel(name), plain_label()
+            for column, label in enumerate((self.names[name], self.values[name])):
+                label.setToolTip(tooltip)
+                label.setAlignment(Qt.AlignmentFlag.AlignTop)
+                grid.addWidget(label, row, column, 1, 1 if name in beside or column == 0 else 2)
+            if name in beside:
+                grid.addWidget(beside[name], row, 2, Qt.AlignmentFlag.AlignTop)
 
     def show_info(self, info: SlideInfo) -> None:
         """Fill the table."""
         self._fingerprint = info.fingerprint
         for name, text in fact_texts(info).items():
             self.values[name].setText(text)
-        self._form.setRowVisible(self.values["Scanned"], info.bounds_px0 is not None)
-        self._form.setRowVisible(self.values["Objective"], info.objective_power is not None)
+            self.values[name].setVisible(bool(text))
+            self.names[name].setVisible(bool(text))
         self.values["Name"].setToolTip(str(info.path))
         known = info.mpp_x is not None
         self.mpp_button.setText("Change…" if known else "Set µm/px…")
@@ -108,8 +104,8 @@ def fact_texts(info: SlideInfo) -> dict[str, str]:
         "Size": size,
         "Pixel": pixel,
         "Objective": "" if info.objective_power is None else f"{info.objective_power:g}x",
-        "Scanner": f"{info.vendor or 'unknown'}, {_READERS.get(info.reader, info.reader)}",
-        "Levels": f"{len(info.levels)}: " + ", ".join(f"{d:.4g}" for d in info.downsamples),
+        "Format": f"{info.vendor or 'unknown'}, {_READERS.get(info.reader, info.reader)}",
+        "Levels": f"{len(info.levels)}: " + ", ".join(f"{d:.3g}" for d in info.downsamples),
         "Colour": _colour_text(info),
         "Scanned": _bounds_text(info, mm_per_px0),
         "Content": info.fingerprint[:12],
@@ -140,12 +136,3 @@ def _bounds_text(info: SlideInfo, mm_per_px0: tuple[float, float] | None) -> str
 def _breakable(name: str) -> str:
     """Let a long file name wrap where it has no blanks."""
     return "".join(f"{char}\u200b" if char in "-_.,+" else char for char in name)
-
-
-def _beside(value: QLabel, button: QWidget) -> QWidget:
-    holder = QWidget()
-    row = QHBoxLayout(holder)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.addWidget(value, 1)
-    row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
-    return holder
