@@ -53,7 +53,7 @@ class Overlays:
         )
         self._current: RunView | None = None
         self._frame: Shapes | None = None
-        self.session.active_changed.connect(self._update_current)
+        self.session.active_changed.connect(self._follow_slide)
         self.session.runs_changed.connect(self._update_current)
         self._update_current()
         for name, function in (
@@ -167,6 +167,11 @@ class Overlays:
         for other in self.session.runs_of(run.slide):
             other.layer.visible = other is run
         self._update_current()
+
+    def _follow_slide(self) -> None:
+        self._update_current()
+        if self._current is not None:
+            self._current.layer.visible = True  # hidden while another slide was shown
 
     def _update_current(self) -> None:
         slide = self.session.active

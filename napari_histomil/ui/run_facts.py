@@ -8,6 +8,7 @@ from typing import Any
 from napari_histomil.geometry import magnification
 from napari_histomil.results import RunStore
 from napari_histomil.ui.heatmap_view import HeatmapView
+from napari_histomil.ui.words import count
 
 _REGIONS = {
     "tissue": "tissue",
@@ -52,9 +53,9 @@ def doubts(store: RunStore, heatmap: HeatmapView) -> list[str]:
     found = list(store.warnings)
     total, done = len(heatmap.grid), heatmap.done_tiles
     if done + len(store.skipped) < total:
-        found.append(f"Not finished: {done:,} of {total:,} tiles are done.".replace(",", " "))
+        found.append(f"Not finished: {count(done)} of {count(total)} tiles are done.")
     if store.skipped:
-        found.append(f"{len(store.skipped)} tiles could not be read and have no score.")
+        found.append(f"{count(len(store.skipped))} tiles could not be read and have no score.")
     return found
 
 

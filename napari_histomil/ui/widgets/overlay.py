@@ -27,6 +27,7 @@ from napari_histomil.ui.widgets.colour_bar import ColourBar
 from napari_histomil.ui.widgets.panel import Panel, plain_label
 from napari_histomil.ui.widgets.run_chooser import RunChooser
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
+from napari_histomil.ui.words import count
 
 _NOTHING = "Choose a stored result above, or compute one in the Run dock"
 
@@ -208,7 +209,8 @@ class OverlayWidget(Panel):
         self.stats_label.setText(
             f"<b>{stats.percent:.1f} %</b> of the area looked at is at or above "
             f"{heatmap.threshold:.3g}:<br><b>{stats.area_mm2:.2f} mm²</b> of "
-            f"{stats.looked_at_mm2:.2f} mm², <b>{stats.tiles}</b> of {stats.looked_at_tiles} tiles"
+            f"{stats.looked_at_mm2:.2f} mm², <b>{count(stats.tiles)}</b> of "
+            f"{count(stats.looked_at_tiles)} tiles"
         )
 
     def _update_shown(self) -> None:

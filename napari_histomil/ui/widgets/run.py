@@ -26,6 +26,7 @@ from napari_histomil.ui.widgets.panel import Panel, plain_label
 from napari_histomil.ui.widgets.region_picker import RegionPicker
 from napari_histomil.ui.widgets.run_options import RunOptions
 from napari_histomil.ui.widgets.run_progress import RunProgress
+from napari_histomil.ui.words import count
 
 _LOOK_MS = 300
 """Rest after the last change before the disk is asked for an earlier run of the same job."""
@@ -191,12 +192,14 @@ class RunWidget(Panel):
         if not current:
             return  # the person has chosen something else meanwhile
         self._earlier = store
-        done, total = int(store.done_tiles.sum()), len(store.grid)
-        self.earlier_label.setText(
-            f"This has been computed already: all {total} tiles are stored."
-            if store.complete
-            else f"{done} of {total} tiles are already done: Resume goes on from there."
-        )
+        done, total = count(int(store.done_tiles.sum())), count(len(store.grid))
+        if not store.complete:
+            text = f"{done} of {total} tiles are already done: Resume goes on from there."
+        elif any(run.store.run_id == run_id for run in self._session.runs):
+            text = ""
+        else:
+            text = f"This has been computed already: all {total} tiles are stored."
+        self.earlier_label.setText(text)
         self._update()
 
     def _earlier_is_damaged(self, error: Exception) -> None:
@@ -217,6 +220,9 @@ class RunWidget(Panel):
             job = self.plan()
         except HistomilError as error:
             show_error(error, self, info=slide.info)
+            return
+        if self._earlier is not None and self._earlier.complete:
+            self._overlays.add(self._earlier)  # found for exactly these choices
             return
         self._slide, self._run, self._last = slide, None, None
         self._follow_view()

@@ -26,7 +26,7 @@ class RunOptions(Container):
             "fitted once on the slide's tissue",
         )
         self.mpp_spin = FloatSpinBox(
-            label="Resolution, µm/px",
+            label="µm/px",
             min=0.05,
             max=32,
             step=0.05,
@@ -43,7 +43,7 @@ class RunOptions(Container):
             "heatmap and takes longer",
         )
         self.batch_box = ComboBox(
-            label="Batch, tiles",
+            label="Batch",
             choices=["auto", *(str(2**n) for n in range(10))],
             tooltip="Tiles that the model looks at together; auto finds the fastest number",
         )

@@ -6,6 +6,7 @@ from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
 from napari_histomil.inference.job import Progress
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.words import count, duration, rate
 
 
 class RunProgress(QWidget):
@@ -41,41 +42,23 @@ class RunProgress(QWidget):
         self.bar.setRange(0, max(progress.total, 1))
         self.bar.setValue(progress.done)
         self.bar.show()
-        text = f"{_count(progress.done)} of {_count(progress.total)} tiles"
+        text = f"{count(progress.done)} of {count(progress.total)} tiles"
         left = progress.seconds_left
-        if left is not None:
-            text += f", {_rate(progress.tiles_per_second)} tiles/s, {duration(left)} left"
+        if left is None:
+            text += ", preparing the model…"
+        else:
+            text += f", {rate(progress.tiles_per_second)} tiles/s, {duration(left)} left"
         self.label.setText(text)
         self.label.show()
 
     def end(self, progress: Progress, *, cancelled: bool) -> None:
         """Say how a run ended."""
-        done, total = _count(progress.done), _count(progress.total)
+        done, total = count(progress.done), count(progress.total)
         if progress.done < progress.total:
             how = "Cancelled" if cancelled else "Stopped"
             self.idle(f"{how}: {done} of {total} tiles are done and kept.")
         elif progress.done == progress.resumed:
             self.idle(f"All {total} tiles were done already.")
         else:
-            speed = _rate(progress.tiles_per_second)
+            speed = rate(progress.tiles_per_second)
             self.idle(f"Done: {total} tiles in {duration(progress.seconds)}, {speed} tiles/s.")
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it, two units at most."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{max(whole, 1)} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", "\u202f")  # a thin blank, as ISO 80000 has it
-
-
-def _rate(tiles_per_second: float) -> str:
-    return (
-        f"{tiles_per_second:.3g}" if tiles_per_second < 1000 else _count(round(tiles_per_second))
-    )

@@ -1,0 +1,23 @@
+"""Numbers as people read them; nothing here knows what they count."""
+
+from __future__ import annotations
+
+
+def count(number: int) -> str:
+    """Return a whole number with thin blanks between thousands, as ISO 80000 has it."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def rate(per_second: float) -> str:
+    """Return a speed with three digits, or as a whole number above a thousand."""
+    return f"{per_second:.3g}" if per_second < 1000 else count(round(per_second))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{max(whole, 1)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
