@@ -1,0 +1,202 @@
+"""``info``, ``tissue``, ``view``: what they say of good slides and of bad ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from napari_histomil.annotations.geojson import read_geojson
+
+
+@pytest.fixture
+def no_mpp(tmp_path: Path, write_slide) -> Path:
+    return write_slide(tmp_path / "no mpp.tif", mpp=None)
+
+
+# --- info -------------------------------------------------------------------------------------
+
+
+def test_info_of_a_real_slide(histomil, data_dir):
+    path = data_dir / "wsi-aperio-svs/CMU-1-Small-Region.svs"
+    said = histomil("info", path)
+    assert (said.code, said.err) == (0, "")
+    for line in (
+        "slide       CMU-1-Small-Region.svs",
+        "size        2220 x 2967 px, 1.11 x 1.48 mm",
+        "µm/px       0.499 (from the file)",
+        "objective   20x",
+        "level 0     2220 x 2967 px, 1/1, tiles of 240 x 240",
+    ):
+        assert line in said.out.splitlines()
+    facts = json.loads(histomil("info", path, "--json").out)
+    assert (facts["width_px0"], facts["height_px0"]) == (2220, 2967)
+    assert facts["mpp_x"] == pytest.approx(0.499)
+    assert len(facts["levels"]) == 1
+    assert set(facts["associated_images"]) == {"label", "macro", "thumbnail"}
+    assert facts["properties"]["aperio.AppMag"] == "20"
+    assert len(facts["fingerprint"]) == 64
+
+
+def test_info_of_a_slide_without_resolution(histomil, no_mpp):
+    assert "µm/px       unknown: give it with --slide-mpp" in histomil("info", no_mpp).out
+    facts = json.loads(histomil("info", no_mpp, "--json").out)
+    assert (facts["mpp_x"], facts["mpp_source"]) == (None, None)
+
+
+def test_a_given_resolution_is_remembered_and_said_so(histomil, no_mpp):
+    said = histomil("info", no_mpp, "--slide-mpp", "0.25")
+    assert "µm/px       0.25 (given)" in said.out
+    assert said.err == "0.25 µm/px is remembered for no mpp.tif.\n"
+    said = histomil("info", no_mpp)
+    assert "µm/px       0.25 (remembered)" in said.out
+    assert said.err == ""
+    said = histomil("info", no_mpp, "--slide-mpp", "0.25,0.5")
+    assert "µm/px       0.25 x 0.5 (given)" in said.out
+    assert said.err.startswith("0.25 x 0.5 µm/px is remembered")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", "1,2,3", "0,5,"])
+def test_resolutions_that_are_none(histomil, no_mpp, text):
+    said = histomil("info", no_mpp, f"--slide-mpp={text}")
+    assert said.code == 2
+    assert f"'{text}' is not a number of µm above 0" in said.err
+
+
+def test_an_answer_that_cannot_be_kept_is_used_all_the_same(histomil, no_mpp, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_histomil.slides.remembered.os.replace", full)
+    said = histomil("info", no_mpp, "--slide-mpp", "0.25")
+    assert said.code == 0
+    assert "µm/px       0.25 (given)" in said.out
+    assert "No space left on device" in said.err
+    assert "for this time only" in said.err
+
+
+def test_files_that_are_no_slides(histomil, data_dir, tmp_path):
+    pointer = tmp_path / "pointer.svs"
+    pointer.write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1938955\n",
+        encoding="utf-8",
+    )
+    text = tmp_path / "notes.txt"
+    text.write_text("not a slide")
+    empty = tmp_path / "empty.svs"
+    empty.touch()
+    broken = data_dir / "wsi-broken/broken.svs"
+    for path in (pointer, text, empty, broken, tmp_path / "missing.svs", tmp_path):
+        for words in (("info", path), ("tissue", path, "-o", tmp_path / "t.geojson")):
+            said = histomil(*words)
+            assert said.code == 2
+            assert said.out == ""
+            assert path.name in said.complaint
+            assert said.err.count("\n") == 1
+    assert not (tmp_path / "t.geojson").exists()
+
+
+# --- tissue -----------------------------------------------------------------------------------
+
+
+def test_tissue_becomes_regions_that_lie_on_it(histomil, slide, tmp_path):
+    target = tmp_path / "tissue.geojson"
+    said = histomil("tissue", slide, "-o", target)
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"{target}: 1 piece of brightfield tissue, 0.01")
+    file = read_geojson(target)
+    (region,) = file.regions
+    assert (region.class_name, region.name) == ("Region*", "Tissue")
+    assert region.problem() is None
+    # the square spans 128 to 384; the overview has pixels of 16
+    assert region.geometry.bounds == pytest.approx((128, 128, 384, 384), abs=24)
+    assert file.frame.slide == slide.name
+    share = float(said.out.split()[-5])
+    assert share == pytest.approx(100 * region.geometry.area / (640 * 512), abs=0.1)
+
+
+def test_tissue_without_resolution(histomil, no_mpp, tmp_path):
+    said = histomil("tissue", no_mpp, "-o", tmp_path / "a.geojson")
+    assert said.code == 0
+    assert "mm²" not in said.out
+    assert " % of the slide" in said.out
+
+
+def test_no_tissue_writes_nothing(histomil, tmp_path, write_slide):
+    blank = write_slide(tmp_path / "blank.tif", blank=True)
+    said = histomil("tissue", blank, "-o", tmp_path / "a.geojson")
+    assert said.code == 2
+    assert said.complaint.startswith("histomil: No tissue was found on blank.tif")
+    assert not (tmp_path / "a.geojson").exists()
+
+
+def test_a_file_that_exists_is_kept_unless_forced(histomil, slide, tmp_path):
+    target = tmp_path / "mine.geojson"
+    target.write_text("drawn for hours")
+    said = histomil("tissue", slide, "-o", target)
+    assert said.code == 2
+    assert "exists already: choose another name, or add --force" in said.complaint
+    assert target.read_text() == "drawn for hours"
+    assert histomil("tissue", slide, "-o", target, "--force").code == 0
+    assert read_geojson(target).regions
+
+
+def test_a_folder_that_cannot_be_written(histomil, slide, tmp_path, monkeypatch):
+    said = histomil("tissue", slide, "-o", tmp_path / "none" / "a.geojson")
+    assert said.code == 2
+    assert "does not exist" in said.complaint
+
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("napari_histomil.files.os.replace", refuse)
+    before = sorted(tmp_path.iterdir())
+    said = histomil("tissue", slide, "-o", tmp_path / "a.geojson")
+    assert said.code == 2
+    assert said.complaint.endswith(f"cannot be written in {tmp_path}: Permission denied.")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- view -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have a screen always")
+def test_view_without_a_screen(histomil, slide, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    said = histomil("view", slide)
+    assert said.code == 2
+    assert "There is no screen" in said.complaint
+
+
+def test_view_opens_the_window_with_slide_and_runs_and_stays(histomil, slide, monkeypatch):
+    opened = []
+    napari, window = ModuleType("napari"), ModuleType("napari_histomil.ui.window")
+    napari.run = lambda: opened.append("stays")
+    window.open_window = lambda slides, *, runs: opened.append((slides, runs))
+    monkeypatch.setitem(sys.modules, "napari", napari)
+    monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
+    monkeypatch.setenv("DISPLAY", ":99")
+    said = histomil("view", slide, "a.zarr", "b.zarr", "--slide-mpp", "0.25")
+    assert said.code == 0, said.err
+    assert opened == [([slide], [Path("a.zarr"), Path("b.zarr")]), "stays"]
+
+
+def test_view_without_napari_says_how_to_get_it(histomil, slide, monkeypatch):
+    monkeypatch.setitem(sys.modules, "napari", None)
+    monkeypatch.setenv("DISPLAY", ":99")
+    said = histomil("view", slide)
+    assert said.code == 2
+    assert 'pip install "napari-histomil[all]"' in said.complaint
+
+
+def test_view_of_a_bad_slide_opens_no_window(histomil, tmp_path, monkeypatch):
+    napari, window = ModuleType("napari"), ModuleType("napari_histomil.ui.window")
+    window.open_window = lambda *_args, **_options: pytest.fail("opened")
+    monkeypatch.setitem(sys.modules, "napari", napari)
+    monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
+    monkeypatch.setenv("DISPLAY", ":99")
+    assert histomil("view", tmp_path / "missing.svs").code == 2
