@@ -159,12 +159,11 @@ class Region:
                 f"{self.label} is a {kind}: a region is a point, a line or a polygon, "
                 f"or several of one kind."
             )
-        extremes = shape.bounds  # of NaN coordinates GEOS makes NaN or none at all
         xy = shapely.get_coordinates(shape)
-        if not np.isfinite(xy).all():
-            raise AnnotationError(f"{self.label} has a coordinate that is not a number.")
-        if xy.size and max(map(abs, extremes)) > MAX_COORDINATE_PX0:
-            farthest = max(extremes, key=abs)
+        if xy.size and not np.abs(xy).max() <= MAX_COORDINATE_PX0:  # NaN compares as false
+            if not np.isfinite(xy).all():
+                raise AnnotationError(f"{self.label} has a coordinate that is not a number.")
+            farthest = max(xy.min(), xy.max(), key=abs)
             raise AnnotationError(
                 f"{self.label} has a coordinate of {farthest:g} px, farther out than any slide."
             )

@@ -49,6 +49,7 @@ _LEGACY_IDS = {
 }
 """QuPath 0.2 wrote the kind of an object where newer versions write its id."""
 
+_NOTHING = Polygon()
 _NAMESPACE = uuid.UUID("b1f0f5c2-2c1d-5f0e-9d43-6c5a0a3e7f11")
 _SPECIAL = {
     "nan": math.nan,
@@ -94,7 +95,8 @@ def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 
     given_id = taken.take("id")
     legacy_type = _LEGACY_IDS.get(given_id) if isinstance(given_id, str) else None
     geometry, geometry_extra = _geometry(taken.take("geometry"), where, shift)
-    nucleus, nucleus_extra = _geometry(taken.take("nucleusGeometry"), f"{where}'s nucleus", shift)
+    nucleus_given = taken.take("nucleusGeometry")
+    nucleus, nucleus_extra = _geometry(nucleus_given, f"{where}'s nucleus", shift)
     classification, class_extra = _classification(properties.take("classification"), where)
     metadata = _metadata(properties.take("metadata"), where)
     region_id = given_id if _is_uuid(given_id) else _id_of(feature, where)
@@ -115,7 +117,7 @@ def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 
             object_type=_object_type(properties) or legacy_type or "annotation",
             measurements=_measurements(properties.take("measurements"), where),
             metadata=metadata,
-            nucleus=nucleus if nucleus_extra is not None else None,
+            nucleus=None if nucleus_given is None else nucleus,
             children=tuple(
                 region_from_feature(child, f"{where}, child {n}", shift, depth=depth + 1)
                 for n, child in enumerate(children, 1)
@@ -123,8 +125,8 @@ def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 
             extra=Extra(
                 feature=taken.rest,
                 properties=properties.rest,
-                geometry=geometry_extra or {},
-                nucleus=nucleus_extra or {},
+                geometry=geometry_extra,
+                nucleus=nucleus_extra,
                 classification=class_extra,
             ),
         )
@@ -244,12 +246,10 @@ def _classification(value: Any, where: str) -> tuple[AnnotationClass | None, Map
     return AnnotationClass(joined, color, int(given_color[3]) if four else 255), members.rest
 
 
-def _geometry(
-    value: Any, where: str, shift: Shift
-) -> tuple[BaseGeometry, Mapping[str, Any] | None]:
-    """Return the shape and the unknown members; an empty polygon and None for no geometry."""
+def _geometry(value: Any, where: str, shift: Shift) -> tuple[BaseGeometry, Mapping[str, Any]]:
+    """Return the shape and the unknown members; an empty polygon where there is none."""
     if value is None:
-        return Polygon(), None
+        return _NOTHING, {}
     members = _Members(_mapping(value, f"the geometry of {where}"), where)
     kind, coordinates = members.take("type"), members.take("coordinates")
     if kind == "GeometryCollection":
@@ -262,7 +262,7 @@ def _geometry(
     if not isinstance(coordinates, list):
         raise AnnotationError(f"the coordinates of {where} are {_kind(coordinates)}, not a list")
     if not coordinates:
-        return Polygon(), members.rest
+        return _NOTHING, members.rest
     return _shape(kind, coordinates, where, shift), members.rest
 
 
