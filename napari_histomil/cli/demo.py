@@ -1,4 +1,4 @@
-"""The verb ``demo``: the whole journey on the sample slide, by the commands a person would type."""
+"""The verb ``demo``: the whole journey on the sample slide, typed as a person would type it."""
 
 from __future__ import annotations
 
