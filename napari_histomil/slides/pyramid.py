@@ -25,9 +25,9 @@ from types import EllipsisType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.resample import reduce_whole
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
 from napari_histomil.slides.tiles import WHITE, TiledSlide
 
@@ -247,7 +247,7 @@ class Pyramid:
 
 def halve(image: Uint8Image) -> Uint8Image:
     """Return the means of 2 x 2 pixels, halves rounded up; both sides must be even."""
-    return np.array(Image.fromarray(image).reduce(2))
+    return reduce_whole(image, 2)
 
 
 def _stored_level(slide: Slide, index: int) -> int | None:

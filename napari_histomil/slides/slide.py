@@ -13,13 +13,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from napari_histomil.errors import MissingMppError, SlideError
 from napari_histomil.geometry import Rect, choose_level
-
-Uint8Image = NDArray[np.uint8]
+from napari_histomil.slides.resample import Uint8Image as Uint8Image  # for all who import a slide
+from napari_histomil.slides.resample import area_mean, enlarge, reduce_whole
 
 MAX_REGION_PX = 1 << 30
 """A single read may return this many pixels (3 GiB); a larger one is a mistake."""
@@ -201,9 +199,8 @@ def read_rect(
     """Read any rectangle of the slide at any size, area-averaged from the best level.
 
     The rectangle may have fractional edges: an output pixel is the mean of exactly the area it
-    covers (box filter), so neighbouring tiles neither overlap nor leave gaps; for whole factors
-    the mean is exact, halves rounded up, else right to one grey level. Where the slide has no
-    level fine enough, pixels are interpolated bilinearly.
+    covers, right to half a grey level, so neighbouring tiles neither overlap nor leave gaps.
+    Where the slide has no level fine enough, pixels are interpolated bilinearly.
 
     Parameters
     ----------
@@ -245,21 +242,20 @@ def read_rect(
     if on_pixels:  # also the common case, and quick
         x, y = (round(corner[a]) for a in (0, 1))
         pixels = _read_level(slide, index, (x, y), (whole * out_size[0], whole * out_size[1]))
-        return pixels if whole == 1 else np.array(Image.fromarray(pixels).reduce(whole))
+        return pixels if whole == 1 else reduce_whole(pixels, whole)
     enlarging = min(ratio) < 1
     margin = 1 if enlarging else 0  # a bilinear pixel looks at its neighbours
     start = [math.floor(corner[a] + SNAP_PX) - margin for a in (0, 1)]
     stop = [math.ceil(corner[a] + size[a] - SNAP_PX) + margin for a in (0, 1)]
     read_size = [max(stop[a] - start[a], 1) for a in (0, 1)]
     pixels = _read_level(slide, index, (start[0], start[1]), (read_size[0], read_size[1]))
-    box: list[float] = [max(corner[a] - start[a], 0.0) for a in (0, 1)]
-    box += [min(box[a] + size[a], read_size[a]) for a in (0, 1)]
-    resized = Image.fromarray(pixels).resize(
+    resize = enlarge if enlarging else area_mean
+    return resize(
+        pixels,
+        (max(corner[0] - start[0], 0.0), max(corner[1] - start[1], 0.0)),
+        (size[0], size[1]),
         out_size,
-        Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX,
-        box=(box[0], box[1], box[2], box[3]),
     )
-    return np.array(resized)
 
 
 def _read_halves(

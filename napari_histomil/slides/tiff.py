@@ -7,6 +7,7 @@ holds in `tiff_layout.py`; the way to RGB is in `composite.py`.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ from napari_histomil.slides.composite import (
 )
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_files
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
-from napari_histomil.slides.tiff_directories import Directories, find_directories
+from napari_histomil.slides.tiff_directories import Directories, check_chain, find_directories
 from napari_histomil.slides.tiff_layout import (
     DECODE_ERRORS,
     FileReader,
@@ -37,6 +38,9 @@ from napari_histomil.slides.tiff_layout import (
     stored_level,
 )
 from napari_histomil.slides.tiles import TiledSlide
+
+# What tifffile logs is said by our own errors; without a handler Python prints it on stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAX_ASSOCIATED_PX = 1 << 26
 
@@ -65,6 +69,7 @@ def open_tiff(path: Path) -> TiledSlide:
         If it is no TIFF, truncated or damaged.
     """
     try:
+        check_chain(path)
         with tifffile.TiffFile(path) as file:
             found = find_directories(file, path)
             levels = [stored_level(pages, path) for pages in found.levels]

@@ -6,15 +6,18 @@ are sorted by what they look like: smaller ones of the same shape are levels, th
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
 
+from napari_histomil.errors import SlideError
 from napari_histomil.slides.tiff_layout import UnsupportedTiffError
 from napari_histomil.slides.tiff_metadata import (
     Metadata,
@@ -57,6 +60,46 @@ class Directories:
         """Return the directories of one side picture alone."""
         plain = replace(self.metadata, channels=(), significant_bits=None)
         return Directories([[page]], {}, plain)
+
+
+def check_chain(path: Path) -> None:
+    """Refuse a file whose list of directories leads beyond its end.
+
+    tifffile only logs this and goes on with the directories that are left: a slide would lose
+    its levels unnoticed.
+
+    Raises
+    ------
+    SlideError
+        If a directory lies outside the file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head.startswith(b"II") else ">"
+        big = head[2:4] in (b"+\0", b"\0+")
+        count_format, entry_bytes, next_format = ("Q", 20, "Q") if big else ("H", 12, "I")
+        (offset,) = struct.unpack_from(order + next_format, head, 8 if big else 4)
+        for _ in range(MAX_PAGES):
+            if offset == 0:
+                return
+            if offset >= size:
+                break
+            file.seek(offset)
+            count = _unpack(file, order + count_format)
+            file.seek(offset + struct.calcsize(order + count_format) + count * entry_bytes)
+            offset = _unpack(file, order + next_format)
+        else:
+            return  # too long to be a slide's, or a circle: tifffile sees to that
+    raise SlideError(
+        f"{path.name} is truncated: its list of pictures goes on at byte {offset} "
+        f"of {size}, get the file again."
+    )
+
+
+def _unpack(file: BinaryIO, format_: str) -> int:
+    (value,) = struct.unpack(format_, file.read(struct.calcsize(format_)))
+    return int(value)
 
 
 def find_directories(file: tifffile.TiffFile, path: Path) -> Directories:

@@ -23,6 +23,20 @@ def window(level: np.ndarray, left: int, top: int, width: int, height: int) -> n
     return out
 
 
+def area_mean(
+    image: np.ndarray, xy: tuple[float, float], size: tuple[float, float], out: tuple[int, int]
+) -> np.ndarray:
+    """Return float means over fractional areas, [out height, out width, 3], by the definition."""
+    weights = []
+    for axis in (0, 1):
+        pixels = np.arange(image.shape[1 - axis])
+        edges = xy[axis] + size[axis] * np.arange(out[axis] + 1) / out[axis]
+        shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+        shared = np.clip(shared, 0, None)
+        weights.append(shared / shared.sum(1, keepdims=True))
+    return np.einsum("yi,xj,ijc->yxc", weights[1], weights[0], image.astype(float), optimize=True)
+
+
 class SlideContract:
     """Subclasses give `path` (a fixture), `truth` and the reader's name."""
 
@@ -147,8 +161,9 @@ class SlideContract:
                 wanted = (region.reshape(32, 2, 32, 2, 3).sum((1, 3)) + 2) // 4
             self.same(tile, wanted)
 
-    def test_an_overview_of_everything(self, slide: Slide):
-        height, width = self.truth[0].shape[:2]
+    def test_an_overview(self, slide: Slide):
+        """Areas without common measure: a level's pixel may straddle an edge, not more."""
+        height, width = (size * 9 // 10 for size in self.truth[0].shape[:2])
         overview = read_rect(slide, (0, 0), (width, height), (7, 5))
-        mean = self.truth[0].reshape(-1, 3).mean(0)
-        assert np.abs(overview.reshape(-1, 3).mean(0) - mean).max() < 2
+        wanted = area_mean(self.truth[0], (0, 0), (width, height), (7, 5))
+        assert np.abs(overview - wanted).max() < 6

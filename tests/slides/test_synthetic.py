@@ -211,7 +211,7 @@ def test_sample_slide_is_what_its_command_makes(repository: Path) -> None:
         stored = opened.read_region(corner, 0, (256, 256)).astype(float)
         document = json.loads((folder / "synthetic-lymph-node.geojson").read_text())
         assert document["histomil"]["slide"]["fingerprint"] == opened.info.fingerprint
-    assert np.abs(stored - slide.read(corner, (256, 256))).mean() < 4
+    assert np.abs(stored - slide.read(corner, (256, 256))).mean() < 6  # JPEG
     assert sum(file.stat().st_size for file in folder.iterdir()) < 6e6
     tumours = [
         f for f in document["features"] if f["properties"]["classification"]["name"] == "Tumor"
