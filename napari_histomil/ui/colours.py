@@ -53,7 +53,8 @@ def colour_map(name: str) -> Colormap:
     else:
         rgb = np.asarray(ensure_colormap(name).map(np.linspace(0, 1, _STEPS)))[:, :3]
     rgba = np.column_stack([rgb, np.ones(len(rgb))])
-    return Colormap(rgba, name=name, nan_color=(0, 0, 0, 0))
+    # napari has its own of the same names, which it would not let us replace.
+    return Colormap(rgba, name=f"{name} (HistoMIL)", nan_color=(0, 0, 0, 0))
 
 
 def colour_steps(name: str) -> NDArray[np.uint8]:

@@ -125,8 +125,9 @@ class Overlays:
             layer.refresh(extent=False, highlight=False)
 
         def follow_choice() -> None:
-            if layer.colormap.name != heatmap.colours:
-                layer.colormap = colour_map(heatmap.colours)
+            colours = colour_map(heatmap.colours)
+            if layer.colormap.name != colours.name:
+                layer.colormap = colours
             if layer.metadata[METADATA_KEY]["class"] != heatmap.class_name:
                 layer.metadata[METADATA_KEY]["class"] = heatmap.class_name
                 layer.name = _layer_name(store, heatmap)

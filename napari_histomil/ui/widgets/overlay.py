@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
@@ -24,7 +23,7 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.colour_bar import ColourBar
-from napari_histomil.ui.widgets.panel import Panel, plain_label
+from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.run_chooser import RunChooser
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
 from napari_histomil.ui.words import count
@@ -50,9 +49,10 @@ class OverlayWidget(Panel):
         ]  # fmt: skip
         self._tooltips = [widget.toolTip() for widget in self._steered]
 
-        self._overlays.current_changed.connect(self._show_run)
-        self._overlays.shown_changed.connect(self._update_shown)
-        self._overlays.stepped.connect(self._update_tour)
+        follow(self, self._overlays.current_changed, self._show_run)
+        follow(self, self._overlays.shown_changed, self._update_shown)
+        follow(self, self._overlays.stepped, self._update_tour)
+        self.destroyed.connect(lambda: self._let_go())
         self._show_run(self._overlays.current)
 
     # -------------------------------------------------------------------- the widgets
@@ -144,23 +144,18 @@ class OverlayWidget(Panel):
         self.readout.setMinimumHeight(3 * self.fontMetrics().lineSpacing())
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop)
         column.addWidget(self.readout)
-        dock = weakref.ref(self)
+        callbacks = viewer.mouse_move_callbacks
 
         def on_move(_viewer: Any, event: Any) -> None:
-            alive = dock()
-            if alive is not None:
-                alive.read_out(event.position)
+            self.read_out(event.position)
 
-        callbacks = viewer.mouse_move_callbacks
         callbacks.append(on_move)
-        self.destroyed.connect(lambda: on_move in callbacks and callbacks.remove(on_move))
+        self.destroyed.connect(lambda: callbacks.remove(on_move))
 
     # ------------------------------------------------------------- from the run to here
 
     def _show_run(self, run: RunView | None) -> None:
-        if self._run is not None:
-            self._run.heatmap.changed.disconnect(self._update)
-            self._run.heatmap.filled.disconnect(self._update)
+        self._let_go()
         self._run = run
         for widget, tooltip in zip(self._steered, self._tooltips, strict=True):
             widget.setEnabled(run is not None)
@@ -171,6 +166,13 @@ class OverlayWidget(Panel):
             run.heatmap.changed.connect(self._update)
             run.heatmap.filled.connect(self._update)
         self._update()
+
+    def _let_go(self) -> None:
+        """Hear no more of the run that was shown."""
+        if self._run is not None:
+            self._run.heatmap.changed.disconnect(self._update)
+            self._run.heatmap.filled.disconnect(self._update)
+            self._run = None
 
     def _update(self) -> None:
         """Show the run's facts and choices; called a few times a second while it fills in."""

@@ -14,6 +14,7 @@ from napari_histomil.geometry import Rect
 from napari_histomil.inference.job import RegionSpec
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.layers import ours, rect_in_view_px0, shapes_to_px0
+from napari_histomil.ui.widgets.panel import follow
 
 _TISSUE, _SHAPES, _VIEW, _ALL = "Tissue", "Drawn shapes", "What is in view", "Whole slide"
 _TOOLTIPS = {
@@ -47,9 +48,9 @@ class RegionPicker(QWidget):
             button.toggled.connect(lambda on: on and self.changed.emit())
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
-        viewer.layers.selection.events.active.connect(self._follow)
-        viewer.layers.events.removed.connect(self._follow)
-        self._follow()
+        follow(self, viewer.layers.selection.events.active, self._look_for_shapes)
+        follow(self, viewer.layers.events.removed, self._look_for_shapes)
+        self._look_for_shapes()
 
     def region(self, info: SlideInfo) -> RegionSpec:
         """Return the region that is chosen, on this slide.
@@ -79,7 +80,7 @@ class RegionPicker(QWidget):
             raise RunError(f"There is no area among the drawn shapes. {_NO_SHAPES}.")
         return RegionSpec("polygons", polygons_wkt=tuple(each.wkt for each in polygons))
 
-    def _follow(self, _: Any = None) -> None:
+    def _look_for_shapes(self, _: Any = None) -> None:
         """Keep the Shapes layer that was active last, and say so."""
         active = self._viewer.layers.selection.active
         if isinstance(active, Shapes) and not ours(active):

@@ -22,7 +22,7 @@ from napari_histomil.ui.run_job import RunUpdate, ViewPoint, run_updates
 from napari_histomil.ui.session import RunView, SlideSession, session
 from napari_histomil.ui.widgets.device_picker import DevicePicker
 from napari_histomil.ui.widgets.model_picker import ModelPicker
-from napari_histomil.ui.widgets.panel import Panel, plain_label
+from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.region_picker import RegionPicker
 from napari_histomil.ui.widgets.run_options import RunOptions
 from napari_histomil.ui.widgets.run_progress import RunProgress
@@ -74,9 +74,9 @@ class RunWidget(Panel):
         self.models.changed.connect(self._take_model)
         self.region.changed.connect(self._changed)
         self.options.changed.connect(self._changed)
-        self._session.active_changed.connect(self._changed)
-        self._session.slide_changed.connect(self._changed)
-        self._session.runs_changed.connect(self._changed)
+        follow(self, self._session.active_changed, self._changed)
+        follow(self, self._session.slide_changed, self._changed)
+        follow(self, self._session.runs_changed, self._changed)
         self._changed()
 
     def _make_buttons(self) -> QWidget:

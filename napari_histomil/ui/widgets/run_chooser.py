@@ -18,6 +18,7 @@ from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.overlays import Overlays
 from napari_histomil.ui.run_facts import made_by, title
+from napari_histomil.ui.widgets.panel import follow
 
 _LISTED = 30
 """Stored runs that are listed, the one worked on last first."""
@@ -53,9 +54,9 @@ class RunChooser(QWidget):
         row.setSpacing(6)
         row.addWidget(self.run_box, 1)
         row.addWidget(self.open_button)
-        overlays.session.active_changed.connect(self.look)
-        overlays.session.runs_changed.connect(self.look)
-        overlays.current_changed.connect(self._select_current)
+        follow(self, overlays.session.active_changed, self.look)
+        follow(self, overlays.session.runs_changed, self.look)
+        follow(self, overlays.current_changed, self._select_current)
         self.look()
 
     def look(self) -> None:
