@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import TextIO
 
 from napari_histomil.errors import HistomilError, TileError
 
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv
         Arguments without the program's name; those of the process by default.
     """
+    _write_any_name(sys.stdout)
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why, or has shown the help
@@ -91,6 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"histomil: {error}", file=sys.stderr)
         return FAILED
     return code
+
+
+def _write_any_name(stream: TextIO) -> None:
+    """Let no file name stop a result from being printed.
+
+    UTF-8 gives back the very bytes of a name that is no text; a narrower encoding (a redirected
+    Windows console) writes escapes for what it lacks. stderr does so by itself.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        wide = stream.encoding.lower().replace("-", "") == "utf8"
+        stream.reconfigure(errors="surrogateescape" if wide else "backslashreplace")
 
 
 def exit_code(error: HistomilError) -> int:

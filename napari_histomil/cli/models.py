@@ -67,7 +67,7 @@ def list_verb(args: argparse.Namespace) -> int:
 
     found, broken = list_models(args.models)
     if args.json:
-        print(json.dumps([model_json(model) for model in found], indent=1, ensure_ascii=False))
+        print(json.dumps([model_json(model) for model in found], indent=1))
     else:
         width = max((len(model.name) for model in found), default=0)
         for model in found:
@@ -85,7 +85,7 @@ def show(args: argparse.Namespace) -> int:
     model = find_model_near(args.model, args.models)
     facts = model_json(model)
     if args.json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print(json.dumps(facts, indent=1))
         return 0
     rows = [
         ("model", model.name),
@@ -125,7 +125,7 @@ def verify(args: argparse.Namespace) -> int:
         else:
             results.append({"name": model.name, "ok": True, "reason": None})
     if args.json:
-        print(json.dumps(results, indent=1, ensure_ascii=False))
+        print(json.dumps(results, indent=1))
     else:
         for result in results:
             print(f"{result['name']}: {'ok' if result['ok'] else result['reason']}")

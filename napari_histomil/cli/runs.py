@@ -195,8 +195,7 @@ def _run_slide(
                     "seconds": round(last.seconds, 3),
                     "tiles_per_second": round(last.tiles_per_second, 3),
                     "device": device,
-                },
-                ensure_ascii=False,
+                }
             ),
             flush=True,
         )

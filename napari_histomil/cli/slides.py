@@ -77,7 +77,7 @@ def info(args: argparse.Namespace) -> int:
     with open_slide_with(args.slide, args.slide_mpp) as slide:
         facts = slide.info
     if args.json:
-        print(json.dumps(info_json(facts), indent=1, ensure_ascii=False))
+        print(json.dumps(info_json(facts), indent=1))
     else:
         print("\n".join(_info_lines(facts)))
     return 0

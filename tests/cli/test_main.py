@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -24,7 +25,9 @@ VERBS = (
 )
 
 
-def fresh(*words: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
+def fresh(
+    *words: object, code: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Call the command line, or `code`, in a fresh interpreter."""
     start = ["-c", code] if code else ["-m", "napari_histomil"]
     return subprocess.run(
@@ -32,7 +35,7 @@ def fresh(*words: object, code: str | None = None) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1"},
+        env={**os.environ, "PYTHONUTF8": "1", **environment},
         timeout=120,
     )
 
@@ -122,6 +125,25 @@ def test_as_a_module_and_with_names_in_any_script(slide, tmp_path):
     assert failed.stderr.startswith("histomil: ")
     assert "нема.svs" in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+def test_a_terminal_that_knows_ascii_only(slide):
+    done = fresh("info", slide, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "\\u0441" in done.stdout
+    done = fresh("info", slide, "--json", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert json.loads(done.stdout)["path"] == str(slide)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_that_is_no_text(slide):
+    odd = os.fsdecode(os.fsencode(slide.parent) + b"/\xff.tif")
+    os.rename(slide, odd)
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_histomil", "info", odd], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"slide       \xff.tif\n" in done.stdout
 
 
 HEAVY = ("torch", "torchvision", "timm", "napari", "qtpy", "vispy", "magicgui", "matplotlib")
