@@ -99,9 +99,11 @@ def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 
     nucleus, nucleus_extra = _geometry(nucleus_given, f"{where}'s nucleus", shift)
     classification, class_extra = _classification(properties.take("classification"), where)
     metadata = _metadata(properties.take("metadata"), where)
-    region_id = given_id if _is_uuid(given_id) else _id_of(feature, where)
-    if region_id != given_id and given_id is not None and legacy_type is None:
-        metadata.setdefault("id", _text(given_id))
+    region_id = _uuid(given_id)
+    if region_id is None:
+        region_id = _id_of(feature, where)
+        if given_id is not None and legacy_type is None:
+            metadata.setdefault("id", _text(given_id))
     children = properties.take("childObjects", "children") or []
     if not isinstance(children, list):
         raise AnnotationError(f"the childObjects of {where} are not a list")
@@ -163,12 +165,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _is_uuid(value: Any) -> bool:
+def _uuid(value: Any) -> str | None:
+    """Return a UUID in the form that QuPath reads, None if it is none."""
     try:
-        uuid.UUID(value)
+        return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError):
-        return False
-    return True
+        return None
 
 
 def _id_of(feature: Mapping[str, Any], where: str) -> str:

@@ -256,6 +256,12 @@ def test_foreign_ids_become_metadata_and_the_new_id_stays_the_same(tmp_path):
     assert len({region.id for region in first.regions}) == 4
 
 
+@pytest.mark.parametrize("text", [ID.upper(), ID.replace("-", ""), f"{{{ID}}}"])
+def test_uuids_in_other_forms_are_the_same_id(tmp_path, text):
+    region = read_one(tmp_path, feature() | {"id": text})
+    assert (region.id, region.metadata) == (ID, {})
+
+
 def test_objects_with_one_id_get_their_own_and_the_person_is_told(tmp_path):
     document = [feature(), feature(childObjects=[feature()])]
     file = read_geojson(save(tmp_path, document))

@@ -72,6 +72,16 @@ def test_without_out_the_run_lies_beside_the_slide(histomil, models, slide):
     assert Path(said.out.strip()).parent == slide.with_name(f"{slide.name}.histomil") / "runs"
 
 
+def test_paths_from_where_the_person_stands(histomil, models, slide, monkeypatch):
+    monkeypatch.chdir(slide.parent)
+    said = histomil("run", "tiny-tumor", slide.name, "-o", "out", "--models", models)
+    assert said.code == 0, said.err
+    run = Path(said.out.strip())
+    assert run.parts[0] == "out"
+    monkeypatch.chdir("out")  # the run knows its slide from anywhere
+    assert histomil("export", Path("..") / run, "-o", "a.png").code == 0
+
+
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     run, slide, histomil, models, tmp_path, monkeypatch
 ):

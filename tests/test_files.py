@@ -1,0 +1,61 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from napari_histomil.errors import OutputError
+from napari_histomil.files import whole_file
+
+
+def write_half(path, error):
+    with whole_file(path) as part:
+        part.write_text("half")
+        raise error
+
+
+def test_the_file_appears_whole_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "результат [1].ome.tif"
+    with whole_file(path) as part:
+        assert part.parent == tmp_path
+        assert part.suffix == ".tif"
+        part.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_goes_wrong_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_half(path, error())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_its_cause(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OutputError, match=r"a\.csv cannot be written .* No space left") as told:
+        write_half(tmp_path / "a.csv", full)
+    assert told.value.__cause__ is full
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_name_still_has_room_for_its_sibling(tmp_path):
+    path = tmp_path / ("n" * 250 + ".csv")
+    with whole_file(path) as part:
+        part.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    path = tmp_path / "a.csv"
+    with whole_file(path) as first, whole_file(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # the outer one ends last
