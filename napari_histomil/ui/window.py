@@ -83,8 +83,8 @@ def _settle_size(docks: Sequence[QDockWidget]) -> None:
     wide, high = SMALLEST_SIZE
     if not (window.isMaximized() or window.isFullScreen()):
         window.resize(
-            max(window.width(), min(wide, available.width())),
-            max(window.height(), min(high, available.height())),
+            min(max(window.width(), wide), available.width()),
+            min(max(window.height(), high), available.height()),
         )
         frame = window.frameGeometry()
         window.move(

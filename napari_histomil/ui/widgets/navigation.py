@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -64,7 +65,9 @@ class Navigation(QWidget):
         grid.setSpacing(4)
         buttons = [*self.magnification_buttons.values(), self.native_button, self.fit_button]
         for index, button in enumerate(buttons):
-            button.setMinimumWidth(40)
+            # The style's own minimum would make four buttons wider than the dock.
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            button.setMinimumWidth(button.fontMetrics().horizontalAdvance("1.25x") + 16)
             grid.addWidget(button, index // 4, index % 4)
         return grid
 
@@ -77,7 +80,8 @@ class Navigation(QWidget):
             edit.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
             edit.setAlignment(Qt.AlignmentFlag.AlignRight)
             edit.setToolTip(tooltip)
-            edit.setMinimumWidth(60)
+            # napari's style asks for 90 px: two of them would make the row wider than the dock.
+            edit.setStyleSheet("min-width: 56px")
             edit.lineEdit().returnPressed.connect(self._go_to)
         self.unit_box = QComboBox()
         self.unit_box.addItems(["µm", "px"])

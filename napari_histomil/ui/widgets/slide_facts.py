@@ -50,7 +50,7 @@ class SlideFacts(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(10)
-        grid.setVerticalSpacing(4)
+        grid.setVerticalSpacing(0)
         grid.setColumnStretch(1, 1)
         self.names: dict[str, QLabel] = {}
         self.values: dict[str, QLabel] = {}

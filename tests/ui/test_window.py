@@ -1,0 +1,130 @@
+"""The window of `histomil view`: docks in place, on a small screen, pixels where they belong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtWidgets import QApplication
+
+from napari_histomil.errors import OutputError, SlideError
+from napari_histomil.resources import packaged
+from napari_histomil.slides.readers import open_slide
+from napari_histomil.ui.camera import go_to_px0, set_native
+from napari_histomil.ui.sample_data import SAMPLE_SLIDE
+from napari_histomil.ui.session import session
+from napari_histomil.ui.widgets.slide import SlideWidget
+from napari_histomil.ui.window import DOCKS, SMALLEST_SIZE, open_window, screenshot_window
+
+
+def settle(qtbot, times: int = 6) -> None:
+    for _ in range(times):
+        qtbot.wait(20)
+
+
+@pytest.fixture
+def window(qtbot):
+    """Open windows and close them at the end."""
+    opened = []
+
+    def make(*args, **kwargs):
+        opened.append(open_window(*args, **kwargs))
+        settle(qtbot)
+        return opened[-1]
+
+    yield make
+    for viewer in opened:
+        viewer.close()
+
+
+def on_screen(viewer, layer_info, xy_px0):
+    """Return (row, column) of the screenshot's pixel that a level-0 position lies in."""
+    height, width = viewer.canvas.size
+    camera = viewer.scene.camera
+    mpp_x, mpp_y = layer_info.mpp_xy
+    row = (xy_px0[1] * mpp_y - camera.center[-2]) * camera.zoom + height / 2
+    column = (xy_px0[0] * mpp_x - camera.center[-1]) * camera.zoom + width / 2
+    return row, column
+
+
+@pytest.mark.parametrize("which", ["aperio", "sample"])
+def test_every_pixel_at_one_to_one_is_the_slides_own(window, qtbot, data_dir, which):
+    """At 1:1, with the view on whole pixels, the screen shows the slide's pixels in place."""
+    path, (x, y) = {
+        "aperio": (data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs", (1201, 903)),
+        "sample": (packaged("sample_data") / SAMPLE_SLIDE, (2501, 1803)),
+    }[which]
+    viewer = window([path])
+    info = session(viewer).active.info
+    set_native(viewer, info)
+    height, width = viewer.canvas.size
+    # The middle of the canvas lies on a pixel's edge or centre, as its size is even or odd.
+    middle = (x + (width % 2) / 2, y + (height % 2) / 2)
+    go_to_px0(viewer, info, middle)
+    settle(qtbot)
+    shown = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+    assert shown.shape[:2] == (height, width)
+    side = 300
+    corner = (x - side // 2, y - side // 2)
+    row, column = on_screen(viewer, info, corner)
+    assert (row, column) == pytest.approx((round(row), round(column)), abs=1e-6)
+    row, column = round(row), round(column)
+    part = shown[row : row + side, column : column + side]
+    with open_slide(path) as slide:
+        expected = slide.read_region(corner, 0, (side, side)).astype(int)
+    assert expected.std() > 20, "a place with something to see"
+    assert np.abs(part - expected).max() <= 2
+    # One pixel aside it is another picture: the comparison above can tell.
+    assert np.abs(part[:, 1:] - expected[:, :-1]).mean() > 3
+
+
+def test_window_fits_the_smallest_screen_with_all_docks(window, tmp_path, qtbot, data_dir):
+    viewer = window([data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"])
+    (dock,) = [each for each in QApplication.allWidgets() if isinstance(each, SlideWidget)]
+    main = dock.window()
+    available = main.screen().availableGeometry()
+    assert main.width() <= available.width()
+    assert main.height() <= available.height()
+    assert main.width() >= min(SMALLEST_SIZE[0], available.width())
+    assert {f"{name} (napari-histomil)" for name in DOCKS} <= set(viewer.window.dock_widgets)
+    assert dock.isVisible(), "the first tab is in front"
+    assert 330 <= dock.width() <= 400
+    assert viewer.canvas.size[1] > 450, "the slide has most of the window"
+    for button in (*dock.navigation.magnification_buttons.values(), dock.navigation.go_button):
+        right = button.mapTo(dock, button.rect().bottomRight())
+        assert right.x() < dock.width(), f"{button.text()} is cut off"
+        assert button.width() >= button.minimumSizeHint().width()
+    picture = tmp_path / "window.png"
+    screenshot_window(viewer, picture)
+    with Image.open(picture) as image:
+        assert image.size == (main.width(), main.height())
+        colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 1000
+
+
+def test_slide_stays_whole_when_the_window_changes_until_one_moves(window, qtbot, data_dir):
+    viewer = window([data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"])
+    (dock,) = [each for each in QApplication.allWidgets() if isinstance(each, SlideWidget)]
+    main, camera = dock.window(), viewer.scene.camera
+    for width, height in ((1100, 700), (1250, 780)):
+        main.resize(width, height)
+        settle(qtbot)
+        fits = 0.92 * min(
+            viewer.canvas.size[0] / (2967 * 0.499), viewer.canvas.size[1] / (2220 * 0.499)
+        )
+        assert camera.zoom == pytest.approx(fits)
+    camera.zoom = 2.0
+    main.resize(1100, 700)
+    settle(qtbot)
+    assert camera.zoom == 2.0
+
+
+def test_a_slide_that_does_not_open_leaves_no_window(data_dir):
+    with pytest.raises(SlideError, match=r"broken\.svs"):
+        open_window([data_dir / "wsi-broken" / "broken.svs"])
+
+
+def test_picture_that_cannot_be_written_is_one_sentence(window, tmp_path):
+    viewer = window()
+    with pytest.raises(OutputError, match="no-such-folder"):
+        screenshot_window(viewer, tmp_path / "no-such-folder" / "window.png")
