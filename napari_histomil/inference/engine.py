@@ -38,11 +38,13 @@ from napari_histomil.inference.plan import (
 from napari_histomil.inference.predictor import Predictor, Settings, settle
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.provenance import begin_session, now
+from napari_histomil.inference.stains import fit_to_tiles, recolor_with
 from napari_histomil.inference.tiles import TileReader
 from napari_histomil.manifest import ModelManifest, find_model, load_manifest
 from napari_histomil.results import RunStore, run_path
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Slide, Uint8Image
+from napari_histomil.stain import StainFit
 from napari_histomil.tiling import BLOCK_TILES, TileGrid
 
 SAMPLE_TILES = 32
@@ -163,15 +165,15 @@ class _Session:
 
     def _recolor(self) -> Callable[[Uint8Image], Uint8Image] | None:
         """Return the stain normalisation of the job, fitted now or by the first session."""
+        if self.store.stain is not None:
+            return recolor_with(StainFit.from_json(self.store.stain))
         method = self.job.stain.method
         if method == "none":
             return None
-        from napari_histomil.inference.stains import fit_to_tiles, recolor_with
-
-        if self.store.stain is None:
-            tiles = self._sample(TileReader(self.slide, self.store.grid, self.model))
-            self.store.set_stain(fit_to_tiles(tiles, method, self.slide.info.path.name))
-        return recolor_with(self.store.stain or {}, method)
+        tiles = self._sample(TileReader(self.slide, self.store.grid, self.model))
+        fit = fit_to_tiles(tiles, method, self.slide.info.path.name)
+        self.store.set_stain(fit.to_json())
+        return recolor_with(fit)
 
     def _sample(self, reader: TileReader) -> Uint8Image:
         """Read tiles spread over the job, uint8 [n, H, W, 3]; those that fail are left out."""

@@ -7,6 +7,7 @@ scores repeat to the last bit, in bfloat16 too. On other devices the batch size 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -129,10 +130,10 @@ def settle(
     graph = isinstance(net.module, torch.jit.ScriptModule)  # may hold constants in float32
     if has_fast_bf16(net.device) and len(sample) and not graph:
         low = in_bf16(net)
-        few = CPU_BATCH
-        exact, rounded = (Predictor(n, model, few).scores(sample) for n in (net, low))
-        difference = float(np.abs(exact - rounded).max())
-        if difference <= BF16_TOLERANCE:
+        exact, rounded = (Predictor(n, model, CPU_BATCH).scores(sample) for n in (net, low))
+        largest = float(np.abs(exact - rounded).max())
+        difference = largest if math.isfinite(largest) else None
+        if largest <= BF16_TOLERANCE:
             net, precision = low, "bf16"
     if batch is None:
         batch = cpu_batch(net) if net.device.type == "cpu" else find_batch(net, sample.shape[1:3])
