@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import shapely
-from napari.layers import Image, Shapes
+import numpy as np
+from napari.layers import Image, Vectors
 from psygnal import Signal
 
 from napari_histomil.errors import RunError
@@ -21,7 +21,7 @@ from napari_histomil.ui import keys
 from napari_histomil.ui.camera import go_to_px0, set_magnification
 from napari_histomil.ui.colours import colour_map
 from napari_histomil.ui.heatmap_view import HeatmapView
-from napari_histomil.ui.layers import METADATA_KEY, heatmap_layer, polygons_layer
+from napari_histomil.ui.layers import METADATA_KEY, heatmap_layer, to_world_um, world_units
 from napari_histomil.ui.session import RunView, Session, SlideSession, session
 
 DEFAULT_OPACITY = 0.5
@@ -52,7 +52,7 @@ class Overlays:
             weakref.WeakKeyDictionary()
         )
         self._current: RunView | None = None
-        self._frame: Shapes | None = None
+        self._frame: Vectors | None = None
         self.session.active_changed.connect(self._follow_slide)
         self.session.runs_changed.connect(self._update_current)
         self._update_current()
@@ -229,25 +229,34 @@ class Overlays:
     # ---------------------------------------------------------------------------- frame
 
     def _draw_frame(self, run: RunView, tile: int) -> None:
-        """Frame the tile: its cell, and around it all that the model saw of it."""
+        """Frame the tile: its cell, and around it all that the model saw of it.
+
+        Vectors, because they are quick, nobody draws into them by accident, and napari 0.9
+        crashes with Mesa's drivers when Shapes layers come and go.
+        """
         grid, info = run.heatmap.grid, run.slide.info
-        rects = {tuple(grid.cell_rects_px0[tile]), tuple(grid.tile_rects_px0[tile])}
-        boxes = [shapely.box(x, y, x + w, y + h) for x, y, w, h in rects]
-        data, attributes, _ = polygons_layer(
-            boxes,
-            info,
+        sides = []
+        for x, y, width, height in (grid.cell_rects_px0[tile], grid.tile_rects_px0[tile]):
+            right, bottom = x + width, y + height
+            corners = to_world_um([(x, y), (right, y), (right, bottom), (x, bottom)], info)
+            sides += [(a, b - a) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)]
+        lines = np.array(sides)  # [8, 2, 2]: start and direction, (row, col) in µm
+        layers = self.session.viewer.layers
+        if self._frame is not None and self._frame in layers:
+            self._frame.data = lines
+            return
+        self._frame = Vectors(
+            lines,
             name=FRAME_NAME,
-            metadata={"kind": "frame"},
+            metadata={METADATA_KEY: {"kind": "frame"}},
+            units=world_units(info),
+            axis_labels=("y", "x"),
             edge_color=FRAME_COLOUR,
-            face_color="transparent",
-            edge_width=1.0 / info.mpp,  # 1 µm: two screen pixels at 20x
+            edge_width=1.0,  # µm: two screen pixels at 20x
+            vector_style="line",
             opacity=1.0,
         )
-        layers = self.session.viewer.layers
         with _selection_kept(layers):
-            self._remove_frame()
-            self._frame = Shapes(data, **attributes)
-            self._frame.editable = False
             layers.append(self._frame)
 
     def _remove_frame(self) -> None:
