@@ -8,7 +8,8 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``description``     one or two sentences for a person who chooses
 ``task``            ``classify``
 ``architecture``    ``{"name": "timm/resnet18", "arguments": {...}}``: a timm name with the
-                    keywords of ``timm.create_model``; absent for TorchScript
+                    keywords of ``timm.create_model``, or ``histomil/<name>`` with those of a
+                    net of this program (`nets/`); absent for TorchScript
 ``weights``         ``{"file": "weights.safetensors", "format": "safetensors" | "torchscript",
                     "sha256": 64 hexadecimal digits}``; the file lies in the folder
 ``classes``         ``[{"name": "tumor", "color": [200, 0, 0]}, ...]`` in the order of outputs

@@ -72,7 +72,7 @@ class ModelManifest:
     description: str
     task: str
     architecture: str
-    """``timm/<name>``; ``""`` where the weights are a whole graph."""
+    """``timm/<name>`` or ``histomil/<name>``; ``""`` where the weights are a whole graph."""
     arguments: Mapping[str, Any]
     weights: Path
     weights_format: Literal["safetensors", "torchscript"]

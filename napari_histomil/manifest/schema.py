@@ -58,8 +58,8 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "name": {
                     "type": "string",
-                    "pattern": r"^timm/[A-Za-z0-9._-]+$",
-                    "description": "'timm/<name>'",
+                    "pattern": r"^(timm|histomil)/[A-Za-z0-9._-]+$",
+                    "description": "'timm/<name>' or 'histomil/<name>'",
                 },
                 "arguments": {"type": "object", "description": "an object of keywords"},
             },
