@@ -21,12 +21,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
-from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.cache import TileCache
 from napari_histomil.slides.resample import reduce_whole
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
 from napari_histomil.slides.tiles import WHITE, TiledSlide
@@ -42,6 +43,9 @@ BLOCK_PX = 2048
 """Side of the blocks in which the stored pixels are gone through once for the overview."""
 
 BLOCK_THREADS = 4
+
+MADE_BUDGET_BYTES = 256 << 20
+"""For the pixels of levels that are made here, and of those that OpenSlide decodes."""
 
 NEAR = 1.05
 """A stored level up to this much coarser than a power of two stands for it."""
@@ -93,20 +97,30 @@ class LevelArray:
         return f"<level {self._index} of {self._pyramid.name}: {self.shape}>"
 
 
-def levels(slide: Slide, cache: TileCache | None = None) -> list[LevelArray]:
+def levels(slide: Slide, chunks: TileCache | None = None) -> list[LevelArray]:
     """Return the slide's levels, finest first, each half as large as the one before.
 
     They stay usable until the slide is closed. Level k's pixel (row, col) spans level-0 pixels
     [col * 2^k, (col + 1) * 2^k) along x and the same along y.
     """
-    pyramid = Pyramid(slide, cache if cache is not None else shared_cache())
+    pyramid = Pyramid(slide, chunks if chunks is not None else _shared_chunks())
     return [LevelArray(pyramid, index) for index in range(pyramid.count)]
+
+
+@cache
+def _shared_chunks() -> TileCache:
+    """Return the process's one cache of made pixels.
+
+    It is not the cache of decoded tiles: those come in such numbers that they would push out
+    the few pixels that were made of them.
+    """
+    return TileCache(MADE_BUDGET_BYTES)
 
 
 class Pyramid:
     """Reads rectangles of every power of two; see the module's five points."""
 
-    def __init__(self, slide: Slide, cache: TileCache) -> None:
+    def __init__(self, slide: Slide, chunks: TileCache) -> None:
         info = slide.info
         longer = max(info.width_px0, info.height_px0)
         halvings = max(math.ceil(math.log2(longer / SMALLEST_PX)), 0)
@@ -116,10 +130,10 @@ class Pyramid:
             -(-size // (1 << halvings)) << halvings for size in (info.width_px0, info.height_px0)
         )
         self._slide = slide
-        self._cache = cache
+        self._chunks = chunks
         self._owner = ("levels", info.path, info.fingerprint)
-        cache.acquire(self._owner)
-        weakref.finalize(self, cache.release, self._owner)
+        chunks.acquire(self._owner)
+        weakref.finalize(self, chunks.release, self._owner)
         self._stored = [_stored_level(slide, index) for index in range(self.count)]
         self._reads = [self._reader(index) for index in range(self.count)]
         # The coarsest power that is not simply half of the one before.
@@ -178,10 +192,33 @@ class Pyramid:
 
             return self._cached(index, read_between)
 
-        def read_half(x: int, y: int, width: int, height: int) -> Uint8Image:
-            return halve(self.read(index - 1, 2 * x, 2 * y, 2 * width, 2 * height))
+        source = max(k for k in range(index) if not self._is_half(k))
+        return self._cached(index, partial(self._halved, index, source))
 
-        return self._cached(index, read_half)
+    def _halved(
+        self, index: int, source: int, x: int, y: int, width: int, height: int
+    ) -> Uint8Image:
+        """Make a rectangle of a level from the finer level `source`, block by block.
+
+        The levels between are not kept: one view of a coarse level would push everything else
+        out of the cache.
+        """
+        halvings = index - source
+        side = max(BLOCK_PX >> halvings, 1)
+        slide_width, slide_height = (
+            -(-size >> index) for size in (self._slide.info.width_px0, self._slide.info.height_px0)
+        )
+        out = np.full((height, width, 3), WHITE, np.uint8)
+        for top in range(y, min(y + height, slide_height), side):
+            for left in range(x, min(x + width, slide_width), side):
+                size = min(side, x + width - left), min(side, y + height - top)
+                block = self._reads[source](
+                    left << halvings, top << halvings, size[0] << halvings, size[1] << halvings
+                )
+                for _ in range(halvings):
+                    block = halve(block)
+                out[top - y : top - y + size[1], left - x : left - x + size[0]] = block
+        return out
 
     def _cached(self, index: int, read: Read) -> Read:
         """Return a reader that puts rectangles together from cached chunks of `read`."""
@@ -190,7 +227,7 @@ class Pyramid:
         def chunk(row: int, column: int) -> Uint8Image:
             x, y = column * CHUNK_PX, row * CHUNK_PX
             size = min(CHUNK_PX, level_width - x), min(CHUNK_PX, level_height - y)
-            return self._cache.get((self._owner, index, row, column), lambda: read(x, y, *size))
+            return self._chunks.get((self._owner, index, row, column), lambda: read(x, y, *size))
 
         def read_cached(x: int, y: int, width: int, height: int) -> Uint8Image:
             out = np.empty((height, width, 3), np.uint8)
@@ -219,24 +256,14 @@ class Pyramid:
 
     def _build(self, index: int) -> Uint8Image:
         """Make a whole level from the coarsest source, each of whose pixels is read once."""
-        halvings = index - self._source
-        side = max(BLOCK_PX >> halvings, 1)
+        side = max(BLOCK_PX >> (index - self._source), 1)
         width, height = self.size(index)
-        out = np.full((height, width, 3), WHITE, np.uint8)
-        source_width, source_height = (
-            -(-size >> self._source)
-            for size in (self._slide.info.width_px0, self._slide.info.height_px0)
-        )
+        out = np.empty((height, width, 3), np.uint8)
 
         def fill(corner: tuple[int, int]) -> None:
             x, y = corner
-            w, h = min(side, width - x), min(side, height - y)
-            if x << halvings >= source_width or y << halvings >= source_height:
-                return  # padding
-            block = self._reads[self._source](*(value << halvings for value in (x, y, w, h)))
-            for _ in range(halvings):
-                block = halve(block)
-            out[y : y + h, x : x + w] = block
+            size = min(side, width - x), min(side, height - y)
+            out[y : y + size[1], x : x + size[0]] = self._halved(index, self._source, x, y, *size)
 
         corners = [(x, y) for y in range(0, height, side) for x in range(0, width, side)]
         with ThreadPoolExecutor(BLOCK_THREADS, "overview") as pool:

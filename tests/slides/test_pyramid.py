@@ -213,11 +213,12 @@ def test_a_view_reads_about_what_it_shows(base: Slide):
 
 def test_looking_again_reads_nothing(odd: tuple):
     slide, _ = odd
-    arrays = levels(slide)
+    chunks = TileCache()
+    arrays = levels(slide, chunks)
     views = [array[10:300, 20:400] for array in arrays]
-    misses = shared_cache().misses
+    misses = shared_cache().misses, chunks.misses
     again = [array[10:300, 20:400] for array in arrays]
-    assert shared_cache().misses == misses
+    assert (shared_cache().misses, chunks.misses) == misses
     for one, two in zip(views, again, strict=True):
         np.testing.assert_array_equal(one, two)
         one[:] = 0  # a caller's own copy
@@ -227,13 +228,24 @@ def test_looking_again_reads_nothing(odd: tuple):
 def test_openslides_pixels_are_kept_too(data_dir: Path):
     path = data_dir / "wsi-hamamatsu-ndpi" / "test3-DAPI-2-387.ndpi"
     with open_slide(path) as slide:
-        arrays = levels(slide)
+        chunks = TileCache()
+        arrays = levels(slide, chunks)
         first = arrays[1][100:600, 300:900]
         np.testing.assert_array_equal(first, slide.read_region((600, 200), 1, (600, 500)))
-        misses = shared_cache().misses
+        misses = chunks.misses
         np.testing.assert_array_equal(arrays[1][100:600, 300:900], first)
-        assert shared_cache().misses == misses
+        assert chunks.misses == misses > 0
         assert arrays[0].chunks == (512, 512, 3)  # not the file's strips of 3840 x 8
+
+
+def test_a_view_far_coarser_than_what_is_stored_is_kept(base: Slide):
+    """The tiles that it is made of must not push it out."""
+    slide = Painted(base, [(36_000, 20_000)], ramp(36_000, 20_000))
+    array = levels(slide, TileCache(budget_bytes=16 << 20))[3]
+    array[1100:1500, 1100:2000]
+    read = slide.pixels_read[0]
+    array[1100:1500, 1100:2000]
+    assert slide.pixels_read[0] == read
 
 
 def test_the_real_slide(data_dir: Path):
