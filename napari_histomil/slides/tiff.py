@@ -264,6 +264,6 @@ def _info(
         associated_images=tuple(associated),
         properties=dict(metadata.properties),
         fingerprint=fingerprint_file(path)
-        if list(files) == [path]
-        else fingerprint_files(files, path.parent),
+        if list(files) == [path.resolve()]  # tifffile resolves links too
+        else fingerprint_files(files, path.resolve().parent),
     )

@@ -99,6 +99,18 @@ def test_files_that_are_no_slides(histomil, data_dir, tmp_path):
     assert not (tmp_path / "t.geojson").exists()
 
 
+def test_a_slide_behind_a_link_is_the_same_slide(histomil, slide, tmp_path):
+    link, folder = tmp_path / "link.tif", tmp_path / "folder"
+    try:
+        link.symlink_to(slide)
+        folder.symlink_to(slide.parent, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system lets nobody make links")
+    known = json.loads(histomil("info", slide, "--json").out)["fingerprint"]
+    for path in (link, folder / slide.name):
+        assert json.loads(histomil("info", path, "--json").out)["fingerprint"] == known
+
+
 # --- tissue -----------------------------------------------------------------------------------
 
 
