@@ -297,4 +297,5 @@ def _stained_table() -> NDArray[np.float32]:
     It rises between a third of `LEAST_DENSITY` and the whole, so that no edge shows.
     """
     share = (_density_table() - LEAST_DENSITY / 3) / (LEAST_DENSITY * 2 / 3)
-    return np.clip(share, 0, 1).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(share, 0, 1).astype(np.float32)
+    return clipped

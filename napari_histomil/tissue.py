@@ -216,9 +216,13 @@ def _glowing(image: Uint8Image, blur_px: float) -> Mask:
     above = np.log1p(np.maximum(glow - background, 0))
     if float(above.max()) < np.log1p(GLOW_LIMITS[0]):
         return np.zeros(glow.shape, np.bool_)
-    threshold = np.clip(np.expm1(threshold_otsu(above)), *GLOW_LIMITS)
+    threshold = np.clip(np.expm1(_otsu(above)), *GLOW_LIMITS)
     found: Mask = glow - background > threshold
     return found
+
+
+def _otsu(values: Floats) -> float:
+    return float(threshold_otsu(values))  # type: ignore[no-untyped-call]
 
 
 def _absorbing(image: Uint8Image, blur_px: float, leave_out_ink: bool) -> Mask:
@@ -229,7 +233,7 @@ def _absorbing(image: Uint8Image, blur_px: float, leave_out_ink: bool) -> Mask:
     ink = _ink(absorbed) if leave_out_ink else np.zeros(chroma.shape, np.bool_)
     if ink.all():
         return ~ink
-    threshold = np.clip(threshold_otsu(np.sqrt(chroma[~ink])) ** 2, *CHROMA_LIMITS)
+    threshold = np.clip(_otsu(np.sqrt(chroma[~ink])) ** 2, *CHROMA_LIMITS)
     sure = (chroma > threshold) & ~ink
     # Averaged without what is surely solid, or its blur would spill over its edge; the membranes
     # between fat cells may be sure but are thin, and count.

@@ -197,8 +197,9 @@ def _reduce(image: Floats, finer: int) -> Floats:
 
 def _grain(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator) -> Floats:
     noise = rng.standard_normal(shape, dtype=np.float32)
-    grain: Floats = ndimage.gaussian_filter(noise, sigma_px, truncate=2.5)
-    return grain / (grain.std() + np.float32(1e-6))
+    grain = ndimage.gaussian_filter(noise, sigma_px, truncate=2.5)
+    normalised: Floats = grain / (grain.std() + np.float32(1e-6))
+    return normalised
 
 
 def _wobble(angle: Floats, amount: float, rng: np.random.Generator) -> Floats:
@@ -240,7 +241,7 @@ def _body(kind: Kind, mpp: float, rng: np.random.Generator) -> Floats:
 
 def lattice(
     spacing_um: float, jitter: float, corner_um: tuple[float, float], side_um: float, key: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Return node indices and jittered positions (µm) of a lattice over a square and its margin.
 
     Parameters

@@ -15,6 +15,8 @@ from napari_histomil.slides.synthetic.cells import REACH_UM
 from napari_histomil.slides.synthetic.noise import Floats
 from napari_histomil.slides.synthetic.scene import Scene, Zones
 
+Positions = NDArray[np.float32] | NDArray[np.float64]
+
 FIELD_UM = 4.0
 """Distance of the lattice's nodes; zones are interpolated between."""
 
@@ -49,7 +51,7 @@ class Fields:
         out += top
         return out
 
-    def points(self, x_um: Floats, y_um: Floats) -> Zones:
+    def points(self, x_um: Positions, y_um: Positions) -> Zones:
         """Interpolate every zone at points; points off the lattice take its edge's values."""
         ix, tx = self._split(x_um, 0)
         iy, ty = self._split(y_um, 1)
@@ -63,7 +65,7 @@ class Fields:
             found.append(top + (low - top) * ty)
         return Zones(*found)
 
-    def _split(self, position_um: Floats, axis: int) -> tuple[NDArray[np.int64], Floats]:
+    def _split(self, position_um: Positions, axis: int) -> tuple[NDArray[np.int64], Floats]:
         u = np.asarray(position_um, np.float64) / FIELD_UM
         low = np.floor(u)
         return low.astype(np.int64) - self.first[axis], (u - low).astype(np.float32)

@@ -148,8 +148,8 @@ class Histology:
         )
         n = len(self.fibre)
         streak = self.fibre[across.astype(np.int32) % n, along.astype(np.int32) % n]
-        eosin: Floats = 0.50 + 0.15 * np.clip(streak, -3.2, 2)
-        return np.clip(eosin, 0.02, None)
+        eosin = 0.50 + 0.15 * np.clip(streak, -3.2, 2)
+        return np.asarray(np.clip(eosin, 0.02, None), np.float32)
 
     def _fat(self, fields_: Fields, m: Masks) -> Floats:
         """Return eosin of the membranes of fat cells, thicker where three cells meet."""
