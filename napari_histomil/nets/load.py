@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
+from napari_histomil.nets.patch import build_patch_net
 
 
 def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -23,7 +24,10 @@ def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Mod
     return module
 
 
-BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], nn.Module]] = {"timm": _build_timm}
+BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], nn.Module]] = {
+    "timm": _build_timm,
+    "histomil": build_patch_net,
+}
 """Family (an architecture's name before the slash) -> (name, classes, arguments) -> net."""
 
 
@@ -59,7 +63,7 @@ def build_module(architecture: str, classes: int, arguments: Mapping[str, Any]) 
     Parameters
     ----------
     architecture
-        ``timm/<name>``.
+        ``timm/<name>`` or ``histomil/<name>``.
     classes
         Number of outputs.
     arguments

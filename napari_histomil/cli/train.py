@@ -1,0 +1,81 @@
+"""The verb ``train``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histomil.cli.shared import add_verb, say
+from napari_histomil.errors import OutputError
+
+if TYPE_CHECKING:
+    from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.training.loop import TrainingProgress
+
+DATA_VARIABLE = "HISTOMIL_DATA"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb of this file."""
+    parser = add_verb(
+        subparsers,
+        "train",
+        train,
+        "train a patch classifier",
+        "Train the patch classifier that a TOML file describes, score it on groups of tissue left "
+        "out, and write a model folder with weights, model.json and card. Hours on a CPU, "
+        "depending on the steps. Prints the folder.",
+        "  histomil train models/metastasis-patch-small/train.toml --data DATA -o my-model\n"
+        "  histomil run my-model slide.svs -o out       use it at once",
+    )
+    parser.add_argument("config", metavar="CONFIG.toml", type=Path, help="what to train, and how")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="model folder to write"
+    )
+    parser.add_argument("--force", action="store_true", help="write over a model that is there")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        type=Path,
+        help=f"folder that the paths in CONFIG.toml are relative to; by default {DATA_VARIABLE}, "
+        "or else the folder of CONFIG.toml",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps; cpu by default")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the finished net, 0 by default"
+    )
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train and write a model folder."""
+    from napari_histomil.manifest.model import MODEL_FILE
+    from napari_histomil.training.config import read_config
+    from napari_histomil.training.patch import train_patch_model
+
+    config = read_config(args.config)
+    if (args.output / MODEL_FILE).exists() and not args.force:
+        raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
+    data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
+    folder = _watch(
+        train_patch_model(config, data, args.output, seed=args.seed, device=args.device)
+    )
+    print(folder)
+    return 0
+
+
+def _watch(steps: Generator[TrainingProgress, None, Path]) -> Path:
+    """Go through all steps with a line on stderr for every tenth of a stage."""
+    while True:
+        try:
+            now = next(steps)
+        except StopIteration as end:
+            folder: Path = end.value
+            return folder
+        if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
+            say(
+                f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}, "
+                f"{now.seconds_left:.0f} s left"
+            )

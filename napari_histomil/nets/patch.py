@@ -1,0 +1,106 @@
+"""A patch classifier that answers for the middle of its tile and sees the tissue around it.
+
+Usual classifiers average the last feature map over the whole tile, so that a tile with context
+answers for the context too. Here two means go into the linear head: that of the cell in the
+middle, and that of the whole tile. The head is linear, so every cell inside a tile can be asked
+in one pass, which training uses: many answers to learn from for one forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class CentrePatch(nn.Module):
+    """Logits of the cell in the middle of a tile.
+
+    Parameters
+    ----------
+    classes
+        Number of outputs.
+    backbone
+        A name that timm knows and that can give feature maps.
+    backbone_arguments
+        Further keywords of ``timm.create_model``.
+    level
+        Which feature map of the backbone is used, counted as timm does.
+    cell_px
+        Side of the cell; a multiple of the feature map's stride.
+    dropout
+        On the features, in training only.
+
+    Raises
+    ------
+    ValueError
+        If the cell is not a whole number of feature pixels.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str,
+        backbone_arguments: Mapping[str, Any] | None = None,
+        level: int = 3,
+        cell_px: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = timm.create_model(
+            backbone,
+            **{
+                **(backbone_arguments or {}),
+                "pretrained": False,
+                "features_only": True,
+                "out_indices": (level,),
+            },
+        )
+        self.stride_px: int = self.backbone.feature_info.reduction()[0]
+        if cell_px % self.stride_px:
+            raise ValueError(
+                f"a cell of {cell_px} px is no whole number of features of {self.stride_px} px"
+            )
+        self.cell = cell_px // self.stride_px
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * self.backbone.feature_info.channels()[0], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer for the middle: [B, 3, T, T] -> logits [B, classes]."""
+        features = self.backbone(x)[0]  # (B, D, h, w)
+        top = (features.shape[2] - self.cell) // 2
+        left = (features.shape[3] - self.cell) // 2
+        middle = features[:, :, top : top + self.cell, left : left + self.cell]
+        both = torch.cat([middle.mean((2, 3)), features.mean((2, 3))], dim=1)  # (B, 2 D)
+        logits: Tensor = self.head(self.dropout(both))
+        return logits
+
+    def cells(self, x: Tensor, step_px: int) -> Tensor:
+        """Answer for every cell inside the tile, `step_px` apart, from its corner.
+
+        [B, 3, T, T] -> logits [B, classes, n, n] with n = (T - cell) / step + 1; the one in the
+        middle is that of `forward`, if there is one.
+        """
+        features = self.backbone(x)[0]  # (B, D, h, w)
+        own = functional.avg_pool2d(features, self.cell, max(step_px // self.stride_px, 1))
+        around = features.mean((2, 3), keepdim=True).expand(-1, -1, *own.shape[2:])
+        both = torch.cat([own, around], dim=1).movedim(1, -1)  # (B, n, n, 2 D)
+        logits: Tensor = self.head(self.dropout(both)).movedim(-1, 1)
+        return logits
+
+
+def build_patch_net(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build ``histomil/<name>`` with random weights.
+
+    Raises
+    ------
+    ValueError
+        If there is no net of that name, or it does not take these arguments.
+    """
+    if name != "centre-patch":
+        raise ValueError(f"no net of this program is called {name!r} (known: centre-patch)")
+    return CentrePatch(classes, **arguments)

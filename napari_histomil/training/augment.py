@@ -1,0 +1,136 @@
+"""Vary training tiles: place, turn, zoom, colour of the stains, sharpness, white edges.
+
+Everything happens on whole batches in torch. Pixels and labels turn together; colours are varied
+as stains are: as optical density along the hematoxylin and eosin vectors of Ruifrok and Johnston
+(2001), after Tellez et al. (2018, "Whole-slide mitosis detection in H&E breast histology using
+PHH3 as a reference to train distilled stain-invariant convolutional networks").
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from napari_histomil.training.config import Augmentation
+
+STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
+"""Optical density of hematoxylin, eosin and the rest, for red, green, blue (unit length)."""
+
+
+def margin(options: Augmentation) -> float:
+    """Return how much larger than a tile the square must be that it is cut from."""
+    return math.sqrt(2) * math.exp(options.zoom + options.stretch)
+
+
+def warp(
+    images: Tensor, labels: Tensor, size_px: int, options: Augmentation, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Cut tiles, turned, mirrored, zoomed and stretched at random, from the middle of squares.
+
+    Parameters
+    ----------
+    images
+        float32 [B, 3, S, S].
+    labels
+        float32 [B, K, S, S], share of each class in each pixel; all 0 where unlabelled.
+    size_px
+        Side T of the tiles.
+
+    Returns
+    -------
+    images float32 [B, 3, T, T], labels float32 [B, K, T, T]
+    """
+    n, side = len(images), images.shape[-1]
+    angle = _uniform((n,), 0, 2 * math.pi, random)
+    zoom = torch.exp(_uniform((n,), -options.zoom, options.zoom, random))
+    stretch = torch.exp(_uniform((n,), -options.stretch / 2, options.stretch / 2, random))
+    flip = torch.where(torch.rand(n, generator=random) < 0.5, -1.0, 1.0)
+    part = size_px / side / zoom
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    zero = torch.zeros(n)
+    matrix = torch.stack(
+        [
+            torch.stack([part * cos * flip * stretch, -part * sin / stretch, zero], dim=1),
+            torch.stack([part * sin * flip * stretch, part * cos / stretch, zero], dim=1),
+        ],
+        dim=1,
+    )  # (n, 2, 3)
+    both = torch.cat([images, labels], dim=1)
+    grid = functional.affine_grid(
+        matrix, [n, both.shape[1], size_px, size_px], align_corners=False
+    )
+    moved = functional.grid_sample(both, grid, padding_mode="reflection", align_corners=False)
+    return moved[:, :3].clamp(0, 1), moved[:, 3:]
+
+
+def recolor(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Give some of the tiles other colours: float32 [B, 3, H, W], 0 to 1, both ways."""
+    n = len(images)
+    stains = torch.tensor(STAINS)
+    amount = 1 + _uniform((n, 3), -options.stain, options.stain, random)
+    change = torch.linalg.inv(stains) @ torch.diag_embed(amount) @ stains  # (n, 3, 3)
+    density = -torch.log(images * (254 / 255) + 1 / 255)
+    other = torch.exp(-torch.einsum("bchw,bcd->bdhw", density, change)).clamp(1e-4, 1)
+    other = other ** torch.exp(_uniform((n, 1, 1, 1), -options.gamma, options.gamma, random))
+    grey = other.mean(dim=1, keepdim=True)
+    saturation = 1 + _uniform((n, 1, 1, 1), -options.saturation, options.saturation, random)
+    other = grey + (other - grey) * saturation
+    other = other * (1 + _uniform((n, 3, 1, 1), -options.tint, options.tint, random))
+    chosen = torch.rand(n, generator=random) < options.color_probability
+    return torch.where(chosen[:, None, None, None], other.clamp(0, 1), images)
+
+
+def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Blur some tiles and put noise on others: float32 [B, 3, H, W], 0 to 1, both ways."""
+    result = images.clone()
+    for i, chance in enumerate(torch.rand(len(images), generator=random).tolist()):
+        if chance < options.blur_probability:
+            sigma = float(_uniform((1,), 0.4, 1.1, random))
+            kernel = torch.exp(-((torch.arange(7) - 3.0) ** 2) / (2 * sigma**2))
+            kernel = kernel / kernel.sum()
+            padded = functional.pad(images[i : i + 1], (3, 3, 3, 3), mode="reflect")
+            across = functional.conv2d(padded, kernel.expand(3, 1, 1, 7), groups=3)
+            down = kernel[:, None].expand(3, 1, 7, 1)
+            result[i] = functional.conv2d(across, down, groups=3)[0]
+        elif chance < options.blur_probability + options.noise_probability:
+            amount = float(_uniform((1,), 0.0, 0.04, random))
+            noise = torch.randn(images[i].shape, generator=random)
+            result[i] = (images[i] + amount * noise).clamp(0, 1)
+    return result
+
+
+def whiten_edges(
+    images: Tensor, labels: Tensor, options: Augmentation, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Put glass along one side of some tiles; glass belongs to the first class."""
+    images, labels = images.clone(), labels.clone()
+    side = images.shape[-1]
+    for i in range(len(images)):
+        if float(torch.rand(1, generator=random)) >= options.edge_probability:
+            continue
+        width = int(torch.randint(side // 8, side // 2, (1,), generator=random))
+        turn = int(torch.randint(4, (1,), generator=random))
+        color = float(_uniform((1,), 0.92, 1.0, random))
+        for tensor, value in ((images, color), (labels, 0.0)):
+            view = torch.rot90(tensor[i], turn, (1, 2)).clone()
+            view[:, :, :width] = value
+            if tensor is labels:
+                view[0, :, :width] = 1.0
+            tensor[i] = torch.rot90(view, -turn, (1, 2))
+    return images, labels
+
+
+def augment(
+    images: Tensor, labels: Tensor, size_px: int, options: Augmentation, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Do all of it: squares [B, 3 or K, S, S] in, tiles [B, 3 or K, T, T] out."""
+    images, labels = warp(images, labels, size_px, options, random)
+    images = disturb(recolor(images, options, random), options, random)
+    return whiten_edges(images, labels, options, random)
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=random) * (high - low) + low
