@@ -190,9 +190,7 @@ def view(args: argparse.Namespace) -> int:
             "pictures, or start it under xvfb-run."
         )
     try:
-        import napari
-
-        from napari_histomil.ui.window import open_window
+        from napari_histomil.ui.window import open_window, stay_open
     except ImportError as error:
         raise HistomilError(
             f"The window needs napari and a Qt, and {error.name or 'a part'} is missing: "
@@ -201,5 +199,5 @@ def view(args: argparse.Namespace) -> int:
     open_slide_with(args.slide, args.slide_mpp).close()  # told here what the window would tell
     say("Opening the window ...")
     open_window([args.slide], runs=args.runs)
-    napari.run()
+    stay_open()
     return 0

@@ -25,7 +25,12 @@ SMALLEST_SIZE = (1280, 800)
 
 
 def open_window(
-    slides: Sequence[Path] = (), *, runs: Sequence[Path] = (), show: bool = True
+    slides: Sequence[Path] = (),
+    *,
+    runs: Sequence[Path] = (),
+    mpp: float | None = None,
+    front: str = DOCKS[0],
+    show: bool = True,
 ) -> napari.Viewer:
     """Open napari with the docks in place, slides and runs in it; returns at once.
 
@@ -35,13 +40,17 @@ def open_window(
         Files or folders of slides; the last one is shown.
     runs
         Paths of stored runs (``.zarr``), laid over the slides they belong to.
+    mpp
+        µm/px that the slides' files should have said.
+    front
+        The dock in front, one of `DOCKS`.
     show
         Whether the window appears.
 
     Returns
     -------
     napari.Viewer
-        ``napari.run()`` lets the person work with it until it is closed.
+        `stay_open` lets the person work with it until it is closed.
 
     Raises
     ------
@@ -50,12 +59,12 @@ def open_window(
     """
     viewer = napari.Viewer(title="HistoMIL", show=False)
     try:
-        docks = add_docks(viewer)
+        docks = add_docks(viewer, front=front)
         if show:
             viewer.window.show()
             _settle_size(docks)
         for path in slides:
-            session(viewer).open_slide(path)
+            session(viewer).open_slide(path, mpp=mpp)
         for path in runs:
             overlays(viewer).add(RunStore.open(path))
     except BaseException:
@@ -64,15 +73,20 @@ def open_window(
     return viewer
 
 
-def add_docks(viewer: napari.Viewer) -> list[QDockWidget]:
-    """Add our docks as one group of tabs on the right, the first in front."""
+def stay_open() -> None:
+    """Let the person work with the windows; returns when the last one is closed."""
+    napari.run()
+
+
+def add_docks(viewer: napari.Viewer, *, front: str = DOCKS[0]) -> list[QDockWidget]:
+    """Add our docks as one group of tabs on the right, one of them in front."""
     docks = [
         viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=index > 0)[0]
         for index, name in enumerate(DOCKS)
     ]
     for dock, name in zip(docks, DOCKS, strict=True):
         dock.setWindowTitle(name)  # all three names fit on the tabs
-    docks[0].raise_()
+    docks[DOCKS.index(front)].raise_()
     return docks
 
 

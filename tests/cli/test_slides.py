@@ -186,10 +186,9 @@ def test_view_without_a_screen(histomil, slide, monkeypatch):
 
 def test_view_opens_the_window_with_slide_and_runs_and_stays(histomil, slide, monkeypatch):
     opened = []
-    napari, window = ModuleType("napari"), ModuleType("napari_histomil.ui.window")
-    napari.run = lambda: opened.append("stays")
+    window = ModuleType("napari_histomil.ui.window")
+    window.stay_open = lambda: opened.append("stays")
     window.open_window = lambda slides, *, runs: opened.append((slides, runs))
-    monkeypatch.setitem(sys.modules, "napari", napari)
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     said = histomil("view", slide, "a.zarr", "b.zarr", "--slide-mpp", "0.25")
@@ -199,6 +198,7 @@ def test_view_opens_the_window_with_slide_and_runs_and_stays(histomil, slide, mo
 
 def test_view_without_napari_says_how_to_get_it(histomil, slide, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari", None)
+    monkeypatch.delitem(sys.modules, "napari_histomil.ui.window", raising=False)
     monkeypatch.setenv("DISPLAY", ":99")
     said = histomil("view", slide)
     assert said.code == 2
@@ -206,9 +206,8 @@ def test_view_without_napari_says_how_to_get_it(histomil, slide, monkeypatch):
 
 
 def test_view_of_a_bad_slide_opens_no_window(histomil, tmp_path, monkeypatch):
-    napari, window = ModuleType("napari"), ModuleType("napari_histomil.ui.window")
-    window.open_window = lambda *_args, **_options: pytest.fail("opened")
-    monkeypatch.setitem(sys.modules, "napari", napari)
+    window = ModuleType("napari_histomil.ui.window")
+    window.stay_open = window.open_window = lambda *_args, **_options: pytest.fail("opened")
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     assert histomil("view", tmp_path / "missing.svs").code == 2
