@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
 
@@ -67,15 +68,16 @@ def slide_path(write_slide, pixels):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer, monkeypatch, models):
+def viewer(monkeypatch, models):
+    """Layers and camera without a window: quick, and all that most of these tests need."""
     monkeypatch.setenv("HISTOMIL_MODELS", str(models.folder))
-    return make_napari_viewer()
+    return ViewerModel()
 
 
 @pytest.fixture
 def dock(viewer, qtbot) -> RunWidget:
     widget = RunWidget(viewer)
-    viewer.window.add_dock_widget(widget)
+    qtbot.addWidget(widget)
     qtbot.waitUntil(lambda: widget.models.model is not None, timeout=10_000)
     choose_model(widget, "tiny")
     return widget
