@@ -89,16 +89,14 @@ def _show(slide: Path, run: Path, picture: Path, *, stay: bool) -> int:
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         say("No window: there is no screen here. The files are complete.")
         return 0
-    import napari
-
-    from napari_histomil.ui.window import open_window, screenshot_window
+    from napari_histomil.ui.window import open_window, screenshot_window, stay_open
 
     say(f"$ histomil view {shlex.join([str(slide), str(run)])}")
     viewer = open_window([slide], runs=[run], front="Overlay")
     screenshot_window(viewer, picture)
     print(picture)
     if stay:
-        napari.run()
+        stay_open()
     else:
         viewer.close()
     return 0
