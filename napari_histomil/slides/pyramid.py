@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_histomil.slides.cache import TileCache
+from napari_histomil.slides.cache import TileCache, shared_cache
 from napari_histomil.slides.resample import reduce_whole
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
 from napari_histomil.slides.tiles import WHITE, TiledSlide
@@ -45,7 +45,7 @@ BLOCK_PX = 2048
 BLOCK_THREADS = 4
 
 MADE_BUDGET_BYTES = 256 << 20
-"""For the pixels of levels that are made here, and of those that OpenSlide decodes."""
+"""For the pixels of levels that are made here."""
 
 NEAR = 1.05
 """A stored level up to this much coarser than a power of two stands for it."""
@@ -97,18 +97,18 @@ class LevelArray:
         return f"<level {self._index} of {self._pyramid.name}: {self.shape}>"
 
 
-def levels(slide: Slide, chunks: TileCache | None = None) -> list[LevelArray]:
+def levels(slide: Slide, made: TileCache | None = None) -> list[LevelArray]:
     """Return the slide's levels, finest first, each half as large as the one before.
 
     They stay usable until the slide is closed. Level k's pixel (row, col) spans level-0 pixels
     [col * 2^k, (col + 1) * 2^k) along x and the same along y.
     """
-    pyramid = Pyramid(slide, chunks if chunks is not None else _shared_chunks())
+    pyramid = Pyramid(slide, made if made is not None else _shared_made())
     return [LevelArray(pyramid, index) for index in range(pyramid.count)]
 
 
 @cache
-def _shared_chunks() -> TileCache:
+def _shared_made() -> TileCache:
     """Return the process's one cache of made pixels.
 
     It is not the cache of decoded tiles: those come in such numbers that they would push out
@@ -120,7 +120,7 @@ def _shared_chunks() -> TileCache:
 class Pyramid:
     """Reads rectangles of every power of two; see the module's five points."""
 
-    def __init__(self, slide: Slide, chunks: TileCache) -> None:
+    def __init__(self, slide: Slide, made: TileCache) -> None:
         info = slide.info
         longer = max(info.width_px0, info.height_px0)
         halvings = max(math.ceil(math.log2(longer / SMALLEST_PX)), 0)
@@ -130,10 +130,11 @@ class Pyramid:
             -(-size // (1 << halvings)) << halvings for size in (info.width_px0, info.height_px0)
         )
         self._slide = slide
-        self._chunks = chunks
+        self._made = made
         self._owner = ("levels", info.path, info.fingerprint)
-        chunks.acquire(self._owner)
-        weakref.finalize(self, chunks.release, self._owner)
+        for chunks in (made, shared_cache()):
+            chunks.acquire(self._owner)
+            weakref.finalize(self, chunks.release, self._owner)
         self._stored = [_stored_level(slide, index) for index in range(self.count)]
         self._reads = [self._reader(index) for index in range(self.count)]
         # The coarsest power that is not simply half of the one before.
@@ -183,17 +184,17 @@ class Pyramid:
 
             if isinstance(self._slide, TiledSlide):
                 return read_stored  # its tiles are cached already
-            return self._cached(index, read_stored)
+            return self._cached(shared_cache(), index, read_stored)
         if _has_between(self._slide, index):
 
             def read_between(x: int, y: int, width: int, height: int) -> Uint8Image:
                 x0, y0, w0, h0 = (value << index for value in (x, y, width, height))
                 return np.array(read_rect(self._slide, (x0, y0), (w0, h0), (width, height)))
 
-            return self._cached(index, read_between)
+            return self._cached(self._made, index, read_between)
 
         source = max(k for k in range(index) if not self._is_half(k))
-        return self._cached(index, partial(self._halved, index, source))
+        return self._cached(self._made, index, partial(self._halved, index, source))
 
     def _halved(
         self, index: int, source: int, x: int, y: int, width: int, height: int
@@ -220,14 +221,14 @@ class Pyramid:
                 out[top - y : top - y + size[1], left - x : left - x + size[0]] = block
         return out
 
-    def _cached(self, index: int, read: Read) -> Read:
-        """Return a reader that puts rectangles together from cached chunks of `read`."""
+    def _cached(self, chunks: TileCache, index: int, read: Read) -> Read:
+        """Return a reader that puts rectangles together from chunks of `read`, kept there."""
         level_width, level_height = self.size(index)
 
         def chunk(row: int, column: int) -> Uint8Image:
             x, y = column * CHUNK_PX, row * CHUNK_PX
             size = min(CHUNK_PX, level_width - x), min(CHUNK_PX, level_height - y)
-            return self._chunks.get((self._owner, index, row, column), lambda: read(x, y, *size))
+            return chunks.get((self._owner, index, row, column), lambda: read(x, y, *size))
 
         def read_cached(x: int, y: int, width: int, height: int) -> Uint8Image:
             out = np.empty((height, width, 3), np.uint8)

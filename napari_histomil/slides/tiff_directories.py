@@ -74,6 +74,22 @@ def check_chain(path: Path) -> None:
         If a directory lies outside the file.
     """
     size = path.stat().st_size
+    try:
+        beyond = _first_beyond(path, size)
+    except struct.error as error:  # fewer bytes are left than a number needs
+        raise SlideError(
+            f"{path.name} is truncated: it ends in the middle of its list of pictures, "
+            f"get the file again."
+        ) from error
+    if beyond is not None:
+        raise SlideError(
+            f"{path.name} is truncated: its list of pictures goes on at byte {beyond} "
+            f"of {size}, get the file again."
+        )
+
+
+def _first_beyond(path: Path, size: int) -> int | None:
+    """Return the first position in the chain of directories that is beyond the file."""
     with path.open("rb") as file:
         head = file.read(16)
         order = "<" if head.startswith(b"II") else ">"
@@ -82,19 +98,18 @@ def check_chain(path: Path) -> None:
         (offset,) = struct.unpack_from(order + next_format, head, 8 if big else 4)
         for _ in range(MAX_PAGES):
             if offset == 0:
-                return
+                return None
             if offset >= size:
-                break
+                return int(offset)
             file.seek(offset)
             count = _unpack(file, order + count_format)
-            file.seek(offset + struct.calcsize(order + count_format) + count * entry_bytes)
+            # The entries' own bytes may be a lie: seeking beyond the end reads nothing.
+            after = offset + struct.calcsize(order + count_format) + count * entry_bytes
+            if after >= size:
+                return int(after)
+            file.seek(after)
             offset = _unpack(file, order + next_format)
-        else:
-            return  # too long to be a slide's, or a circle: tifffile sees to that
-    raise SlideError(
-        f"{path.name} is truncated: its list of pictures goes on at byte {offset} "
-        f"of {size}, get the file again."
-    )
+    return None  # too long to be a slide's, or a circle: tifffile sees to that
 
 
 def _unpack(file: BinaryIO, format_: str) -> int:
