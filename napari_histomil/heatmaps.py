@@ -203,14 +203,14 @@ def hottest(
     disc = dy**2 + dx**2 < reach**2
     rows, columns = grid.shape
     passed = np.zeros((rows + 2 * whole, columns + 2 * whole), bool)  # a border spares clipping
-    taken = []
+    taken: list[int] = []
     for index in order:
         row, column = grid.cells[index]
         if passed[row + whole, column + whole]:
             continue
         if len(taken) == count:
             break
-        taken.append(index)
+        taken.append(int(index))
         passed[row : row + 2 * whole + 1, column : column + 2 * whole + 1] |= disc
     return np.array(taken, np.intp)
 
