@@ -13,31 +13,19 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import shapely
-from numpy.typing import NDArray
-from shapely.geometry import Polygon
-from shapely.geometry.base import BaseGeometry
-
 from napari_histomil.annotations.model import RGB, AnnotationClass, Extra, Region, class_named
+from napari_histomil.annotations.shapes import (
+    GEOMETRY_TYPES,
+    Shift,
+    as_object,
+    read_shape,
+    shape_member,
+)
 from napari_histomil.errors import AnnotationError
-
-Shift = tuple[float, float]
 
 MAX_DEPTH = 64
 """Objects inside objects inside objects: deeper than this is damage."""
 
-DECIMALS = 2
-"""QuPath writes and keeps hundredths of a pixel."""
-
-GEOMETRY_TYPES = (
-    "Point",
-    "MultiPoint",
-    "LineString",
-    "MultiLineString",
-    "Polygon",
-    "MultiPolygon",
-)
 _OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root")
 _LEGACY_IDS = {
     "PathAnnotationObject": "annotation",
@@ -49,7 +37,6 @@ _LEGACY_IDS = {
 }
 """QuPath 0.2 wrote the kind of an object where newer versions write its id."""
 
-_NOTHING = Polygon()
 _NAMESPACE = uuid.UUID("b1f0f5c2-2c1d-5f0e-9d43-6c5a0a3e7f11")
 _SPECIAL = {
     "nan": math.nan,
@@ -84,19 +71,19 @@ def region_from_feature(feature: Any, where: str, shift: Shift, *, depth: int = 
     """
     if depth > MAX_DEPTH:
         raise AnnotationError(f"{where} lies in more than {MAX_DEPTH} other objects")
-    feature = _mapping(feature, where)
+    feature = as_object(feature, where)
     if feature.get("type") in (*GEOMETRY_TYPES, "GeometryCollection"):
         feature = {"type": "Feature", "geometry": feature}
     if feature.get("type", "Feature") != "Feature" or "geometry" not in feature:
         raise AnnotationError(f"{where} is not a GeoJSON Feature")
     taken = _Members(feature, where)
-    properties = _Members(_mapping(taken.take("properties") or {}, where), where)
+    properties = _Members(as_object(taken.take("properties") or {}, where), where)
     taken.take("type")
     given_id = taken.take("id")
     legacy_type = _LEGACY_IDS.get(given_id) if isinstance(given_id, str) else None
-    geometry, geometry_extra = _geometry(taken.take("geometry"), where, shift)
+    geometry, geometry_extra = read_shape(taken.take("geometry"), where, shift)
     nucleus_given = taken.take("nucleusGeometry")
-    nucleus, nucleus_extra = _geometry(nucleus_given, f"{where}'s nucleus", shift)
+    nucleus, nucleus_extra = read_shape(nucleus_given, f"{where}'s nucleus", shift)
     classification, class_extra = _classification(properties.take("classification"), where)
     metadata = _metadata(properties.take("metadata"), where)
     region_id = _uuid(given_id)
@@ -150,17 +137,6 @@ class _Members:
         return values[0] if values else None
 
 
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise AnnotationError(f"{where} is {_kind(value)} where an object is due")
-    return value
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    return "empty" if value is None else names.get(type(value), "a number")
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -190,9 +166,9 @@ def _object_type(properties: _Members) -> str | None:
 def _measurements(value: Any, where: str) -> dict[str, float]:
     """Read ``{name: number}``, or ``[{"name":, "value":}]`` of QuPath before 0.4."""
     if isinstance(value, list):
-        pairs = [_mapping(item, f"a measurement of {where}") for item in value]
+        pairs = [as_object(item, f"a measurement of {where}") for item in value]
         value = {_text(pair.get("name")): pair.get("value") for pair in pairs}
-    items = _mapping(value or {}, f"the measurements of {where}")
+    items = as_object(value or {}, f"the measurements of {where}")
     return {name: _number(number, name, where) for name, number in items.items()}
 
 
@@ -207,7 +183,7 @@ def _number(value: Any, name: str, where: str) -> float:
 
 
 def _metadata(value: Any, where: str) -> dict[str, str]:
-    items = _mapping(value or {}, f"the metadata of {where}")
+    items = as_object(value or {}, f"the metadata of {where}")
     return {name: _text(text) for name, text in items.items()}
 
 
@@ -228,7 +204,7 @@ def _color(value: Any, where: str) -> RGB | None:
 def _classification(value: Any, where: str) -> tuple[AnnotationClass | None, Mapping[str, Any]]:
     if isinstance(value, str):
         return (class_named(value), {}) if value else (None, {})
-    members = _Members(_mapping(value or {}, f"the classification of {where}"), where)
+    members = _Members(as_object(value or {}, f"the classification of {where}"), where)
     name = members.take("name")
     names = members.take("names")
     given_color = members.take("color", "colorRGB")
@@ -248,85 +224,13 @@ def _classification(value: Any, where: str) -> tuple[AnnotationClass | None, Map
     return AnnotationClass(joined, color, int(given_color[3]) if four else 255), members.rest
 
 
-def _geometry(value: Any, where: str, shift: Shift) -> tuple[BaseGeometry, Mapping[str, Any]]:
-    """Return the shape and the unknown members; an empty polygon where there is none."""
-    if value is None:
-        return _NOTHING, {}
-    members = _Members(_mapping(value, f"the geometry of {where}"), where)
-    kind, coordinates = members.take("type"), members.take("coordinates")
-    if kind == "GeometryCollection":
-        raise AnnotationError(
-            f"{where} is a GeometryCollection, which QuPath cannot read either: "
-            f"save its parts as objects of their own"
-        )
-    if kind not in GEOMETRY_TYPES:
-        raise AnnotationError(f"{where} has a geometry of the unknown type {kind!r}")
-    if not isinstance(coordinates, list):
-        raise AnnotationError(f"the coordinates of {where} are {_kind(coordinates)}, not a list")
-    if not coordinates:
-        return _NOTHING, members.rest
-    return _shape(kind, coordinates, where, shift), members.rest
-
-
-def _shape(kind: str, coordinates: list[Any], where: str, shift: Shift) -> BaseGeometry:
-    if kind == "Point":
-        return shapely.points(_positions([coordinates], where, shift)[0])
-    if kind == "MultiPoint":
-        return shapely.multipoints(shapely.points(_positions(coordinates, where, shift)))
-    if kind == "LineString":
-        return _line(coordinates, where, shift)
-    if kind == "MultiLineString":
-        return shapely.multilinestrings([_line(part, where, shift) for part in coordinates])
-    if kind == "Polygon":
-        return _polygon(coordinates, where, shift)
-    return shapely.multipolygons([_polygon(part, where, shift) for part in coordinates])
-
-
-def _line(coordinates: Any, where: str, shift: Shift) -> BaseGeometry:
-    xy = _positions(coordinates, where, shift)
-    if len(xy) < 2:
-        raise AnnotationError(f"a line of {where} has one point, it needs two or more")
-    return shapely.linestrings(xy)
-
-
-def _polygon(rings: Any, where: str, shift: Shift) -> BaseGeometry:
-    if not isinstance(rings, list) or not rings:
-        raise AnnotationError(f"a polygon of {where} has no outline")
-    shapes = []
-    for ring in rings:
-        xy = _positions(ring, where, shift)
-        closed = len(xy) > 1 and bool((xy[0] == xy[-1]).all())
-        if len(xy) - closed < 3:
-            raise AnnotationError(
-                f"an outline of {where} has {len(xy) - closed} points, a polygon needs 3 or more"
-            )
-        shapes.append(shapely.linearrings(xy if closed else np.vstack([xy, xy[:1]])))
-    return shapely.polygons(shapes[0], shapes[1:] or None)
-
-
-def _positions(coordinates: Any, where: str, shift: Shift) -> NDArray[np.float64]:
-    """Return float64 [N, 2] of a list of [x, y]; a third number (height) is left out."""
-    try:
-        array = np.asarray(coordinates)
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.ndim != 2 or array.shape[1] not in (2, 3) or array.dtype.kind not in "iuf":
-        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
-    xy = array[:, :2].astype(np.float64)
-    if not np.isfinite(xy).all():
-        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
-    if any(shift):
-        xy = np.round(xy + shift, 6)  # 0.1 + 0.2 is 0.3 again
-    return xy
-
-
 # --- writing ----------------------------------------------------------------------------------
 
 
 def feature_from_region(region: Region, shift: Shift) -> dict[str, Any]:
     """Return the Feature of a region, members in QuPath's order.
 
-    Coordinates are rounded to `DECIMALS`; a class is always written with its colour, without
+    Coordinates are rounded to hundredths; a class is always written with its colour, without
     which QuPath refuses the whole file.
 
     Parameters
@@ -339,10 +243,10 @@ def feature_from_region(region: Region, shift: Shift) -> dict[str, Any]:
     feature: dict[str, Any] = {
         "type": "Feature",
         "id": region.id,
-        "geometry": _geometry_member(region.geometry, region.extra.geometry, shift),
+        "geometry": shape_member(region.geometry, region.extra.geometry, shift),
     }
     if region.nucleus is not None:
-        feature["nucleusGeometry"] = _geometry_member(region.nucleus, region.extra.nucleus, shift)
+        feature["nucleusGeometry"] = shape_member(region.nucleus, region.extra.nucleus, shift)
     properties: dict[str, Any] = {"objectType": region.object_type}
     if region.name is not None:
         properties["name"] = region.name
@@ -387,28 +291,3 @@ def _number_member(value: float) -> float | int | str:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-def _geometry_member(
-    shape: BaseGeometry, extra: Mapping[str, Any], shift: Shift
-) -> dict[str, Any] | None:
-    if shape.is_empty:
-        return None
-    kind = shape.geom_type
-    parts = [_part_member(part, shift) for part in shapely.get_parts(shape)]
-    coordinates = parts if kind.startswith("Multi") else parts[0]
-    return {"type": kind, "coordinates": coordinates} | dict(extra)
-
-
-def _part_member(part: BaseGeometry, shift: Shift) -> list[Any]:
-    if part.geom_type == "Point":
-        position: list[Any] = _pairs(part, shift)[0]
-        return position
-    if part.geom_type == "LineString":
-        return _pairs(part, shift)
-    return [_pairs(ring, shift) for ring in (part.exterior, *part.interiors)]
-
-
-def _pairs(line: BaseGeometry, shift: Shift) -> list[list[float | int]]:
-    xy = np.round(shapely.get_coordinates(line) - shift, DECIMALS)
-    return [[int(v) if v.is_integer() else v for v in pair] for pair in xy.tolist()]

@@ -1,0 +1,176 @@
+"""Geometry members of GeoJSON <-> shapes, with QuPath's rules.
+
+Closed rings, [x, y] with two decimals at most, no GeometryCollection. Messages name the place
+(``feature 3``) and not the file, which the caller knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+
+from napari_histomil.errors import AnnotationError
+
+Shift = tuple[float, float]
+
+DECIMALS = 2
+"""QuPath writes and keeps hundredths of a pixel."""
+
+GEOMETRY_TYPES = (
+    "Point",
+    "MultiPoint",
+    "LineString",
+    "MultiLineString",
+    "Polygon",
+    "MultiPolygon",
+)
+_NOTHING = Polygon()
+
+
+def read_shape(value: Any, where: str, shift: Shift) -> tuple[BaseGeometry, Mapping[str, Any]]:
+    """Return the shape that a geometry member describes.
+
+    Parameters
+    ----------
+    value
+        The parsed JSON value; None gives an empty polygon.
+    where
+        What messages call the place.
+    shift
+        (x, y) to add to every coordinate.
+
+    Returns
+    -------
+    shape
+        One of the types in `GEOMETRY_TYPES`, in level-0 pixels.
+    rest
+        Members other than ``type`` and ``coordinates``.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no geometry, has too few points, or a coordinate is no finite number.
+    """
+    if value is None:
+        return _NOTHING, {}
+    rest = dict(as_object(value, f"the geometry of {where}"))
+    kind, coordinates = rest.pop("type", None), rest.pop("coordinates", None)
+    if kind == "GeometryCollection":
+        raise AnnotationError(
+            f"{where} is a GeometryCollection, which QuPath cannot read either: "
+            f"save its parts as objects of their own"
+        )
+    if kind not in GEOMETRY_TYPES:
+        raise AnnotationError(f"{where} has a geometry of the unknown type {kind!r}")
+    if not isinstance(coordinates, list):
+        raise AnnotationError(f"the coordinates of {where} are {kind_of(coordinates)}, not a list")
+    if not coordinates:
+        return _NOTHING, rest
+    return _shape(kind, coordinates, where, shift), rest
+
+
+def _shape(kind: str, coordinates: list[Any], where: str, shift: Shift) -> BaseGeometry:
+    if kind == "Point":
+        return shapely.points(_positions([coordinates], where, shift)[0])
+    if kind == "MultiPoint":
+        return shapely.multipoints(shapely.points(_positions(coordinates, where, shift)))
+    if kind == "LineString":
+        return _line(coordinates, where, shift)
+    if kind == "MultiLineString":
+        return shapely.multilinestrings([_line(part, where, shift) for part in coordinates])
+    if kind == "Polygon":
+        return _polygon(coordinates, where, shift)
+    return shapely.multipolygons([_polygon(part, where, shift) for part in coordinates])
+
+
+def _line(coordinates: Any, where: str, shift: Shift) -> BaseGeometry:
+    xy = _positions(coordinates, where, shift)
+    if len(xy) < 2:
+        raise AnnotationError(f"a line of {where} has one point, it needs two or more")
+    return shapely.linestrings(xy)
+
+
+def _polygon(rings: Any, where: str, shift: Shift) -> BaseGeometry:
+    if not isinstance(rings, list) or not rings:
+        raise AnnotationError(f"a polygon of {where} has no outline")
+    shapes = []
+    for ring in rings:
+        xy = _positions(ring, where, shift)
+        closed = len(xy) > 1 and bool((xy[0] == xy[-1]).all())
+        if len(xy) - closed < 3:
+            raise AnnotationError(
+                f"an outline of {where} has {len(xy) - closed} points, a polygon needs 3 or more"
+            )
+        shapes.append(shapely.linearrings(xy if closed else np.vstack([xy, xy[:1]])))
+    return shapely.polygons(shapes[0], shapes[1:] or None)
+
+
+def _positions(coordinates: Any, where: str, shift: Shift) -> NDArray[np.float64]:
+    """Return float64 [N, 2] of a list of [x, y]; a third number (height) is left out."""
+    try:
+        array = np.asarray(coordinates)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.ndim != 2 or array.shape[1] not in (2, 3) or array.dtype.kind not in "iuf":
+        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
+    xy = array[:, :2].astype(np.float64)
+    if not np.isfinite(xy).all():
+        raise AnnotationError(f"the coordinates of {where} are not lists of two finite numbers")
+    if any(shift):
+        xy = np.round(xy + shift, 6)  # 0.1 + 0.2 is 0.3 again
+    return xy
+
+
+def shape_member(
+    shape: BaseGeometry, extra: Mapping[str, Any], shift: Shift
+) -> dict[str, Any] | None:
+    """Return the geometry member of a shape; None for an empty one.
+
+    Parameters
+    ----------
+    shape
+        In level-0 pixels.
+    extra
+        Further members.
+    shift
+        (x, y) to take from every coordinate; then they are rounded to `DECIMALS`.
+    """
+    if shape.is_empty:
+        return None
+    kind = shape.geom_type
+    parts = [_part_member(part, shift) for part in shapely.get_parts(shape)]
+    coordinates = parts if kind.startswith("Multi") else parts[0]
+    return {"type": kind, "coordinates": coordinates} | dict(extra)
+
+
+def _part_member(part: BaseGeometry, shift: Shift) -> list[Any]:
+    if part.geom_type == "Point":
+        position: list[Any] = _pairs(part, shift)[0]
+        return position
+    if part.geom_type == "LineString":
+        return _pairs(part, shift)
+    return [_pairs(ring, shift) for ring in (part.exterior, *part.interiors)]
+
+
+def _pairs(line: BaseGeometry, shift: Shift) -> list[list[float | int]]:
+    xy = np.round(shapely.get_coordinates(line) - shift, DECIMALS)
+    return [[int(v) if v.is_integer() else v for v in pair] for pair in xy.tolist()]
+
+
+def as_object(value: Any, where: str) -> Mapping[str, Any]:
+    """Return `value` if it is a JSON object; an `AnnotationError` says what it is instead."""
+    if not isinstance(value, dict):
+        raise AnnotationError(f"{where} is {kind_of(value)} where an object is due")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """Return what a JSON value is, in words."""
+    names = {str: "a text", list: "a list", dict: "an object", bool: "true or false"}
+    return "empty" if value is None else names.get(type(value), "a number")
