@@ -8,6 +8,7 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication
 
+from napari_histomil.errors import SlideError
 from napari_histomil.ui.dialogs import ErrorDialog, MppDialog
 from napari_histomil.ui.keys import KeySheet
 from napari_histomil.ui.layers import slide_layer
@@ -225,6 +226,21 @@ def test_a_dropped_file_is_opened(qtbot, dock, real):
     dock.dropEvent(event)
     qtbot.waitUntil(lambda: dock._session.active is not None, timeout=30_000)
     assert dock._session.active.name == real.name
+
+
+def test_a_slide_opened_by_napari_itself_is_adopted(dock, real, viewer):
+    viewer.open(real, plugin="napari-histomil")
+    held = session(viewer)
+    assert [each.name for each in held.slides] == [real.name]
+    assert dock.facts.values["Pixel"].text().startswith("0.499 µm/px")
+    viewer.open_sample("napari-histomil", "synthetic")
+    assert [each.name for each in held.slides] == [real.name, "synthetic-lymph-node.tiff"]
+    assert [layer.visible for layer in viewer.layers] == [False, True, True]
+    slides = [each.slide for each in held.slides]
+    viewer.layers.clear()
+    for slide in slides:
+        with pytest.raises(SlideError):
+            slide.read_region((0, 0), 0, (8, 8))
 
 
 def test_several_slides_are_shown_one_at_a_time(qtbot, dock, array_slide, checkered, viewer):

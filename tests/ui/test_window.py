@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_histomil.errors import OutputError, SlideError
 from napari_histomil.resources import packaged
 from napari_histomil.slides.readers import open_slide
+from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.camera import go_to_px0, set_native
+from napari_histomil.ui.layers import heatmap_layer, polygons_layer, slide_layer
 from napari_histomil.ui.sample_data import SAMPLE_SLIDE
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.slide import SlideWidget
@@ -78,6 +81,45 @@ def test_every_pixel_at_one_to_one_is_the_slides_own(window, qtbot, data_dir, wh
     assert np.abs(part[:, 1:] - expected[:, :-1]).mean() > 3
 
 
+@pytest.mark.parametrize("zoom", [1.0, 0.37, 3.3])
+def test_slide_heatmap_and_polygon_cover_the_same_pixels_of_the_screen(
+    make_napari_viewer, qtbot, array_slide, checkered, zoom
+):
+    """A red rectangle of the slide, two cells and a polygon, at every level of the pyramid."""
+    viewer = make_napari_viewer(show=True)
+    slide = array_slide(checkered, (0.5, 0.25))  # x 192 to 320 µm, y 64 to 128 µm
+    grid = TileGrid.cover(slide.info, GridSpec(mpp=1.0, tile_px=64, stride_px=64))
+    scores = np.full(grid.shape, np.nan, np.float32)
+    scores[1, 3:5] = 1
+    pixels, meta, _ = slide_layer(slide)
+    image = viewer.add_image(pixels, **meta | {"interpolation2d": "nearest"})
+    values, meta, _ = heatmap_layer(grid, scores, name="scores", colormap="blue")
+    heatmap = viewer.add_image(values, **meta)
+    boxes = [shapely.box(384, 256, 640, 512)]
+    outlines, meta, _ = polygons_layer(boxes, slide.info, name="box", edge_width=0)
+    polygon = viewer.add_shapes(outlines, **meta, face_color="lime")
+    viewer.scene.camera.zoom = zoom
+    viewer.scene.camera.center = (0, 96.3, 256.7)
+
+    def covered(layer, channel):
+        for each in (image, heatmap, polygon):
+            each.visible = each is layer
+        settle(qtbot, 4)
+        shown = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+        others = shown.sum(axis=2) - shown[..., channel]
+        return (shown[..., channel] > 100) & (others < 100)
+
+    cells, box = covered(heatmap, 2), covered(polygon, 1)
+    assert cells.sum() == pytest.approx(128 * 64 * zoom**2, rel=0.05)
+    assert (cells != box).sum() <= 2 * zoom, "the corners at most"
+    assert len(image.data) == 7
+    for level in range(len(image.data)):
+        image.locked_data_level = level
+        rectangle = covered(image, 0)
+        assert image.data_level == level
+        assert (rectangle != cells).sum() == 0, f"level {level}"
+
+
 def test_window_fits_the_smallest_screen_with_all_docks(window, tmp_path, qtbot, data_dir):
     viewer = window([data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"])
     (dock,) = [each for each in QApplication.allWidgets() if isinstance(each, SlideWidget)]
@@ -87,7 +129,7 @@ def test_window_fits_the_smallest_screen_with_all_docks(window, tmp_path, qtbot,
     assert main.height() <= available.height()
     assert main.width() >= min(SMALLEST_SIZE[0], available.width())
     assert {f"{name} (napari-histomil)" for name in DOCKS} <= set(viewer.window.dock_widgets)
-    assert dock.isVisible(), "the first tab is in front"
+    assert not dock.visibleRegion().isEmpty(), "the first tab is in front"
     assert 330 <= dock.width() <= 400
     assert viewer.canvas.size[1] > 450, "the slide has most of the window"
     for button in (*dock.navigation.magnification_buttons.values(), dock.navigation.go_button):
@@ -117,6 +159,15 @@ def test_slide_stays_whole_when_the_window_changes_until_one_moves(window, qtbot
     main.resize(1100, 700)
     settle(qtbot)
     assert camera.zoom == 2.0
+
+
+def test_dock_in_front_and_mpp_are_taken(window, write_slide):
+    path = write_slide(np.full((600, 700, 3), 200, np.uint8), mpp=None)
+    viewer = window([path], mpp=0.5, front="Overlay")
+    assert session(viewer).active.info.mpp_xy == (0.5, 0.5)
+    docks = viewer.window.dock_widgets
+    hidden = {name: docks[f"{name} (napari-histomil)"].visibleRegion().isEmpty() for name in DOCKS}
+    assert hidden == {"Slide": True, "Run": True, "Overlay": False}
 
 
 def test_a_slide_that_does_not_open_leaves_no_window(data_dir):
