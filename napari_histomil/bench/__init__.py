@@ -1,1 +1,1 @@
-
+"""What the program promises of speed, measured: `histomil bench`."""

@@ -9,6 +9,8 @@ import copy
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,7 +61,7 @@ class Net:
 
     def logits(self, tiles: Tensor) -> Tensor:
         """Answer uint8 [B, H, W, 3] on the net's device with float32 [B, C]."""
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), _true_float32(self.device):
             x = self._pad(tiles) if self.border is not None else self.scaled(tiles)
             answer: Tensor = self.module(x)  # (B, C)
             return answer.float()
@@ -78,6 +80,20 @@ class Net:
         padded = _buffers.get(shape, self)
         padded[:, vertical : vertical + height, horizontal : horizontal + width] = tiles
         return padded.permute(0, 3, 1, 2)  # (B, 3, H + 2v, W + 2h), channels last
+
+
+@contextmanager
+def _true_float32(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding float32 to 10 bits of mantissa; other devices do not."""
+    if device.type != "cuda":  # the setting is one of the process: only its one feeder touches it
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class _Buffers(threading.local):
@@ -213,7 +229,7 @@ def _freeze(plain: Net) -> Net:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", FutureWarning)
         try:
-            module = torch.jit.freeze(plain.module)  # type: ignore[no-untyped-call, arg-type]
+            module = torch.jit.freeze(plain.module)
         except RuntimeError as error:  # a graph may keep attributes that freezing cannot inline
             _logger.info("TorchScript graph is not frozen: %s", error)
             return plain
@@ -223,7 +239,7 @@ def _freeze(plain: Net) -> Net:
 def _to_device(net: Net, device: torch.device) -> Net:
     module = net.module.to(device)
     if not isinstance(module, torch.jit.ScriptModule):
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last)
     return replace(
         net,
         module=module,

@@ -95,7 +95,7 @@ def core_count() -> int:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device computes bfloat16 by itself; emulated it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

@@ -50,6 +50,9 @@ from napari_histomil.tiling import BLOCK_TILES, TileGrid
 SAMPLE_TILES = 32
 """Tiles, spread over the job, on which precision is decided and the stain is fitted."""
 
+SAMPLE_FLOPS = 1e11
+"""Of a large net fewer tiles decide on precision: a second of arithmetic, not a minute."""
+
 CONSTANT = 1e-6
 ENLARGED = 1.2
 """A slide this much coarser than the model is a warning: what it lacks cannot be made up."""
@@ -101,12 +104,11 @@ def run(
         run is being written by someone else, ... ; `TileError` for a tile that fails.
     """
     path = run_path(job.slide.path, job.run_id, fingerprint=job.slide.fingerprint, out=out)
-    if path.exists():
-        finished = RunStore.open(path)
-        if finished.complete:
-            total = len(finished.grid)
-            yield Progress(total, total, total, 0.0, whole_rect_px0(finished.grid), path)
-            return
+    finished = _finished(path)
+    if finished is not None:
+        total = len(finished)
+        yield Progress(total, total, total, 0.0, whole_rect_px0(finished), path)
+        return
     with ExitStack() as stack:
         model = _find_model(job, models)
         slide = stack.enter_context(_open_slide(job))
@@ -119,6 +121,17 @@ def run(
             if created and not isinstance(error, GeneratorExit) and not store.done_blocks.any():
                 shutil.rmtree(path, ignore_errors=True)  # an error leaves no empty run behind
             raise
+
+
+def _finished(path: Path) -> TileGrid | None:
+    """Return the grid of a run that is done, or None."""
+    if not path.exists():
+        return None
+    try:
+        store = RunStore.open(path)
+    except RunError:
+        return None  # opening it for writing mends a torn run, or says what is the matter
+    return store.grid if store.complete else None
 
 
 class _Session:
@@ -144,7 +157,11 @@ class _Session:
         grid, store = self.store.grid, self.store
         yield self._progress(whole_rect_px0(grid))
         reader = TileReader(self.slide, grid, self.model, recolor=self._recolor())
+        if cancel.is_set():
+            return
         net = prepare_net(self.model, reader.shape, self.device)
+        if cancel.is_set():
+            return
         net, settings = self._settle(net, reader)
         predictor = Predictor(net, self.model, settings.batch)
         on_cpu = self.device.type == "cpu"
@@ -175,9 +192,9 @@ class _Session:
         self.store.set_stain(fit.to_json())
         return recolor_with(fit)
 
-    def _sample(self, reader: TileReader) -> Uint8Image:
+    def _sample(self, reader: TileReader, count: int = SAMPLE_TILES) -> Uint8Image:
         """Read tiles spread over the job, uint8 [n, H, W, 3]; those that fail are left out."""
-        indices = spread_tiles(self.store.grid, SAMPLE_TILES)
+        indices = spread_tiles(self.store.grid, count)
         tiles = np.empty((len(indices), *reader.shape, 3), np.uint8)
         failed = reader.read(indices, tiles)
         return np.delete(tiles, list(failed), axis=0)
@@ -192,7 +209,8 @@ class _Session:
                     session["bf16_difference"],
                 )
                 return (in_bf16(net) if kept.precision == "bf16" else net), kept
-        return settle(net, self.model, self._sample(reader), batch=self.batch)
+        few = min(SAMPLE_TILES, max(int(SAMPLE_FLOPS / max(net.flops, 1)), 1))
+        return settle(net, self.model, self._sample(reader, few), batch=self.batch)
 
     def _collect(self, crew: Crew[Answer], cancel: threading.Event) -> Iterator[Progress]:
         """Put pieces together to blocks, write those, and tell."""

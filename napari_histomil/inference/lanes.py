@@ -38,16 +38,34 @@ class Answer:
     """Index of a tile in the grid -> why."""
 
 
+def worker_count(device: torch.device) -> int:
+    """Return how many threads a run on this device has."""
+    return min(core_count(), MAX_WORKERS if device.type == "cpu" else DEVICE_READERS)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[Callable[[], None]]:
+    """Give what a worker calls first, so that its arithmetic stays on one core.
+
+    Several workers with one thread each beat one with several threads. On leaving, the number of
+    threads is again what it was for the rest of the program.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(1)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @contextmanager
 def cpu_lane(
     plan: Plan, reader: TileReader, predictor: Predictor, *, workers: int | None = None
 ) -> Iterator[Crew[Answer]]:
     """Start workers that read and predict pieces; on leaving they have ended."""
-    threads = torch.get_num_threads()
-    count = workers or min(core_count(), MAX_WORKERS)
+    count = workers or worker_count(predictor.net.device)
 
     def work(crew: Crew[Answer]) -> None:
-        torch.set_num_threads(1)  # of this worker: several workers beat several threads in one
+        prepare()
         while (piece := plan.take()) is not None:
             crew.check()
             tiles = np.empty((piece.count, *reader.shape, 3), np.uint8)
@@ -55,12 +73,11 @@ def cpu_lane(
             crew.check()
             crew.put(_answer(piece, predictor.scores(tiles), failed, reader))
 
-    crew = Crew(count, work, limit=4 * count, name="histomil worker")
-    try:
+    with (
+        one_thread_each() as prepare,
+        _closing(Crew(count, work, limit=4 * count, name="histomil worker")) as crew,
+    ):
         yield crew
-    finally:
-        crew.close()
-        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -68,7 +85,7 @@ def device_lane(
     plan: Plan, reader: TileReader, predictor: Predictor, *, workers: int | None = None
 ) -> Iterator[Crew[Answer]]:
     """Start readers and one thread that feeds the device; on leaving they have ended."""
-    count = workers or min(core_count(), DEVICE_READERS)
+    count = workers or worker_count(predictor.net.device)
     pinned = predictor.net.device.type == "cuda"
     ahead = count + 2 * -(-predictor.batch // 64)
 

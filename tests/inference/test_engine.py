@@ -97,6 +97,27 @@ def test_a_finished_job_returns_at_once(
     assert (only.done, only.total, only.resumed) == (TILES, TILES, TILES)
 
 
+def test_a_torn_run_is_mended(tmp_path: Path, make_job: MakeJob) -> None:
+    """As after a power cut: a block is flagged, and its scores are not all there."""
+    job = make_job()
+    whole = scores(job, tmp_path)
+    chunk = whole.path / "scores" / "c" / "3" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:99])
+    with pytest.raises(RunError, match="run its job again"):
+        RunStore.open(whole.path)
+    told = list(run(job, out=tmp_path, device="cpu"))
+    assert (told[0].resumed, told[-1].done) == (TILES - 64, TILES)
+    np.testing.assert_array_equal(RunStore.open(whole.path).scores, whole.scores)
+
+
+def test_cancelling_before_the_first_block_stops_too(tmp_path: Path, make_job: MakeJob) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    (only,) = run(make_job(), out=tmp_path, device="cpu", cancel=cancel)
+    assert only.done == 0
+    assert RunStore.open(only.store).sessions == [], "nothing was worked on"
+
+
 def test_blocks_in_any_order_and_any_batch_give_one_result(
     tmp_path: Path, make_job: MakeJob
 ) -> None:
