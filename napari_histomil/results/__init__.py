@@ -1,5 +1,6 @@
-"""Runs on disk: `RunStore` (`store.py`), and the lock that keeps it to one writer (`lock.py`)."""
+"""Runs on disk: what one holds (`store.py`, `layout.py`), its one writer, and where runs are."""
 
-from napari_histomil.results.store import RunStore, find_runs, run_path
+from napari_histomil.results.find import find_runs, run_path
+from napari_histomil.results.store import RunStore
 
 __all__ = ["RunStore", "find_runs", "run_path"]

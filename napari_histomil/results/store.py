@@ -10,8 +10,8 @@ attribute             ``schema_version``, ``run_id``, ``created``, ``job``, ``sl
                       ``warnings``, ``skipped``
 ====================  ===================================================================
 
-A block's scores are written first, its flag after, each file whole or not at all (Zarr writes to
-a temporary sibling and renames); so a process killed at any byte loses the blocks that had no
+A block's scores are written first, its flag after, each file whole or not at all (Zarr, from
+3.1.3 on, writes to a temporary sibling and renames); so a process killed at any byte loses the blocks that had no
 flag yet and nothing else. There is one writer at a time (`lock.py`), and any number of readers.
 """
 
@@ -28,19 +28,20 @@ from typing import Any, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from napari_histomil.errors import OutputError, RunError
 from napari_histomil.manifest import ClassSpec
-from napari_histomil.resources import sidecar, sidecars
+from napari_histomil.results.layout import (
+    ATTRIBUTE,
+    SCHEMA_VERSION,
+    check_shapes,
+    check_version,
+    read_grid,
+    spans,
+    write_empty,
+)
 from napari_histomil.results.lock import WriterLock
-from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid
-
-SCHEMA_VERSION = 1
-"""Version of the attributes that this program writes and the newest it reads."""
-
-ATTRIBUTE = "histomil"
+from napari_histomil.tiling import BLOCK_TILES, TileGrid
 
 
 class RunStore:
@@ -57,14 +58,14 @@ class RunStore:
         self._mutex = threading.Lock()
         attributes: Any = group.attrs[ATTRIBUTE]
         self._attributes: dict[str, Any] = dict(attributes)
-        self.grid = _read_grid(group, self._attributes["grid"])
+        self.grid = read_grid(group, self._attributes["grid"])
         self.classes = tuple(
             ClassSpec(c["name"], tuple(c["color"])) for c in self._attributes["classes"]
         )
         blocks = -(-len(self.grid) // BLOCK_TILES)
         self._done = np.zeros(blocks, bool)  # [B], blocks whose scores are in _scores
         self._scores = np.full((len(self.grid), len(self.classes)), np.nan, np.float32)
-        _check_shapes(group, self._scores.shape, blocks)
+        check_shapes(group, self._scores.shape, blocks)
 
     # ---------------------------------------------------------------- making and opening
 
@@ -113,7 +114,9 @@ class RunStore:
         try:
             if path.exists():
                 raise RunError(f"{path} exists already: open it to go on with it.")
-            _write_empty(
+            for remains in path.parent.glob(f".{path.name}.*.partial"):  # of a killed process
+                shutil.rmtree(remains, ignore_errors=True)
+            write_empty(
                 partial,
                 grid,
                 len(classes),
@@ -170,11 +173,13 @@ class RunStore:
             try:
                 group = zarr.open_group(path, mode="r+" if writable else "r")
                 attributes: Any = group.attrs.get(ATTRIBUTE)
-                _check_version(path, attributes)
+                check_version(path, attributes)
                 store = cls(path, group, lock)
             except (KeyError, TypeError, ValueError, OSError) as error:
                 raise RunError(f"The run {path} is damaged: {error}.") from error
             if writable:
+                for remains in path.rglob("*.partial"):  # what a killed writer was writing
+                    remains.unlink(missing_ok=True)
                 store._keep_sound_blocks()
             store._load()
             return store
@@ -292,7 +297,7 @@ class RunStore:
             try:
                 done = np.asarray(self._array("done")[:], bool)
                 scores = self._array("scores")
-                for tiles in _spans(done & ~self._done, len(self.grid)):
+                for tiles in spans(done & ~self._done, len(self.grid)):
                     self._scores[tiles] = scores[tiles]
                 self._done = done
             except (KeyError, TypeError, ValueError, OSError) as error:
@@ -392,86 +397,3 @@ class RunStore:
             done[index] = all(int(tile) in skipped for tile in missing)
         if not np.array_equal(done, flags[:]):
             flags[:] = done
-
-
-def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | None = None) -> Path:
-    """Return where a run of a slide is or shall be: ``<sidecar>/runs/<run_id>.zarr``.
-
-    A run that exists in a place where the slide's work was kept before is taken there.
-    """
-    name = f"{run_id}.zarr"
-    for folder in sidecars(slide_path, fingerprint, out=out) if out is None else []:
-        if (folder / "runs" / name).is_dir():
-            return folder / "runs" / name
-    return sidecar(slide_path, fingerprint, out=out) / "runs" / name
-
-
-def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
-    """Return the runs of a slide, the one worked on last first."""
-    runs = {
-        run
-        for folder in sidecars(info.path, info.fingerprint, out=out)
-        for run in (folder / "runs").glob("*.zarr")
-        if (run / "zarr.json").is_file()
-    }
-    return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
-
-
-def _write_empty(path: Path, grid: TileGrid, classes: int, attributes: dict[str, Any]) -> None:
-    group = zarr.create_group(path, zarr_format=3)
-    group.create_array("cells", data=grid.cells)
-    group.create_array(
-        "scores",
-        shape=(len(grid), classes),
-        chunks=(BLOCK_TILES, classes),
-        dtype="float32",
-        fill_value=float("nan"),
-        compressors=[Crc32cCodec()],
-    )
-    blocks = -(-len(grid) // BLOCK_TILES)
-    group.create_array(
-        "done",
-        shape=(blocks,),
-        chunks=(blocks,),
-        dtype="bool",
-        fill_value=False,
-        compressors=[Crc32cCodec()],
-    )
-    group.attrs[ATTRIBUTE] = attributes
-
-
-def _check_version(path: Path, attributes: Any) -> None:
-    version = attributes.get("schema_version") if isinstance(attributes, Mapping) else None
-    if not isinstance(version, int):
-        raise RunError(f"{path} is a Zarr group of another program, not a run of napari-histomil.")
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"{path} was written by a newer version of this program (schema {version}, this "
-            f"program knows {SCHEMA_VERSION}): update napari-histomil."
-        )
-
-
-def _read_grid(group: zarr.Group, grid: Mapping[str, Any]) -> TileGrid:
-    cells: Any = group["cells"]
-    return TileGrid(
-        spec=GridSpec(grid["mpp"], grid["tile_px"], grid["stride_px"]),
-        slide_mpp=(grid["slide_mpp"][0], grid["slide_mpp"][1]),
-        slide_size_px0=(grid["slide_size_px0"][0], grid["slide_size_px0"][1]),
-        cells=np.asarray(cells[:], np.int32),
-    )
-
-
-def _check_shapes(group: zarr.Group, scores: tuple[int, ...], blocks: int) -> None:
-    for name, shape in (("scores", scores), ("done", (blocks,))):
-        array: Any = group[name]
-        if tuple(array.shape) != shape:
-            raise ValueError(f"{name} has the shape {array.shape} instead of {shape}")
-
-
-def _spans(blocks: NDArray[np.bool_], tiles: int) -> list[slice]:
-    """Return the slices of tiles of neighbouring true blocks: one read each."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks.astype(np.int8), [0]])))
-    return [
-        slice(int(a) * BLOCK_TILES, min(int(b) * BLOCK_TILES, tiles))
-        for a, b in zip(edges[::2], edges[1::2], strict=True)
-    ]

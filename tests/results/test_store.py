@@ -166,7 +166,7 @@ def test_a_killed_writer_leaves_a_sound_run(tmp_path: Path) -> None:
             for index in np.flatnonzero(store.done_blocks):
                 tiles = slice(index * 64, index * 64 + 64)
                 np.testing.assert_array_equal(scores[tiles], block_scores(int(index)))
-            assert store.sessions is not None
+            assert list(tmp_path.rglob("*.partial")) == [], "what it was writing is tidied up"
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 100, 515])
@@ -205,6 +205,16 @@ def test_a_block_that_vanished_is_done_again(tmp_path: Path) -> None:
     with RunStore.open(store.path, writable=True) as mended:
         # a tile that was skipped has a reason to be NaN, the vanished block has none
         assert mended.done_blocks.tolist() == [False, True, False, False]
+
+
+def test_what_killed_processes_leave_is_tidied_up(tmp_path: Path) -> None:
+    path = tmp_path / "abc.zarr"
+    (tmp_path / ".abc.zarr.0123.partial" / "scores").mkdir(parents=True)
+    make(path).close()
+    (path / "scores" / "c").mkdir()
+    (path / "scores" / "c" / "0.0123.partial").write_bytes(b"half")
+    RunStore.open(path, writable=True).close()
+    assert list(tmp_path.rglob("*.partial")) == []
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""How a run lies in its Zarr group: made empty, checked, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from napari_histomil.errors import RunError
+from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid
+
+SCHEMA_VERSION = 1
+"""Version of the attributes that this program writes and the newest it reads."""
+
+ATTRIBUTE = "histomil"
+
+
+def write_empty(path: Path, grid: TileGrid, classes: int, attributes: dict[str, Any]) -> None:
+    """Make the group of a run of which nothing is done."""
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array("cells", data=grid.cells)
+    group.create_array(
+        "scores",
+        shape=(len(grid), classes),
+        chunks=(BLOCK_TILES, classes),
+        dtype="float32",
+        fill_value=float("nan"),
+        compressors=[Crc32cCodec()],
+    )
+    blocks = -(-len(grid) // BLOCK_TILES)
+    group.create_array(
+        "done",
+        shape=(blocks,),
+        chunks=(blocks,),
+        dtype="bool",
+        fill_value=False,
+        compressors=[Crc32cCodec()],
+    )
+    group.attrs[ATTRIBUTE] = attributes
+
+
+def check_version(path: Path, attributes: Any) -> None:
+    """Refuse what is no run, or one of a newer program; raises `RunError`."""
+    version = attributes.get("schema_version") if isinstance(attributes, Mapping) else None
+    if not isinstance(version, int):
+        raise RunError(f"{path} is a Zarr group of another program, not a run of napari-histomil.")
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} was written by a newer version of this program (schema {version}, this "
+            f"program knows {SCHEMA_VERSION}): update napari-histomil."
+        )
+
+
+def read_grid(group: zarr.Group, grid: Mapping[str, Any]) -> TileGrid:
+    """Return the grid from its attributes and its cells."""
+    cells: Any = group["cells"]
+    return TileGrid(
+        spec=GridSpec(grid["mpp"], grid["tile_px"], grid["stride_px"]),
+        slide_mpp=(grid["slide_mpp"][0], grid["slide_mpp"][1]),
+        slide_size_px0=(grid["slide_size_px0"][0], grid["slide_size_px0"][1]),
+        cells=np.asarray(cells[:], np.int32),
+    )
+
+
+def check_shapes(group: zarr.Group, scores: tuple[int, ...], blocks: int) -> None:
+    """Raise `ValueError` if an array has another shape than the grid asks for."""
+    for name, shape in (("scores", scores), ("done", (blocks,))):
+        array: Any = group[name]
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{name} has the shape {array.shape} instead of {shape}")
+
+
+def spans(blocks: NDArray[np.bool_], tiles: int) -> list[slice]:
+    """Return the slices of tiles of neighbouring true blocks: one read each."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks.astype(np.int8), [0]])))
+    return [
+        slice(int(a) * BLOCK_TILES, min(int(b) * BLOCK_TILES, tiles))
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]
