@@ -11,8 +11,9 @@ attribute             ``schema_version``, ``run_id``, ``created``, ``job``, ``sl
 ====================  ===================================================================
 
 A block's scores are written first, its flag after, each file whole or not at all (Zarr, from
-3.1.3 on, writes to a temporary sibling and renames); so a process killed at any byte loses the blocks that had no
-flag yet and nothing else. There is one writer at a time (`lock.py`), and any number of readers.
+3.1.3 on, writes to a temporary sibling and renames); so a process killed at any byte loses the
+blocks that had no flag yet and nothing else. There is one writer at a time (`lock.py`), and any
+number of readers.
 """
 
 from __future__ import annotations
