@@ -332,6 +332,16 @@ def test_pointer_reads_raw_scores_and_position(dock, laid, viewer, stored):
     assert at((-5, 10)) == "outside the slide"
 
 
+def test_numbers_that_come_while_nobody_looks_are_there_when_somebody_does(dock, laid, qtbot):
+    emptied = laid.current.heatmap.scores.copy()
+    emptied[10:] = np.nan
+    before = dock.stats_label.text()
+    laid.current.heatmap.fill(emptied)
+    assert dock.stats_label.text() == before
+    dock.show()
+    qtbot.waitUntil(lambda: "<b>10</b> of 10 tiles" in dock.stats_label.text())
+
+
 def test_an_unfinished_run_says_so(viewer, slide_path, make_run, qtbot):
     opened = session(viewer).open_slide(slide_path)
     store = make_run(opened.info, blocks=2)

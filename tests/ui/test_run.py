@@ -181,6 +181,21 @@ def test_cancel_within_a_second_then_resume(dock, viewer, qtbot, slide_path):
     assert len(session(viewer).runs) == 1, "a resumed run goes on in its own layer"
 
 
+def test_a_run_goes_on_without_its_slide_in_the_window(dock, viewer, qtbot, slide_path):
+    slide = session(viewer).open_slide(slide_path)
+    info = slide.info
+    dock.region.buttons["Whole slide"].click()
+    dock.options.stride_spin.value = 3
+    click(qtbot, dock.start_button)
+    session(viewer).close_slide(slide)
+    qtbot.waitUntil(lambda: dock.progress.bar.value() > 0, timeout=LONG)
+    dock.cancel()
+    qtbot.waitUntil(lambda: not dock.running, timeout=1000)
+    assert session(viewer).runs == []
+    (path,) = find_runs(info)
+    assert RunStore.open(path).done_tiles.any()
+
+
 def test_tiles_near_the_view_come_first(dock, viewer, qtbot, slide_path):
     slide = session(viewer).open_slide(slide_path)
     dock.region.buttons["Whole slide"].click()

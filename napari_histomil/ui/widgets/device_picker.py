@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_histomil.errors import HistomilError
@@ -58,11 +58,18 @@ class DevicePicker(QWidget):
         """Name of the chosen device."""
         return self.device_box.currentText()
 
-    def showEvent(self, event: QShowEvent) -> None:
-        """Ask for the device's name when the dock is first seen: only then is it needed."""
-        super().showEvent(event)
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Ask for the device's name when the dock is first seen: only then is it needed.
+
+        Docks behind another tab count as shown, but they are not painted.
+        """
+        super().paintEvent(event)
         if not self._asked:
-            QTimer.singleShot(0, self._describe)
+            QTimer.singleShot(0, self._describe_once)
+
+    def _describe_once(self) -> None:
+        if not self._asked:
+            self._describe()
 
     def test(self) -> None:
         """Test the chosen device."""

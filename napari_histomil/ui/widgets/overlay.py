@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -17,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.heatmaps import NORMALISATIONS
 from napari_histomil.ui.colours import COLOUR_MAPS
-from napari_histomil.ui.keys import hint
+from napari_histomil.ui.keys import KEYS, hint
 from napari_histomil.ui.layers import to_px0
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
@@ -38,6 +39,7 @@ class OverlayWidget(Panel):
         super().__init__(parent)
         self._overlays = overlays(napari_viewer)
         self._run: RunView | None = None
+        self._stale = False
         self._make_result()
         self._make_appearance()
         self._make_threshold()
@@ -84,8 +86,8 @@ class OverlayWidget(Panel):
         self.colours_box.activated.connect(self._set_colours)
         self.opacity = SliderSpin(0, 100, step=5, suffix=" %")
         self.opacity.setToolTip(
-            f"How strongly the heatmap covers the tissue{hint('overlay.fainter')}"
-            f"{hint('overlay.stronger')}"
+            f"How strongly the heatmap covers the tissue (keys: {KEYS['overlay.fainter'].text} "
+            f"fainter, {KEYS['overlay.stronger'].text} stronger)"
         )
         self.opacity.value_changed.connect(self._set_opacity)
         self.colour_bar = ColourBar()
@@ -164,18 +166,32 @@ class OverlayWidget(Panel):
         if run is not None:
             self.class_box.addItems(run.heatmap.class_names)
             run.heatmap.changed.connect(self._update)
-            run.heatmap.filled.connect(self._update)
+            run.heatmap.filled.connect(self._on_filled)
         self._update()
 
     def _let_go(self) -> None:
         """Hear no more of the run that was shown."""
         if self._run is not None:
             self._run.heatmap.changed.disconnect(self._update)
-            self._run.heatmap.filled.disconnect(self._update)
+            self._run.heatmap.filled.disconnect(self._on_filled)
             self._run = None
 
+    def _on_filled(self) -> None:
+        """Show the newer numbers, but only to somebody who looks: they take time to count."""
+        if self.visibleRegion().isEmpty():
+            self._stale = True
+        else:
+            self._update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Catch up with what was filled in while the dock lay behind another one."""
+        super().paintEvent(event)
+        if self._stale:
+            self._stale = False
+            QTimer.singleShot(0, self._update)
+
     def _update(self) -> None:
-        """Show the run's facts and choices; called a few times a second while it fills in."""
+        """Show the run's facts, choices and numbers."""
         run = self._run
         self.made_by_label.setVisible(run is not None)
         if run is None:

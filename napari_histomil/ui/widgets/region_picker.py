@@ -13,7 +13,7 @@ from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
 from napari_histomil.inference.job import RegionSpec
 from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.ui.layers import ours, rect_in_view_px0, shapes_to_px0
+from napari_histomil.ui.layers import rect_in_view_px0, shapes_to_px0
 from napari_histomil.ui.widgets.panel import follow
 
 _TISSUE, _SHAPES, _VIEW, _ALL = "Tissue", "Drawn shapes", "What is in view", "Whole slide"
@@ -83,7 +83,7 @@ class RegionPicker(QWidget):
     def _look_for_shapes(self, _: Any = None) -> None:
         """Keep the Shapes layer that was active last, and say so."""
         active = self._viewer.layers.selection.active
-        if isinstance(active, Shapes) and not ours(active):
+        if isinstance(active, Shapes):
             self._shapes = active
         if self._shapes not in self._viewer.layers:
             self._shapes = None

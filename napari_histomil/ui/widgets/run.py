@@ -271,7 +271,10 @@ class RunWidget(Panel):
         if self._job is not None and not self._job.cancelled:
             self.progress.show_progress(self._last.progress)
         if self._run is None:
-            self._run = self._overlays.add(self._last.store)
+            try:
+                self._run = self._overlays.add(self._last.store)
+            except RunError:
+                return  # its slide was closed or scaled anew meanwhile; the disk has it all
             self._run.store = self._last.store  # the one that goes on being read
         scores = [update.scores for update in updates if update.scores is not None]
         if scores and self._run in self._session.runs:
