@@ -24,7 +24,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import TextIO
 
 from napari_histomil.errors import HistomilError, TileError
@@ -59,9 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
     for family in FAMILIES:
-        name = f"napari_histomil.cli.{family}"
-        if find_spec(name) is not None:
-            import_module(name).add_parser(subparsers)
+        import_module(f"napari_histomil.cli.{family}").add_parser(subparsers)
     return parser
 
 

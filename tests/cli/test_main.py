@@ -22,6 +22,9 @@ VERBS = (
     ("models", "list"),
     ("models", "show"),
     ("models", "verify"),
+    ("train",),
+    ("bench",),
+    ("demo",),
 )
 
 
