@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from napari_histomil.errors import RunError
 from napari_histomil.exchange.facts import class_column, default_class, provenance
 from napari_histomil.files import whole_file
-from napari_histomil.geometry import choose_level
 from napari_histomil.heatmaps import score_image
 from napari_histomil.results import RunStore
-from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
+from napari_histomil.slides.slide import Slide, read_rect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +26,6 @@ TIFF_TILE_PX = 256
 
 PNG_LONG_SIDE_PX = 1600
 """Longer side of the slide in the picture."""
-
-BAND_PX = 2**24
-"""Pixels that are read at once for the overview: 48 MB."""
 
 OPACITY = 0.5
 
@@ -140,7 +136,8 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
         layout="constrained",
     )
     axes = figure.add_subplot()
-    axes.imshow(overview(slide, size), extent=(0, width_um, height_um, 0))
+    whole_px0 = (slide.info.width_px0, slide.info.height_px0)
+    axes.imshow(read_rect(slide, (0, 0), whole_px0, size), extent=(0, width_um, height_um, 0))
     cell_um = run.grid.spec.cell_um
     shown = axes.imshow(
         np.ma.masked_invalid(image),
@@ -168,31 +165,6 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
             format="png",
             metadata={"Title": title, "Description": json.dumps(provenance(run))},
         )
-
-
-def overview(slide: Slide, size: tuple[int, int]) -> Uint8Image:
-    """Read the whole slide at a small size, in bands, however few levels it has.
-
-    Parameters
-    ----------
-    size
-        (width, height) of the result in pixels.
-
-    Returns
-    -------
-    uint8 [height, width, 3]
-    """
-    width_px0, height_px0 = slide.info.width_px0, slide.info.height_px0
-    wanted = min(width_px0 / size[0], height_px0 / size[1])
-    level = slide.info.levels[choose_level(slide.info.downsamples, wanted)]
-    rows = max(size[1] * BAND_PX // (level.width * level.height), 1)
-    bands = []
-    for top in range(0, size[1], rows):
-        bottom = min(top + rows, size[1])
-        corner = (0, top * height_px0 / size[1])
-        part = (width_px0, (bottom - top) * height_px0 / size[1])
-        bands.append(read_rect(slide, corner, part, (size[0], bottom - top)))
-    return np.concatenate(bands)
 
 
 def _share_done(run: RunStore) -> str:

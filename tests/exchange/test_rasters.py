@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from napari_histomil.errors import RunError
-from napari_histomil.exchange.rasters import overview, scale_bar_um, write_png, write_tiff
+from napari_histomil.exchange.rasters import scale_bar_um, write_png, write_tiff
 from napari_histomil.heatmaps import score_image
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.tiling import GridSpec
@@ -161,16 +161,6 @@ def test_a_picture_wants_the_slide_of_the_run(make_run, tmp_path, slide_path):
         pytest.raises(RunError, match=r"other\.tif is not the slide of this run"),
     ):
         write_png(make_run(), tmp_path / "a.png", slide)
-
-
-def test_the_overview_in_bands_equals_the_overview_at_once(slide_path, monkeypatch):
-    with open_slide(slide_path) as slide:
-        whole = overview(slide, (70, 50))
-        monkeypatch.setattr("napari_histomil.exchange.rasters.BAND_PX", 50_000)
-        banded = overview(slide, (70, 50))
-    assert whole.shape == (50, 70, 3)
-    np.testing.assert_array_equal(whole, banded)
-    assert (whole[13:25, 26:38] == (150, 60, 140)).all()
 
 
 @pytest.mark.parametrize(
