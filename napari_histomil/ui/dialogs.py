@@ -39,6 +39,14 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+MPP_SOURCES = {
+    "file": "stated by the file",
+    "given": "given by you",
+    "remembered": "given by you earlier",
+}
+"""Where a slide's µm/px come from, in words."""
+
+
 def diagnostics(error: BaseException | None = None, info: SlideInfo | None = None) -> str:
     """Return what a developer needs to understand a problem, as text.
 
@@ -170,7 +178,8 @@ class MppDialog(QDialog):
             f"{info.path.name} does not say how many micrometres (µm) one pixel spans. Without it "
             f"nothing can be measured and no model can run."
             if known is None
-            else f"{info.path.name} is taken to have {known:.4g} µm/px ({info.mpp_source})."
+            else f"{info.path.name} is taken to have {known:.4g} µm/px, "
+            f"{MPP_SOURCES.get(info.mpp_source or '', info.mpp_source)}."
         )
         hint = (
             f"Its objective is given as {power:g}x, which suggests {10 / power:.4g} µm/px. "

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_histomil.errors import SlideError
 from napari_histomil.geometry import Rect
@@ -116,11 +116,10 @@ def write_slide(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def _settle() -> set[QApplication]:
+def _top_level_widgets() -> set[QWidget]:
     """Return the top-level widgets once what is to be deleted is deleted."""
     if QApplication.instance() is None:
         return set()
-    gc.collect()
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     QApplication.processEvents()
     return set(QApplication.topLevelWidgets())
@@ -129,7 +128,11 @@ def _settle() -> set[QApplication]:
 @pytest.fixture(autouse=True)
 def no_widget_left_behind() -> Iterator[None]:
     """Fail a test that leaves a window or a dialog open."""
-    before = _settle()
+    before = _top_level_widgets()
     yield
-    left = _settle() - before
-    assert not left, f"left behind: {[(type(widget).__name__, widget) for widget in left]}"
+    left = _top_level_widgets() - before
+    if left:
+        names = [type(widget).__name__ for widget in left]
+        del left
+        gc.collect()  # Python may still hold what nobody uses
+        assert not _top_level_widgets() - before, f"left behind, among others: {names}"

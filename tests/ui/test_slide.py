@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_histomil.errors import SlideError
 from napari_histomil.ui.dialogs import ErrorDialog, MppDialog
 from napari_histomil.ui.keys import KeySheet
 from napari_histomil.ui.layers import slide_layer
+from napari_histomil.ui.reader import SLIDE_SUFFIXES
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.slide import SlideWidget
 
@@ -54,7 +55,7 @@ def test_empty_dock_says_how_to_begin(dock):
 
 def test_open_and_read_the_facts(qtbot, dock, real):
     opened = open_and_wait(qtbot, dock, real)
-    texts = {name: label.text().replace("\u200b", "") for name, label in dock.facts.values.items()}
+    texts = {name: label.text() for name, label in dock.facts.values.items()}
     assert texts["Name"] == "CMU-1-Small-Region.svs"
     assert texts["Size"] == "2 220 x 2 967 px\n1.108 x 1.481 mm"
     assert texts["Pixel"] == "0.499 µm/px\nstated by the file"
@@ -213,6 +214,23 @@ def test_a_broken_file_is_a_dialog_and_nothing_else(qtbot, dock, data_dir, viewe
     dialog.reject()
 
 
+def test_files_and_folders_are_asked_for(qtbot, dock, real):
+    qtbot.mouseClick(dock.folder_button, LEFT)
+    (asked,) = dock.findChildren(QFileDialog)
+    assert asked.fileMode() == QFileDialog.FileMode.Directory
+    asked.reject()
+    qtbot.waitUntil(lambda: not dock.findChildren(QFileDialog))
+    qtbot.mouseClick(dock.open_button, LEFT)
+    (asked,) = dock.findChildren(QFileDialog)
+    for suffix in SLIDE_SUFFIXES:
+        assert f"*{suffix}" in asked.nameFilters()[0]
+    asked.setDirectory(str(real.parent))
+    asked.selectFile(real.name)
+    asked.accept()
+    qtbot.waitUntil(lambda: dock._session.active is not None, timeout=30_000)
+    assert dock._session.active.name == real.name
+
+
 def test_a_dropped_file_is_opened(qtbot, dock, real):
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(real)), QUrl("https://example.org/slide.svs")])
@@ -252,7 +270,7 @@ def test_several_slides_are_shown_one_at_a_time(qtbot, dock, array_slide, checke
     dock.slide_box.setCurrentIndex(0)
     dock.slide_box.activated.emit(0)
     assert (first.layer.visible, second.layer.visible) == (True, False)
-    assert dock.facts.values["Name"].text().replace("\u200b", "") == "first.tiff"
+    assert dock.facts.values["Name"].text() == "first.tiff"
     qtbot.mouseClick(dock.close_button, LEFT)
     assert held.slides == [second]
     assert second.layer.visible

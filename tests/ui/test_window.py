@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import napari
 import numpy as np
 import pytest
 import shapely
@@ -26,18 +27,16 @@ def settle(qtbot, times: int = 6) -> None:
 
 
 @pytest.fixture
-def window(qtbot):
-    """Open windows and close them at the end."""
-    opened = []
+def window(make_napari_viewer, monkeypatch, qtbot):
+    """Open windows in a napari of the test's own; they are closed at the end."""
+    monkeypatch.setattr(napari, "Viewer", make_napari_viewer)
 
     def make(*args, **kwargs):
-        opened.append(open_window(*args, **kwargs))
+        viewer = open_window(*args, **kwargs)
         settle(qtbot)
-        return opened[-1]
+        return viewer
 
-    yield make
-    for viewer in opened:
-        viewer.close()
+    return make
 
 
 def on_screen(viewer, layer_info, xy_px0):
@@ -170,9 +169,12 @@ def test_dock_in_front_and_mpp_are_taken(window, write_slide):
     assert hidden == {"Slide": True, "Run": True, "Overlay": False}
 
 
-def test_a_slide_that_does_not_open_leaves_no_window(data_dir):
+def test_a_slide_that_does_not_open_leaves_no_window(window, data_dir):
+    before = set(QApplication.topLevelWidgets())
     with pytest.raises(SlideError, match=r"broken\.svs"):
-        open_window([data_dir / "wsi-broken" / "broken.svs"])
+        window([data_dir / "wsi-broken" / "broken.svs"])
+    left = set(QApplication.topLevelWidgets()) - before
+    assert not [each for each in left if each.isVisible()]
 
 
 def test_picture_that_cannot_be_written_is_one_sentence(window, tmp_path):

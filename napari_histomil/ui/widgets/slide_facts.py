@@ -8,17 +8,15 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QWidget,
 )
+from superqt import QElidingLabel
 
 from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui.dialogs import MPP_SOURCES
 from napari_histomil.ui.widgets.panel import plain_label
 
-_SOURCES = {
-    "file": "stated by the file",
-    "given": "given by you",
-    "remembered": "given by you earlier",
-}
 _READERS = {"tiff": "TIFF reader", "openslide": "OpenSlide", "zarr": "OME-Zarr reader"}
 
 _TOOLTIPS = {
@@ -55,7 +53,7 @@ class SlideFacts(QWidget):
         self.names: dict[str, QLabel] = {}
         self.values: dict[str, QLabel] = {}
         for row, (name, tooltip) in enumerate(_TOOLTIPS.items()):
-            self.names[name], self.values[name] = QLabel(name), plain_label()
+            self.names[name], self.values[name] = QLabel(name), _value_label(name)
             for column, label in enumerate((self.names[name], self.values[name])):
                 label.setToolTip(tooltip)
                 label.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -85,6 +83,16 @@ class SlideFacts(QWidget):
         QApplication.clipboard().setText(self._fingerprint)
 
 
+def _value_label(name: str) -> QLabel:
+    """Return the label of a value; a file name has no blanks to wrap at and is elided."""
+    if name != "Name":
+        return plain_label()
+    label = QElidingLabel()
+    label.setElideMode(Qt.TextElideMode.ElideMiddle)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    return label
+
+
 def fact_texts(info: SlideInfo) -> dict[str, str]:
     """Return the facts of a slide as people read them, with units."""
     size = f"{info.width_px0:,} x {info.height_px0:,} px".replace(",", " ")
@@ -98,9 +106,9 @@ def fact_texts(info: SlideInfo) -> dict[str, str]:
         )
         same = abs(info.mpp_x - info.mpp_y) < 1e-6 * info.mpp_x
         number = f"{info.mpp_x:.4g}" if same else f"{info.mpp_x:.4g} x {info.mpp_y:.4g}"
-        pixel = f"{number} µm/px\n{_SOURCES.get(info.mpp_source or '', info.mpp_source)}"
+        pixel = f"{number} µm/px\n{MPP_SOURCES.get(info.mpp_source or '', info.mpp_source)}"
     return {
-        "Name": _breakable(info.path.name),
+        "Name": info.path.name,
         "Size": size,
         "Pixel": pixel,
         "Objective": "" if info.objective_power is None else f"{info.objective_power:g}x",
@@ -131,8 +139,3 @@ def _bounds_text(info: SlideInfo, mm_per_px0: tuple[float, float] | None) -> str
         )
     ]  # fmt: skip
     return f"{numbers[0]} x {numbers[1]} {unit}, from ({numbers[2]}, {numbers[3]}) {unit}"
-
-
-def _breakable(name: str) -> str:
-    """Let a long file name wrap where it has no blanks."""
-    return "".join(f"{char}\u200b" if char in "-_.,+" else char for char in name)
