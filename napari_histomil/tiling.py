@@ -168,7 +168,7 @@ class TileGrid:
 
     def bounding_rect_px0(self, tiles: slice) -> Rect:
         """Return the smallest rectangle that holds the cells of `tiles`."""
-        rects = self.cell_rects_px0[tiles]
+        rects = replace(self, cells=self.cells[tiles]).cell_rects_px0
         x0, y0 = rects[:, :2].min(axis=0)
         x1, y1 = (rects[:, :2] + rects[:, 2:]).max(axis=0)
         return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))

@@ -139,12 +139,8 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     plain = _bare_net(module, normalisation)
     wanted = _first_answer(plain, model, tiles)
     plain = replace(plain, flops=_count_flops(plain, tiles))
-    if model.weights_format == "torchscript":
-        cheaper = [_freeze(plain)]
-    else:
-        cheaper = [_fold(plain, normalisation, tiles, scaling=s) for s in (True, False)]
     limit = FOLD_TOLERANCE * max(float(wanted.abs().max()), 1e-3)
-    for net in cheaper:
+    for net in _cheaper(plain, normalisation, tiles):
         if float((net.logits(tiles) - wanted).abs().max()) <= limit:
             return _to_device(net, device)
     _logger.info("folding changes the answers of %s: it is left as it is", model.name)
@@ -208,6 +204,15 @@ def _count_flops(net: Net, tiles: Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
         net.logits(tiles[:1])
     return float(counter.get_total_flops())
+
+
+def _cheaper(plain: Net, normalisation: Normalisation, tiles: Tensor) -> Iterator[Net]:
+    """Yield what should answer as `plain` does, the cheapest first."""
+    if isinstance(plain.module, torch.jit.ScriptModule):
+        yield _freeze(plain)
+        return
+    for scaling in (True, False):
+        yield _fold(plain, normalisation, tiles, scaling=scaling)
 
 
 def _fold(plain: Net, normalisation: Normalisation, tiles: Tensor, *, scaling: bool) -> Net:

