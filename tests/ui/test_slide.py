@@ -203,6 +203,17 @@ def test_without_scale_one_can_look_and_say_it_later(qtbot, dock, write_slide):
     assert opened.info.mpp_xy == (0.5, 0.5)
 
 
+def test_every_slide_without_scale_is_asked_for(qtbot, dock, array_slide, checkered, viewer):
+    held = session(viewer)
+    for name, power in (("first.tiff", 20), ("second.tiff", 40)):
+        held.add_slide(slide_layer(array_slide(checkered, None, name=name, power=power)))
+    qtbot.waitUntil(lambda: len(dock.findChildren(MppDialog)) == 2)
+    questions = dock.findChildren(MppDialog)
+    assert sorted(each.edit.text() for each in questions) == ["0.25", "0.5"]
+    for each in questions:
+        each.reject()
+
+
 def test_a_broken_file_is_a_dialog_and_nothing_else(qtbot, dock, data_dir, viewer):
     dock.open_path(data_dir / "wsi-broken" / "broken.svs")
     qtbot.waitUntil(lambda: bool(dock.findChildren(ErrorDialog)), timeout=10_000)

@@ -64,11 +64,12 @@ class SlideWidget(Panel):
         self.navigation = Navigation(self._session.viewer)
         self._view = self._section("View", self.navigation)
         self.facts = SlideFacts()
-        self.facts.mpp_button.clicked.connect(self._ask_mpp)
+        self.facts.mpp_button.clicked.connect(self._ask_active)
         self._about = self._section("About this slide", self.facts)
         self.associated = AssociatedImages()
         self._pictures = self._section("Pictures in the file", self.associated)
         self._opening: list[Path] = []
+        self._without_scale: list[SlideSession] = []
         self._sheet_key: QShortcut | None = None
         follow(self, self._session.slide_opened, self._on_opened)
         follow(self, self._session.slide_closed, self._refresh)
@@ -158,14 +159,14 @@ class SlideWidget(Panel):
         patterns = " ".join(f"*{suffix}" for suffix in SLIDE_SUFFIXES)
         dialog = QFileDialog(self, "Open slide", "", f"Slides ({patterns});;All files (*)")
         dialog.setFileMode(QFileDialog.FileMode.ExistingFiles)
-        self._ask(dialog)
+        self._choose_files(dialog)
 
     def _ask_folder(self) -> None:
         dialog = QFileDialog(self, "Open a slide that is a folder")
         dialog.setFileMode(QFileDialog.FileMode.Directory)
-        self._ask(dialog)
+        self._choose_files(dialog)
 
-    def _ask(self, dialog: QFileDialog) -> None:
+    def _choose_files(self, dialog: QFileDialog) -> None:
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.filesSelected.connect(self._open_all)
         dialog.open()
@@ -195,12 +196,20 @@ class SlideWidget(Panel):
     def _on_opened(self, slide: SlideSession) -> None:
         self._refresh()
         if not slide.has_mpp:
-            # Not from within napari's adding of the layer.
-            QTimer.singleShot(0, self._ask_mpp)
+            self._without_scale.append(slide)
+            QTimer.singleShot(0, self._ask_all)  # not from within napari's adding of the layer
 
-    def _ask_mpp(self) -> None:
-        slide = self._session.active
-        if slide is not None:
+    def _ask_all(self) -> None:
+        """Ask for the µm/px of the slides that were opened without, one dialog each."""
+        while self._without_scale:
+            self._ask(self._without_scale.pop(0))
+
+    def _ask_active(self) -> None:
+        if self._session.active is not None:
+            self._ask(self._session.active)
+
+    def _ask(self, slide: SlideSession) -> None:
+        if slide in self._session.slides:
             ask_mpp(slide.info, lambda mpp: self._set_mpp(slide, mpp), self)
 
     def _set_mpp(self, slide: SlideSession, mpp: float) -> None:
