@@ -21,7 +21,8 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -333,23 +334,19 @@ class RunStore:
             If the disk takes no more.
         """
         scores = self._array("scores")
-        try:
+        with self._writing():
             for index, values in blocks.items():
-                tiles = self._tiles(index)
-                scores[tiles] = np.asarray(values, np.float32)
+                scores[self._tiles(index)] = np.asarray(values, np.float32)
             if skipped:
                 merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
                 self._update(skipped=merged)
-            with self._mutex:
-                for index, values in blocks.items():
-                    self._scores[self._tiles(index)] = values
-                    self._done[index] = True
-                self._array("done")[:] = self._done
-        except OSError as error:
-            raise OutputError(
-                f"The run {self.path} cannot be written: {error}; make room and run it again, it "
-                f"goes on where it stands."
-            ) from error
+            done = self._done.copy()
+            done[list(blocks)] = True
+            self._array("done")[:] = done
+        with self._mutex:
+            for index, values in blocks.items():
+                self._scores[self._tiles(index)] = values
+            self._done = done
 
     def add_session(self, session: Mapping[str, Any]) -> None:
         """Begin the record of a session: plain JSON values, nothing that names the machine."""
@@ -372,8 +369,19 @@ class RunStore:
 
     def _update(self, **changes: Any) -> None:
         attributes = {**self._attributes, **changes}
-        self._group.attrs[ATTRIBUTE] = attributes
+        with self._writing():
+            self._group.attrs[ATTRIBUTE] = attributes
         self._attributes = attributes
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"The run {self.path} cannot be written: {error}; make room and run it again, it "
+                f"goes on where it stands."
+            ) from error
 
     def _tiles(self, index: int) -> slice:
         return slice(index * BLOCK_TILES, min((index + 1) * BLOCK_TILES, len(self.grid)))

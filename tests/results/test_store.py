@@ -14,7 +14,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from napari_histomil.errors import RunError
+from napari_histomil.errors import OutputError, RunError
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.results import RunStore, find_runs, run_path
 from napari_histomil.slides.slide import Level, SlideInfo
@@ -182,6 +182,26 @@ def test_a_torn_block_is_done_again(tmp_path: Path, keep_bytes: int) -> None:
     with RunStore.open(store.path, writable=True) as mended:
         assert mended.done_blocks.tolist() == [True, False, True, True]
     assert np.isnan(RunStore.open(store.path).scores[64:128]).all()
+
+
+def test_a_full_disk_is_told_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make(tmp_path / "abc.zarr") as store:
+        store.write_block(0, block_scores(0))
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", fail)
+        with pytest.raises(OutputError, match="No space left on device; make room"):
+            store.write_block(1, block_scores(1))
+        with pytest.raises(OutputError, match="make room"):
+            store.add_warning("Careful.")
+        monkeypatch.undo()
+        assert store.done_blocks.tolist() == [True, False, False, False]
+        assert store.warnings == []
+    np.testing.assert_array_equal(RunStore.open(store.path).scores[:64], block_scores(0))
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
