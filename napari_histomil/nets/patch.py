@@ -2,8 +2,12 @@
 
 Usual classifiers average the last feature map over the whole tile, so that a tile with context
 answers for the context too. Here two means go into the linear head: that of the cell in the
-middle, and that of the whole tile. The head is linear, so every cell inside a tile can be asked
-in one pass, which training uses: many answers to learn from for one forward.
+middle, and that of the whole tile. Each is brought to mean 0 and variance 1 over its channels
+(Ba et al. 2016, layer normalisation): it then says which features are strong, not how strong all
+are, so that tissue unlike any seen in training cannot get an answer beyond all others.
+
+Means commute with the head, so every cell inside a tile can be asked in one pass, which training
+uses: many answers to learn from for one forward.
 """
 
 from __future__ import annotations
@@ -75,21 +79,24 @@ class CentrePatch(nn.Module):
         top = (features.shape[2] - self.cell) // 2
         left = (features.shape[3] - self.cell) // 2
         middle = features[:, :, top : top + self.cell, left : left + self.cell]
-        both = torch.cat([middle.mean((2, 3)), features.mean((2, 3))], dim=1)  # (B, 2 D)
-        logits: Tensor = self.head(self.dropout(both))
-        return logits
+        return self._answer(middle.mean((2, 3)), features.mean((2, 3)))
 
     def cells(self, x: Tensor, step_px: int) -> Tensor:
         """Answer for every cell inside the tile, `step_px` apart, from its corner.
 
         [B, 3, T, T] -> logits [B, classes, n, n] with n = (T - cell) / step + 1; the one in the
-        middle is that of `forward`, if there is one.
+        middle, if there is one, is that of `forward`.
         """
         features = self.backbone(x)[0]  # (B, D, h, w)
         own = functional.avg_pool2d(features, self.cell, max(step_px // self.stride_px, 1))
-        around = features.mean((2, 3), keepdim=True).expand(-1, -1, *own.shape[2:])
-        both = torch.cat([own, around], dim=1).movedim(1, -1)  # (B, n, n, 2 D)
-        logits: Tensor = self.head(self.dropout(both)).movedim(-1, 1)
+        around = features.mean((2, 3), keepdim=True).expand_as(own)
+        return self._answer(own.movedim(1, -1), around.movedim(1, -1)).movedim(-1, 1)
+
+    def _answer(self, own: Tensor, around: Tensor) -> Tensor:
+        """[..., D] of the cell and of the tile -> logits [..., classes]."""
+        size = own.shape[-1:]
+        parts = [functional.layer_norm(own, size), functional.layer_norm(around, size)]
+        logits: Tensor = self.head(self.dropout(torch.cat(parts, dim=-1)))
         return logits
 
 

@@ -1,0 +1,69 @@
+"""A configuration is read whole, or refused in one sentence that names file and member."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_histomil.errors import TrainingError
+from napari_histomil.training.config import read_config
+
+
+def test_members_and_defaults(toy: Path) -> None:
+    config = read_config(toy / "train.toml")
+    assert config.grid.tile_px == 64
+    assert config.classes[1].color == (200, 0, 0)
+    assert config.network.arguments["backbone_arguments"] == {"channels": [8, 8, 16, 16]}
+    assert config.sources[0].groups == (("a", "b"),)
+    assert config.sources[0].channel_order == "rgb"
+    assert config.schedule.learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('licence = "BSD-3-Clause"', "", "licence is missing"),
+        ("steps = 12", "steps = 12\nepochs = 3", "schedule.epochs is unknown"),
+        ("steps = 12", "steps = 1.5", "schedule.steps must be a whole number"),
+        ("steps = 12", "steps = true", "schedule.steps must be a whole number"),
+        ("bf16 = false", 'bf16 = "no"', "schedule.bf16 must be true or false"),
+        ("mean = [0.7, 0.5, 0.7]", "mean = [0.7]", "normalisation.mean must hold 3 values"),
+        ('kind = "tiles"', 'kind = "pictures"', "sources[0].kind must be one of tiles"),
+        ('positive_class = "tumor"', 'positive_class = "tumour"', "'tumour' is none of"),
+        ("stride_px = 32", "stride_px = 33", "cannot be centred"),
+        ("stride_px = 32", "stride_px = 65", "leaves gaps"),
+        ("share = 1.0", "share = 0", "must be 0 or more, and one above 0"),
+        ("[grid]", "[grid", "cannot be read as TOML"),
+    ],
+)
+def test_refused(toy: Path, old: str, new: str, words: str) -> None:
+    file = toy / "train.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(TrainingError) as caught:
+        read_config(file)
+    message = str(caught.value)
+    assert words in message
+    assert message.startswith(str(file))
+    assert "\n" not in message.removesuffix("\n").split("cannot be read as TOML")[0]
+
+
+def test_synthetic_seeds_on_both_sides_are_refused(toy: Path) -> None:
+    file = toy / "train.toml"
+    text = file.read_text(encoding="utf-8").replace(
+        "bootstraps = 50", "bootstraps = 50\nsynthetic_seeds = [4, 5]"
+    )
+    text += (
+        '\n[[sources]]\nkind = "synthetic"\nname = "s"\nlicence = "x"\nshare = 1\nseeds = [5, 6]\n'
+    )
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"\[5\] are in the training and in the validation"):
+        read_config(file)
+
+
+def test_the_shipped_configuration_is_valid(repository: Path) -> None:
+    config = read_config(repository / "models" / "metastasis-patch-small" / "train.toml")
+    assert config.name == "metastasis-patch-small"
+    tiles = config.sources[0]
+    assert tiles.channel_order == "bgr"
+    assert ("10670", "10682") in tiles.groups
