@@ -69,7 +69,8 @@ def cpu_lane(
         while (piece := plan.take()) is not None:
             crew.check()
             tiles = np.empty((piece.count, *reader.shape, 3), np.uint8)
-            failed = reader.read(np.arange(piece.tiles.start, piece.tiles.stop), tiles)
+            indices = np.arange(piece.tiles.start, piece.tiles.stop)
+            failed = reader.read(indices, tiles, crew.check)
             crew.check()
             crew.put(_answer(piece, predictor.scores(tiles), failed, reader))
 
@@ -95,7 +96,7 @@ def device_lane(
             shape = (piece.count, *reader.shape, 3)
             tiles = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
             indices = np.arange(piece.tiles.start, piece.tiles.stop)
-            crew.put(_Read(piece, tiles, reader.read(indices, tiles.numpy())))
+            crew.put(_Read(piece, tiles, reader.read(indices, tiles.numpy(), crew.check)))
 
     with _closing(Crew(count, read, limit=ahead, name="histomil reader")) as readers:
 

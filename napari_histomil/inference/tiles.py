@@ -78,7 +78,9 @@ class TileReader:
         width, height = self._resize(Image.new("RGB", self._size)).size
         return height, width
 
-    def read(self, tiles: Indices, out: Uint8Image) -> dict[int, TileError]:
+    def read(
+        self, tiles: Indices, out: Uint8Image, check: Callable[[], None] = lambda: None
+    ) -> dict[int, TileError]:
         """Read the tiles with these indices into `out`.
 
         Parameters
@@ -87,6 +89,8 @@ class TileReader:
             int64 [n], neighbours best.
         out
             uint8 [n, height, width, 3], written to.
+        check
+            Called before every region that is read; raises to stop.
 
         Returns
         -------
@@ -94,7 +98,7 @@ class TileReader:
             Position in `tiles` -> why it could not be read; its pixels are white.
         """
         failed: dict[int, TileError] = {}
-        self._read_some(tiles, np.arange(len(tiles)), out, failed)
+        self._read_some(tiles, np.arange(len(tiles)), out, failed, check)
         return failed
 
     def error(self, tile: int, problem: object) -> TileError:
@@ -111,6 +115,7 @@ class TileReader:
         places: Indices,
         out: Uint8Image,
         failed: dict[int, TileError],
+        check: Callable[[], None],
     ) -> None:
         """Read tiles as one region, or in halves where a region would read more than they hold."""
         corners = self._corners[tiles[places]]
@@ -120,16 +125,17 @@ class TileReader:
         worth = width * height <= len(places) * self._size[0] * self._size[1]
         if not alone and (not worth or width * height * self._source_px > MAX_REGION_PX):
             half = len(places) // 2
-            self._read_some(tiles, places[:half], out, failed)
-            self._read_some(tiles, places[half:], out, failed)
+            self._read_some(tiles, places[:half], out, failed, check)
+            self._read_some(tiles, places[half:], out, failed, check)
             return
+        check()
         first = tiles[places[0]]
         try:
             region = self._read_region(int(first), low - corners[0], (width, height))
         except SlideError as error:
             if not alone:  # find out which tile it is
                 for place in places:
-                    self._read_some(tiles, np.array([place]), out, failed)
+                    self._read_some(tiles, np.array([place]), out, failed, check)
                 return
             failed[int(places[0])] = self.error(int(first), error)
             out[places[0]] = 255

@@ -14,7 +14,7 @@ import torch
 
 from napari_histomil.errors import ModelError, OutputError, RunError, TileError
 from napari_histomil.geometry import Rect
-from napari_histomil.inference import engine, lanes, predictor
+from napari_histomil.inference import engine, lanes, predictor, tiles
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import Job, Progress, RegionSpec
 from napari_histomil.manifest import load_manifest
@@ -167,6 +167,31 @@ def test_cancelling_stops_within_a_second_and_resumes(tmp_path: Path, make_job: 
     assert [s["state"] for s in resumed.sessions] == ["cancelled", "finished"]
     assert sum(s["tiles"] for s in resumed.sessions) == TILES
     np.testing.assert_array_equal(resumed.scores, straight.scores)
+
+
+def test_cancelling_does_not_wait_for_a_slow_slide(
+    tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One region is read to its end, not the whole piece (16 tiles, read one by one here)."""
+    real, cancel = engine.open_slide, threading.Event()
+
+    class Slow(Broken):
+        def read_region(self, xy: Any, level: int, size: Any) -> Uint8Image:
+            if cancelling:
+                time.sleep(0.3)
+            return super().read_region(xy, level, size)
+
+    cancelling: list[float] = []
+    monkeypatch.setattr(engine, "open_slide", lambda *a, **k: Slow(real(*a, **k), []))
+    monkeypatch.setattr(tiles, "MAX_REGION_PX", 1)
+    progress = run(make_job(), out=tmp_path, device="cpu", cancel=cancel)
+    next(progress), next(progress)
+    cancelling.append(time.perf_counter())
+    time.sleep(0.1)
+    cancel.set()
+    start = time.perf_counter()
+    list(progress)
+    assert time.perf_counter() - start < 1.5  # a second, and the noise of a busy machine
 
 
 def test_closing_the_generator_ends_threads_and_frees_the_store(
