@@ -114,22 +114,20 @@ class Session:
         """The slide that was selected or opened last, by itself or through its heatmap."""
         return self._active
 
-    def open_slide(self, path: Path, *, mpp: float | None = None) -> SlideSession:
+    def open_slide(self, path: Path) -> SlideSession:
         """Open a slide, add its layer and look at it; the other slides are hidden.
 
         Parameters
         ----------
         path
             File or folder of the slide.
-        mpp
-            µm/px that the file should have said.
 
         Raises
         ------
         SlideError
             If it cannot be opened, in one sentence.
         """
-        return self.add_slide(slide_layer(open_slide(path, mpp=mpp)))
+        return self.add_slide(slide_layer(open_slide(path)))
 
     def add_slide(self, layer_data: LayerData) -> SlideSession:
         """Add the layer of an open slide (`slide_layer`) and look at it.

@@ -28,7 +28,6 @@ def open_window(
     slides: Sequence[Path] = (),
     *,
     runs: Sequence[Path] = (),
-    mpp: float | None = None,
     front: str = DOCKS[0],
     show: bool = True,
 ) -> napari.Viewer:
@@ -40,8 +39,6 @@ def open_window(
         Files or folders of slides; the last one is shown.
     runs
         Paths of stored runs (``.zarr``), laid over the slides they belong to.
-    mpp
-        µm/px that the slides' files should have said.
     front
         The dock in front, one of `DOCKS`.
     show
@@ -64,7 +61,7 @@ def open_window(
             viewer.window.show()
             _settle_size(docks)
         for path in slides:
-            session(viewer).open_slide(path, mpp=mpp)
+            session(viewer).open_slide(path)
         for path in runs:
             overlays(viewer).add(RunStore.open(path))
     except BaseException:
