@@ -19,7 +19,7 @@ _PUBLIC = {
     "run": "napari_histomil.inference.engine",
 }
 
-__all__ = list(_PUBLIC)  # noqa: PLE0604
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,9 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_user_data(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Keep the tests' remembered answers and fall-back folders out of the person's own."""
     folder = tmp_path_factory.mktemp("user-data")
     monkeypatch.setenv("HISTOMIL_USER_DATA", str(folder))

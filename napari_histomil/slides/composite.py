@@ -183,7 +183,7 @@ def _window(dtype: np.dtype[np.generic], values: Raw) -> tuple[float, float]:
         return 0.0, 255.0
     if dtype == np.bool_:
         return 0.0, 1.0
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)].astype(np.float64)
     low, high = np.quantile(finite, QUANTILES) if finite.size else (0.0, 1.0)
     return float(low), float(high) if high > low else float(low) + 1.0
 

@@ -69,7 +69,7 @@ def given_mpp(mpp: float | Sequence[float], path: Path) -> Mpp:
     SlideError
         If they are not one or two plausible numbers.
     """
-    pair = tuple(mpp) if isinstance(mpp, Sequence) and not isinstance(mpp, str) else (mpp, mpp)
+    pair = tuple(mpp) if isinstance(mpp, list | tuple) else (mpp, mpp)
     checked = plausible_mpp(*pair) if len(pair) == 2 else None
     if checked is None:
         raise SlideError(

@@ -220,7 +220,8 @@ def _composite(
 
 def _dtype(page: tifffile.TiffPage) -> np.dtype[np.generic]:
     """Return the type of the decoded values, in this machine's byte order."""
-    return np.dtype(page.dtype).newbyteorder("=")
+    dtype: np.dtype[np.generic] = np.dtype(page.dtype).newbyteorder("=")
+    return dtype
 
 
 def _joined(*parts: str) -> str:

@@ -248,7 +248,7 @@ def _is_level(page: tifffile.TiffPage, main: tifffile.TiffPage) -> bool:
             (main.imagelength, page.imagelength),
         )
     ]
-    return max(low for low, _ in ranges) < min(high for _, high in ranges)
+    return bool(max(low for low, _ in ranges) < min(high for _, high in ranges))
 
 
 def _picture_name(page: tifffile.TiffPage, index: int, vendor: str) -> str:

@@ -142,9 +142,10 @@ def _ratio(value: object) -> float | None:
 
 def _tags(page: tifffile.TiffPage, description: bool = True) -> dict[str, str]:
     """Return the tags that a person may want to read."""
-    names = ("ImageDescription",) if description else ()
-    names += ("Make", "Model", "Software", "DateTime", "XResolution", "YResolution")
-    names += ("ResolutionUnit",)
+    names = ["Make", "Model", "Software", "DateTime"]
+    names += ["XResolution", "YResolution", "ResolutionUnit"]
+    if description:
+        names.insert(0, "ImageDescription")
     found = {}
     for name in names:
         tag = page.tags.get(name)

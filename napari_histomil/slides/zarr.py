@@ -103,7 +103,7 @@ def open_zarr(path: Path) -> TiledSlide:
             group = zarr.open_group(path / "0", mode="r")
             metadata = _metadata(group)
         multiscales = metadata["multiscales"][0]
-        arrays = [group[dataset["path"]] for dataset in multiscales["datasets"]]
+        arrays: list[Any] = [group[dataset["path"]] for dataset in multiscales["datasets"]]
         axes = _axes(multiscales, arrays[0].ndim)
         mpp = _mpp(multiscales, axes)
         _check(arrays, axes, path)
@@ -265,13 +265,15 @@ def _channels(omero: Any, count: int) -> list[Channel]:
         entry = stated[index] if len(stated) == count else {}
         window = entry.get("window") or {}
         low, high = window.get("start"), window.get("end")
-        ranged = isinstance(low, int | float) and isinstance(high, int | float) and low < high
+        limits = None
+        if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
+            limits = float(low), float(high)
         color = str(entry.get("color", ""))
         channels.append(
             Channel(
                 str(entry.get("label") or f"channel {index + 1}"),
                 tuple(bytes.fromhex(color)) if len(color) == 6 else None,  # type: ignore[arg-type]
-                (float(low), float(high)) if ranged else None,
+                limits,
             )
         )
     return channels
