@@ -11,6 +11,7 @@ The cycle:
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
@@ -52,6 +53,9 @@ SAMPLE_TILES = 32
 
 SAMPLE_FLOPS = 1e11
 """Of a large net fewer tiles decide on precision: a second of arithmetic, not a minute."""
+
+WRITE_SECONDS = 0.1
+"""Blocks that are done within this time are written together: each write costs the same."""
 
 CONSTANT = 1e-6
 ENLARGED = 1.2
@@ -216,14 +220,16 @@ class _Session:
         """Put pieces together to blocks, write those, and tell."""
         slices = list(self.store.grid.blocks())
         parts: dict[int, list[Answer]] = {}
+        whole: dict[int, list[Answer]] = {}
+        written = -math.inf
         while not cancel.is_set():
             try:
-                answer = crew.take(timeout=0.2)
+                answer = crew.take(timeout=WRITE_SECONDS)
             except TimeoutError:
-                continue
-            if answer is None:
-                return
-            whole: dict[int, list[Answer]] = {}
+                answer = None
+                over = False
+            else:
+                over = answer is None
             while answer is not None:
                 if answer.failed and self.on_error == "raise":
                     raise answer.failed[min(answer.failed)]
@@ -233,8 +239,11 @@ class _Session:
                 if sum(a.piece.count for a in parts[block]) == tiles:
                     whole[block] = parts.pop(block)
                 answer = crew.take_nowait()
-            if whole:
+            if whole and (over or time.perf_counter() - written >= WRITE_SECONDS):
                 yield from self._write(whole, slices)
+                whole, written = {}, time.perf_counter()
+            if over:
+                return
 
     def _write(self, blocks: dict[int, list[Answer]], slices: list[slice]) -> Iterator[Progress]:
         scores = {

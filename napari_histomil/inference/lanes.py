@@ -22,6 +22,7 @@ from napari_histomil.inference.plan import Piece, Plan
 from napari_histomil.inference.predictor import Predictor
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.tiles import TileReader
+from napari_histomil.tiling import BLOCK_TILES
 
 MAX_WORKERS = 32
 DEVICE_READERS = 16
@@ -63,12 +64,14 @@ def cpu_lane(
 ) -> Iterator[Crew[Answer]]:
     """Start workers that read and predict pieces; on leaving they have ended."""
     count = workers or worker_count(predictor.net.device)
+    most = min(predictor.batch, BLOCK_TILES)  # of a piece; the predictor may halve its own later
 
     def work(crew: Crew[Answer]) -> None:
         prepare()
+        buffer = np.empty((most, *reader.shape, 3), np.uint8)
         while (piece := plan.take()) is not None:
             crew.check()
-            tiles = np.empty((piece.count, *reader.shape, 3), np.uint8)
+            tiles = buffer[: piece.count]
             indices = np.arange(piece.tiles.start, piece.tiles.stop)
             failed = reader.read(indices, tiles, crew.check)
             crew.check()

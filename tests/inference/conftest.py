@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_histomil.inference import engine
 from napari_histomil.inference.job import Job, RegionSpec, plan_job
 from napari_histomil.manifest import load_manifest
 from napari_histomil.slides.readers import open_slide
@@ -68,3 +69,9 @@ def make_job(slide_path: Path, model_folder: Path) -> Callable[..., Job]:
             return plan_job(slide.info, load_manifest(model), **options)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _write_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel in the middle of a run that takes a fraction of a second."""
+    monkeypatch.setattr(engine, "WRITE_SECONDS", 0.0)
