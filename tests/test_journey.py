@@ -115,4 +115,4 @@ def test_the_demo_leaves_all_its_files(
     assert main(["demo", "-o", str(tmp_path), "--no-window"]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert {"heatmap.png", "heatmap.ome.tif", "tiles.geojson", "tiles.csv"} <= names
-    assert "there is no screen here" in capsys.readouterr().err
+    assert "There is no screen" in capsys.readouterr().err

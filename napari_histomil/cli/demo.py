@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histomil.cli.shared import add_verb, say
+from napari_histomil.cli.shared import add_verb, say, window_problem
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -83,11 +80,9 @@ def _type(*words: str | Path) -> int:
 
 def _show(slide: Path, run: Path, picture: Path, *, stay: bool) -> int:
     """Open slide and run in the window, take its picture, and leave it to the person."""
-    if find_spec("napari") is None or find_spec("qtpy") is None:
-        say("No window: napari is not installed (pip install 'napari-histomil[all]' brings it).")
-        return 0
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        say("No window: there is no screen here. The files are complete.")
+    problem = window_problem()
+    if problem:
+        say(f"{problem} The files are complete.")
         return 0
     from napari_histomil.ui.window import open_window, screenshot_window, stay_open
 

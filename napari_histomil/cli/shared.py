@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +136,20 @@ def open_slide_with(path: Path, mpp: Mpp | None) -> Slide:
         else:
             say(f"{_mpp_text(mpp)} µm/px is remembered for {path.name}.")
     return slide
+
+
+def window_problem() -> str | None:
+    """Return why no window can be opened here, in one sentence; None if nothing is known."""
+    for package in ("napari", "qtpy"):
+        if find_spec(package) is None:
+            return (
+                f"The window needs napari and a Qt, and {package} is missing: "
+                f'pip install "napari-histomil[all]".'
+            )
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in screens):
+        return "There is no screen for a window here (DISPLAY is not set)."
+    return None
 
 
 def find_model_near(name: str, models: Sequence[Path]) -> ModelManifest:

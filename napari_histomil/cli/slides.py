@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from napari_histomil.cli.shared import (
     new_file,
     open_slide_with,
     say,
+    window_problem,
 )
 from napari_histomil.errors import HistomilError, RunError
 
@@ -181,21 +180,11 @@ def tissue(args: argparse.Namespace) -> int:
 
 def view(args: argparse.Namespace) -> int:
     """Open the window and stay until it is closed."""
-    missing_screen = sys.platform.startswith("linux") and not any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-    )
-    if missing_screen:
-        raise HistomilError(
-            "There is no screen for a window (DISPLAY is not set): use 'histomil export' for "
-            "pictures, or start it under xvfb-run."
-        )
-    try:
-        from napari_histomil.ui.window import open_window, stay_open
-    except ImportError as error:
-        raise HistomilError(
-            f"The window needs napari and a Qt, and {error.name or 'a part'} is missing: "
-            f'pip install "napari-histomil[all]".'
-        ) from error
+    problem = window_problem()
+    if problem:
+        raise HistomilError(f"{problem} Use 'histomil export' for pictures.")
+    from napari_histomil.ui.window import open_window, stay_open
+
     open_slide_with(args.slide, args.slide_mpp).close()  # told here what the window would tell
     say("Opening the window ...")
     open_window([args.slide], runs=args.runs)
