@@ -95,6 +95,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(engine, "run", interrupted)
+    monkeypatch.setattr(engine, "WRITE_SECONDS", 0.0)  # else all is done before anybody can stop
     said = run(slide, "--region", "all", "--batch", "4")
     assert said.code == 1
     assert said.out == ""
