@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,9 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.geometry import Rect
 from napari_histomil.heatmaps import score_image, threshold_stats
 from napari_histomil.inference.job import Progress
+from napari_histomil.manifest import load_manifest
 from napari_histomil.results import RunStore, find_runs
+from napari_histomil.tiling import GridSpec
 from napari_histomil.ui.dialogs import ErrorDialog, MppDialog
 from napari_histomil.ui.layers import to_world_um
 from napari_histomil.ui.overlays import overlays
@@ -28,6 +31,7 @@ from napari_histomil.ui.session import session
 from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.overlay import OverlayWidget
 from napari_histomil.ui.widgets.run import RunWidget
+from napari_histomil.ui.widgets.run_options import RunOptions
 from napari_histomil.ui.widgets.run_progress import RunProgress
 from napari_histomil.ui.words import duration
 
@@ -120,7 +124,7 @@ def test_start_lays_a_heatmap_that_fills_in(dock, viewer, qtbot, slide_path):
 
     store = only_run(slide)
     assert store.complete
-    assert layers[0][1] == 0, "the layer comes before the first tile"
+    assert layers[0][1] < len(store.grid), "the layer comes while tiles are still to come"
     assert layers[0][0] is overlays(viewer).current.layer
     assert done == sorted(done)
     assert done[-1] == len(store.grid) == 75 * 57
@@ -263,6 +267,19 @@ def test_options_are_the_models_own_until_changed(dock, viewer, slide_path):
     assert dock.options.stride_spin.max == 32, "a stride above the tile would leave gaps"
 
 
+def test_the_models_resolution_is_not_rounded(qtbot, models):
+    own = load_manifest(models.good)
+    odd = replace(own, grid=GridSpec(0.25234, 32, 16))
+    options = RunOptions()
+    qtbot.addWidget(options)
+    options.take_from(odd)
+    assert options.mpp == 0.25234
+    options.mpp_spin.value = 0.5
+    assert options.mpp == 0.5
+    options.take_from(own)
+    assert options.mpp == 1.0
+
+
 def test_models_say_what_they_need_and_broken_ones_why(dock, models, qtbot):
     box = dock.models.model_box
     assert "normal, tumor\n1 µm/px (10x), tile 32 px, stride 16 px" in (
@@ -300,7 +317,8 @@ def test_what_is_impossible_says_why(dock, viewer, slide_path):
     assert not dock.cancel_button.isEnabled()
     opened = session(viewer).open_slide(slide_path)
     assert dock.start_button.isEnabled()
-    assert dock.slide_label.text() == "noise [1] ü.tiff\n0.6 x 0.45 mm at 0.5 µm/px"
+    assert dock.slide_label.text() == "noise [1] ü.tiff"
+    assert dock.size_label.text() == "0.6 x 0.45 mm at 0.5 µm/px"
     session(viewer).close_slide(opened)
     assert not dock.start_button.isEnabled()
 

@@ -9,7 +9,6 @@ from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QPushButton,
     QSizePolicy,
@@ -24,6 +23,7 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.colour_bar import ColourBar
+from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.run_chooser import RunChooser
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
@@ -94,7 +94,7 @@ class OverlayWidget(Panel):
         self.colour_bar.setToolTip("What the colours mean; below the mark tiles are not shown")
         column.addWidget(self.visible_box)
         column.addLayout(
-            _form(
+            form(
                 ("Class", self.class_box),
                 ("Scale", self.scale_box),
                 ("Colours", self.colours_box),
@@ -317,15 +317,3 @@ def _box(tooltip: str) -> QComboBox:
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
-
-
-def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setHorizontalSpacing(10)
-    form.setVerticalSpacing(4)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    for label, widget in rows:
-        form.addRow(label, widget)
-    return form

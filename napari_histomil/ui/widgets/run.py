@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
-from superqt import QCollapsible
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QWidget
+from superqt import QElidingLabel
 
 from napari_histomil.errors import HistomilError, RunError
 from napari_histomil.inference.job import Job, plan_job
 from napari_histomil.results import RunStore, run_path
+from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
 from napari_histomil.ui.layers import center_of_view_px0
@@ -21,6 +22,7 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_job import RunUpdate, ViewPoint, run_updates
 from napari_histomil.ui.session import RunView, SlideSession, session
 from napari_histomil.ui.widgets.device_picker import DevicePicker
+from napari_histomil.ui.widgets.forms import fold
 from napari_histomil.ui.widgets.model_picker import ModelPicker
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.region_picker import RegionPicker
@@ -48,14 +50,23 @@ class RunWidget(Panel):
 
         self.models = ModelPicker()
         self.section("Model").addWidget(self.models)
-        self.slide_label = plain_label(tooltip="The slide that was opened or selected last")
-        self.section("Slide").addWidget(self.slide_label)
+        self.slide_label = QElidingLabel()  # a file name has no blanks to wrap at
+        self.slide_label.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.slide_label.setEllipsesWidth(14)  # and the padding of napari's labels
+        self.slide_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.size_label = plain_label(tooltip="Its size, and how much a pixel spans")
+        column = self.section("Slide")
+        column.setSpacing(0)
+        column.addWidget(self.slide_label)
+        column.addWidget(self.size_label)
         self.region = RegionPicker(self._session.viewer)
         self.section("Where to look").addWidget(self.region)
         self.devices = DevicePicker()
         self.section("Device").addWidget(self.devices)
         self.options = RunOptions()
-        self.more = _fold("More options", self.options.native)
+        self.more = fold(
+            "More options", self.options, tooltip="Settings other than the model's own"
+        )
         self.add(self.more)
         self.earlier_label = plain_label(tooltip="The same job, with the same choices, on disk")
         self.progress = RunProgress()
@@ -112,7 +123,9 @@ class RunWidget(Panel):
         self._earlier = None
         self.earlier_label.setText("")
         slide = self._session.active
-        self.slide_label.setText(_slide_text(slide))
+        self.slide_label.setText("No slide is open." if slide is None else slide.name)
+        self.slide_label.setToolTip("" if slide is None else str(slide.info.path))
+        self.size_label.setText("" if slide is None else _size_text(slide.info))
         self._asker.start()
         self._update()
 
@@ -304,25 +317,8 @@ class RunWidget(Panel):
         self._changed()
 
 
-def _fold(title: str, content: QWidget) -> QCollapsible:
-    """Return a section that is closed until its title is clicked."""
-    fold = QCollapsible(title)
-    fold.setToolTip("Settings other than the model's own")
-    fold.toggleButton().setStyleSheet(
-        "QPushButton, QPushButton:checked, QPushButton:hover"
-        "{background: transparent; border: none; text-align: left; font-weight: bold; padding: 0}"
-    )
-    fold.layout().setContentsMargins(0, 8, 0, 0)
-    fold.addWidget(content)
-    fold.content().layout().setContentsMargins(0, 4, 0, 0)
-    return fold
-
-
-def _slide_text(slide: SlideSession | None) -> str:
-    if slide is None:
-        return "No slide is open."
-    info = slide.info
+def _size_text(info: SlideInfo) -> str:
     if info.mpp_x is None or info.mpp_y is None:
-        return f"{slide.name}\nµm/px unknown: you will be asked"
+        return "µm/px unknown: you will be asked"
     width, height = info.width_px0 * info.mpp_x / 1000, info.height_px0 * info.mpp_y / 1000
-    return f"{slide.name}\n{width:.3g} x {height:.3g} mm at {info.mpp:.3g} µm/px"
+    return f"{width:.3g} x {height:.3g} mm at {info.mpp:.3g} µm/px"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import ComboBox, Container, FloatSpinBox, SpinBox
+from magicgui.widgets import ComboBox, FloatSpinBox, SpinBox
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_histomil.inference.job import StainMethod
 from napari_histomil.manifest import ModelManifest
+from napari_histomil.ui.widgets.forms import form
 
 _STAINS: dict[str, StainMethod | None] = {
     "as the model says": None,
@@ -15,27 +18,31 @@ _STAINS: dict[str, StainMethod | None] = {
 }
 
 
-class RunOptions(Container):
+_ANY_MPP = 1.0  # until a model says its own
+
+
+class RunOptions(QWidget):
     """A form of what may differ from the model's own settings."""
 
-    def __init__(self) -> None:
+    changed = Signal()
+    """The person changed a field."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
         self.stain_box = ComboBox(
-            label="Stain",
             choices=list(_STAINS),
             tooltip="Bring the slide's colours to a common reference before the model sees them; "
             "fitted once on the slide's tissue",
         )
         self.mpp_spin = FloatSpinBox(
-            label="µm/px",
             min=0.05,
             max=32,
             step=0.05,
-            value=1.0,
+            value=_ANY_MPP,
             tooltip="What the model looks at; it was trained at its own resolution and is less "
             "sure of itself at another",
         )
         self.stride_spin = SpinBox(
-            label="Stride, px",
             min=1,
             max=8192,
             value=1,
@@ -43,14 +50,21 @@ class RunOptions(Container):
             "heatmap and takes longer",
         )
         self.batch_box = ComboBox(
-            label="Batch",
             choices=["auto", *(str(2**n) for n in range(10))],
             tooltip="Tiles that the model looks at together; auto finds the fastest number",
         )
-        super().__init__(labels=True)
-        self.margins = (0, 0, 0, 0)
-        # One by one: only then does magicgui give all labels one width.
-        self.extend([self.stain_box, self.mpp_spin, self.stride_spin, self.batch_box])
+        self.mpp_spin.native.setDecimals(3)
+        self._own_mpp = self._own_mpp_shown = _ANY_MPP
+        fields = {
+            "Stain": self.stain_box,
+            "µm/px": self.mpp_spin,
+            "Stride, px": self.stride_spin,
+            "Batch": self.batch_box,
+        }
+        # magicgui makes the fields; Qt's form gives them one left edge
+        self.setLayout(form(*((label, field.native) for label, field in fields.items())))
+        for field in fields.values():
+            field.changed.connect(self._tell)
 
     @property
     def stain(self) -> StainMethod | None:
@@ -59,8 +73,9 @@ class RunOptions(Container):
 
     @property
     def mpp(self) -> float:
-        """Resolution of the tiles in µm/px."""
-        return float(self.mpp_spin.value)
+        """Resolution of the tiles in µm/px: the model's own to the last digit until changed."""
+        shown = float(self.mpp_spin.value)
+        return self._own_mpp if shown == self._own_mpp_shown else shown
 
     @property
     def stride_px(self) -> int:
@@ -74,8 +89,12 @@ class RunOptions(Container):
 
     def take_from(self, model: ModelManifest) -> None:
         """Take a model's own settings."""
-        with self.changed.blocked():
+        with QSignalBlocker(self):
             self.stain_box.value = next(iter(_STAINS))
-            self.mpp_spin.value = model.grid.mpp
+            self.mpp_spin.value = self._own_mpp = model.grid.mpp
+            self._own_mpp_shown = float(self.mpp_spin.value)  # rounded to the field's digits
             self.stride_spin.max = model.grid.tile_px
             self.stride_spin.value = model.grid.stride_px
+
+    def _tell(self) -> None:
+        self.changed.emit()
