@@ -64,14 +64,15 @@ class CentrePatch(nn.Module):
                 "out_indices": (level,),
             },
         )
-        self.stride_px: int = self.backbone.feature_info.reduction()[0]
+        facts: Any = self.backbone.feature_info
+        self.stride_px: int = facts.reduction()[0]
         if cell_px % self.stride_px:
             raise ValueError(
                 f"a cell of {cell_px} px is no whole number of features of {self.stride_px} px"
             )
         self.cell = cell_px // self.stride_px
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * self.backbone.feature_info.channels()[0], classes)
+        self.head = nn.Linear(2 * facts.channels()[0], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Answer for the middle: [B, 3, T, T] -> logits [B, classes]."""

@@ -89,7 +89,7 @@ def write_model(
         "stain": "none",
         "licence": config.licence,
         "training": {
-            "command": "histomil train train.toml -o FOLDER",
+            "command": "histomil train train.toml --data DATA -o FOLDER",
             "seed": seed,
             "steps": config.schedule.steps,
             "batch": config.schedule.batch,

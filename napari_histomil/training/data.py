@@ -379,7 +379,7 @@ def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.where(folded >= size, period - folded, folded)
 
 
-def _between(values: NDArray[np.float64], low: float, high: float) -> slice:
+def _between(values: NDArray[np.floating], low: float, high: float) -> slice:
     """Return which of the ascending values lie in low to high."""
     return slice(int(np.searchsorted(values, low)), int(np.searchsorted(values, high, "right")))
 

@@ -98,8 +98,8 @@ def fit(
         net = build_module(
             config.network.architecture, len(config.classes), config.network.arguments
         )
-    net = net.to(device, memory_format=torch.channels_last)
-    kept = copy.deepcopy(net)
+    net = net.to(device).to(memory_format=torch.channels_last)
+    kept: nn.Module = copy.deepcopy(net)
     optimiser = torch.optim.AdamW(_decayed(net, schedule.weight_decay), lr=schedule.learning_rate)
     started, mean_loss = time.monotonic(), math.nan
     with torch.random.fork_rng(devices=[]):
@@ -117,7 +117,7 @@ def fit(
                     f"The loss became {value} in step {step + 1}: lower schedule.learning_rate."
                 )
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
             _average(kept, net, min(schedule.average, (1 + step) / (10 + step)))

@@ -148,16 +148,32 @@ def cross_validate(
             )
             answers += [ask(config, net, f) for f in held_out]
         runs.append(join(answers))
-    temperature = fit_temperature(join(runs))
+    return judge(config, runs, parts)
+
+
+def judge(
+    config: TrainingConfig, runs: Sequence[Answers], parts: Sequence[frozenset[str]]
+) -> Validated:
+    """Score the answers for groups left out.
+
+    Parameters
+    ----------
+    config
+        The training.
+    runs
+        Answers to all cells, one for each seed, in the same order.
+    parts
+        Groups of each fold.
+    """
+    validation = config.validation
+    rounds, seeds = validation.bootstraps, list(validation.seeds)
     unmixed = [run.unmixed(validation.unmixed) for run in runs]
-    ensemble = replace(runs[0], logit=np.mean([run.logit for run in runs], axis=0))
-    rounds = validation.bootstraps
     scores: dict[str, Any] = {
         "what": SAME_SLIDES,
         "method": (
-            f"{len(parts)}-fold cross-validation over groups, seeds {list(validation.seeds)}; "
-            f"one net answers, nothing is averaged; answers of all folds are scored together; "
-            f"95 % intervals by bootstrap over groups ({rounds} rounds)"
+            f"{len(parts)}-fold cross-validation over groups, seeds {seeds}; one net answers, "
+            f"nothing is averaged; answers of all folds are scored together; 95 % intervals by "
+            f"bootstrap over groups ({rounds} rounds)"
         ),
         "unmixed": summarise(unmixed, rounds=rounds),
         "all": summarise(runs, rounds=rounds),
@@ -168,10 +184,11 @@ def cross_validate(
         },
     }
     if len(runs) > 1:
+        together = replace(runs[0], logit=np.mean([run.logit for run in runs], axis=0))
         scores["unmixed_ensemble"] = summarise(
-            [ensemble.unmixed(validation.unmixed)], rounds=rounds
+            [together.unmixed(validation.unmixed)], rounds=rounds
         )
-    return Validated(scores, temperature)
+    return Validated(scores, fit_temperature(join(runs)))
 
 
 @torch.inference_mode()
