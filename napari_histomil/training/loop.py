@@ -19,7 +19,7 @@ from napari_histomil.nets.load import build_module
 from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.training.augment import augment, margin
 from napari_histomil.training.config import Schedule, TrainingConfig
-from napari_histomil.training.data import UNLABELLED, Field, cut_around
+from napari_histomil.training.fields import UNLABELLED, Field, cut_around
 from napari_histomil.training.losses import cell_shares, share_loss
 
 

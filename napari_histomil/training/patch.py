@@ -21,13 +21,12 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.training.card import write_model
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import (
-    UNLABELLED,
-    Field,
     make_synthetic,
     read_sources,
     refuse_leakage,
     split_groups,
 )
+from napari_histomil.training.fields import UNLABELLED, Field
 from napari_histomil.training.loop import TrainingProgress, fit, scale
 from napari_histomil.training.scores import Answers, fit_temperature, join, summarise
 

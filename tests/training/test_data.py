@@ -17,9 +17,6 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.synthetic import write_synthetic
 from napari_histomil.training.config import Source, read_config
 from napari_histomil.training.data import (
-    UNLABELLED,
-    array_field,
-    cut_around,
     make_synthetic,
     read_slide,
     read_sources,
@@ -27,6 +24,7 @@ from napari_histomil.training.data import (
     refuse_leakage,
     split_groups,
 )
+from napari_histomil.training.fields import UNLABELLED, array_field, cut_around
 
 
 def test_tiles_are_read_with_groups_and_threshold(toy: Path) -> None:
