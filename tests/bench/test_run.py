@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from model_folders import make_model_folder
 
 from napari_histomil.bench import run as bench
 from napari_histomil.bench.run import RunBenchmark, append_results, report, run_benchmark
@@ -14,14 +14,6 @@ from napari_histomil.errors import RunError
 from napari_histomil.inference.job import RegionSpec
 from napari_histomil.manifest import load_manifest
 from napari_histomil.resources import packaged
-
-spec = importlib.util.spec_from_file_location(
-    "histomil_test_models", Path(__file__).parents[1] / "models.py"
-)
-assert spec is not None
-assert spec.loader is not None
-models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
 
 RESULT = RunBenchmark(
     model="tiny",
@@ -57,7 +49,7 @@ def test_a_benchmark_measures_what_it_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the command line, whose text and JSON come from the same figures."""
-    folder = models.make_model_folder(
+    folder = make_model_folder(
         tmp_path / "tiny", grid={"mpp": 2.0, "tile_px": 64, "stride_px": 64}
     )
     file = tmp_path / "benchmarks" / "RESULTS.md"
@@ -76,9 +68,7 @@ def test_a_benchmark_measures_what_it_says(
 @pytest.mark.usefixtures("quick")
 def test_too_few_tiles_are_told(tmp_path: Path) -> None:
     model = load_manifest(
-        models.make_model_folder(
-            tmp_path / "tiny", grid={"mpp": 8.0, "tile_px": 64, "stride_px": 64}
-        )
+        make_model_folder(tmp_path / "tiny", grid={"mpp": 8.0, "tile_px": 64, "stride_px": 64})
     )
     slide = packaged("sample_data") / "synthetic-lymph-node.tiff"
     with pytest.raises(RunError, match="too few to measure"):

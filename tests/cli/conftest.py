@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,16 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tifffile
+from model_folders import make_model_folder
 
 from napari_histomil.cli import main
-
-_spec = importlib.util.spec_from_file_location(
-    "histomil_test_models", Path(__file__).parents[1] / "models.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_models)
 
 
 class Said(NamedTuple):
@@ -52,7 +44,7 @@ def histomil(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model ``tiny-tumor``: tiles of 32 px, stride 16, 1 µm/px."""
     folder = tmp_path_factory.mktemp("моделі 1")
-    _models.make_model_folder(folder / "tiny-tumor")
+    make_model_folder(folder / "tiny-tumor")
     return folder
 
 

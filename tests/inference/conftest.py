@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from model_folders import make_model_folder
 
 from napari_histomil.inference import engine
 from napari_histomil.inference.job import Job, RegionSpec, plan_job
 from napari_histomil.manifest import load_manifest
 from napari_histomil.slides.readers import open_slide
 
-spec = importlib.util.spec_from_file_location(
-    "histomil_test_models", Path(__file__).parents[1] / "models.py"
-)
-assert spec is not None
-assert spec.loader is not None
-models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
-
-
-@pytest.fixture(scope="session")
-def make_model_folder() -> Callable[..., Path]:
-    """The function of tests/models.py."""
-    function: Callable[..., Path] = models.make_model_folder
-    return function
-
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random weights: tiles of 32 px, stride 16, 1 µm/px."""
-    folder: Path = models.make_model_folder(tmp_path_factory.mktemp("models") / "tiny")
-    return folder
+    return make_model_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_folders import make_model_folder
 
 from napari_histomil.errors import ModelError, OutputError, RunError, TileError
 from napari_histomil.geometry import Rect
@@ -283,18 +284,14 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(
     assert list(tmp_path.rglob("*.zarr*")) == []
 
 
-def test_a_model_that_answers_no_number_is_told(
-    tmp_path: Path, make_job: MakeJob, make_model_folder: Callable[..., Path]
-) -> None:
+def test_a_model_that_answers_no_number_is_told(tmp_path: Path, make_job: MakeJob) -> None:
     folder = make_model_folder(tmp_path / "nan")
     change_weights(folder, lambda state: state["fc.bias"].fill_(float("nan")))
     with pytest.raises(TileError, match="not a number"):
         scores(make_job(folder), tmp_path)
 
 
-def test_a_model_that_always_answers_the_same_is_told(
-    tmp_path: Path, make_job: MakeJob, make_model_folder: Callable[..., Path]
-) -> None:
+def test_a_model_that_always_answers_the_same_is_told(tmp_path: Path, make_job: MakeJob) -> None:
     folder = make_model_folder(tmp_path / "constant")
     change_weights(folder, lambda state: state["fc.weight"].zero_())
     store = scores(make_job(folder), tmp_path)
@@ -325,9 +322,7 @@ def test_enlarged_tiles_and_another_mpp_are_told(tmp_path: Path, make_job: MakeJ
     assert "trained on 1 µm/px and was run on 0.3" in store.warnings[1]
 
 
-def test_the_wrong_slide_or_model_is_refused(
-    tmp_path: Path, make_job: MakeJob, make_model_folder: Callable[..., Path]
-) -> None:
+def test_the_wrong_slide_or_model_is_refused(tmp_path: Path, make_job: MakeJob) -> None:
     job = make_job()
     with pytest.raises(RunError, match="not the slide"):
         scores(replace(job, slide=replace(job.slide, fingerprint="0" * 64)), tmp_path)
@@ -339,9 +334,7 @@ def test_the_wrong_slide_or_model_is_refused(
         scores(gone, tmp_path)
 
 
-def test_a_model_that_moved_is_found_by_name(
-    tmp_path: Path, make_job: MakeJob, make_model_folder: Callable[..., Path]
-) -> None:
+def test_a_model_that_moved_is_found_by_name(tmp_path: Path, make_job: MakeJob) -> None:
     job = make_job()
     make_model_folder(tmp_path / "models" / "tiny")
     moved = replace(job, model=replace(job.model, path=tmp_path / "gone"))

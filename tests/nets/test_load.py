@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,23 +8,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from model_folders import make_model_folder
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, load_manifest
 from napari_histomil.nets.load import build_module, load_module
 
-spec = importlib.util.spec_from_file_location(
-    "histomil_test_models", Path(__file__).parents[1] / "models.py"
-)
-assert spec is not None
-assert spec.loader is not None
-models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> ModelManifest:
-    return load_manifest(models.make_model_folder(tmp_path / "tiny"))
+    return load_manifest(make_model_folder(tmp_path / "tiny"))
 
 
 def with_weights(model: ModelManifest, data: bytes) -> ModelManifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from model_folders import make_model_folder
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
@@ -43,12 +43,8 @@ LONG = 60_000  # ms: torch is imported by the first run, on a busy machine
 def models(tmp_path_factory) -> SimpleNamespace:
     """Folder of a tiny model with random weights, and one of a model that is broken."""
     shield_torch()  # other tests have opened windows in this process
-    file = Path(__file__).parents[1] / "models.py"
-    spec = importlib.util.spec_from_file_location("histomil_test_models_ui", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("models")
-    good = module.make_model_folder(folder / "tiny")
+    good = make_model_folder(folder / "tiny")
     broken = folder / "torn"
     broken.mkdir()
     (broken / "model.json").write_text('{"schema_version": 1}', encoding="utf-8")
