@@ -163,6 +163,8 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
         figure.savefig(
             part,
             format="png",
+            bbox_inches="tight",
+            pad_inches=0.15,
             metadata={"Title": title, "Description": json.dumps(provenance(run))},
         )
 

@@ -66,8 +66,8 @@ class RunChooser(QWidget):
             self._looking = None
         slide = self._overlays.session.active
         self.open_button.setEnabled(slide is not None)
+        self._fill([])  # what is shown is known at once; what is stored comes when it is found
         if slide is None:
-            self._fill([])
             return
         info = slide.info
 
