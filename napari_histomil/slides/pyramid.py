@@ -1,4 +1,4 @@
-"""A slide as a viewer wants it: every power of two from level 0 down to about 32 px.
+"""A slide as a viewer wants it: every power of two from level 0 down to about 100 px.
 
 Scanners store every second or fourth of these levels, or one only; the missing ones are made here.
 
@@ -32,8 +32,12 @@ from napari_histomil.slides.resample import reduce_whole
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
 from napari_histomil.slides.tiles import WHITE, TiledSlide
 
-SMALLEST_PX = 32
-"""About the longer side of the coarsest level, which a viewer reads at once and keeps."""
+SMALLEST_PX = 128
+"""The longer side of the coarsest level is at most this and at least half of it.
+
+A viewer reads that level at once and keeps it, so it must be small; but each further halving
+doubles the white that pads level 0, here to at most a 64th of the longer side.
+"""
 
 CHUNK_PX = 512
 OVERVIEW_PX = 1 << 24

@@ -84,7 +84,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path):
         yield slide, stored[request.param]
 
 
-def test_shapes_are_halves_down_to_about_32_px(odd: tuple):
+def test_shapes_are_halves_down_to_about_100_px(odd: tuple):
     slide, _ = odd
     arrays = levels(slide)
     height, width, _ = arrays[0].shape
@@ -97,7 +97,8 @@ def test_shapes_are_halves_down_to_about_32_px(odd: tuple):
         assert (array.dtype, array.ndim) == (np.uint8, 3)
         assert array.size == np.prod(array.shape)
         assert len(array.chunks) == 3
-    assert 16 <= max(arrays[-1].shape[:2]) <= 64
+    assert 64 <= max(arrays[-1].shape[:2]) <= 128
+    assert max(width - 1203, height - 787) <= 1203 / 64  # the white is hardly seen
 
 
 def test_virtual_levels_are_means_and_stored_ones_are_as_stored(odd: tuple):
@@ -256,9 +257,9 @@ def test_a_view_far_coarser_than_what_is_stored_is_kept(
 def test_the_real_slide(data_dir: Path):
     with open_slide(data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs") as slide:
         arrays = levels(slide)
-        assert arrays[0].shape == (3072, 2304, 3)
+        assert arrays[0].shape == (2976, 2240, 3)
         assert arrays[0].chunks == (480, 480, 3)
-        assert arrays[-1].shape == (24, 18, 3)
+        assert arrays[-1].shape == (93, 70, 3)
         region = slide.read_region((0, 0), 0, (2220, 2967))
         np.testing.assert_array_equal(arrays[0][:2967, :2220], region)
         assert (arrays[0][2967:] == 255).all()
