@@ -190,7 +190,7 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         f"{training['batch']} tiles, cut anywhere from the training tissue. In every tile all "
         f"{config.grid.stride_px} px cells {schedule.step_px} px apart are asked for the share of "
         f"each class in them (cross-entropy against the share, label smoothing "
-        f"{schedule.label_smoothing:g}, focal exponent {schedule.focus:g}). AdamW, learning rate "
+        f"{schedule.label_smoothing:g}). AdamW, learning rate "
         f"{schedule.learning_rate:g} with warm-up and half cosine, weight decay "
         f"{schedule.weight_decay:g}; the moving average of the weights is kept."
     )

@@ -120,8 +120,6 @@ class Schedule:
     weight_decay: float = 0.05
     warm_up: int = 20
     label_smoothing: float = 0.04
-    focus: float = 0.0
-    """Exponent of the focal loss; 0 for cells that all count alike."""
     average: float = 0.99
     """Decay of the exponential moving average of the weights; the average is what is kept."""
     step_px: int = 32

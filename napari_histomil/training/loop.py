@@ -179,7 +179,6 @@ def _loss(net: nn.Module, config: TrainingConfig, images: Tensor, labels: Tensor
         shares,
         known,
         smoothing=schedule.label_smoothing,
-        focus=schedule.focus,
     )
 
 

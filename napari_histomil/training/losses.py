@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,9 +29,7 @@ def cell_shares(labels: Tensor, cell_px: int, step_px: int) -> tuple[Tensor, Ten
     return shares / known.clamp_min(1e-6)[:, None], known
 
 
-def share_loss(
-    logits: Tensor, shares: Tensor, known: Tensor, *, smoothing: float = 0.0, focus: float = 0.0
-) -> Tensor:
+def share_loss(logits: Tensor, shares: Tensor, known: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy against the share of each class in a cell.
 
     A cell that is a third tumour asks for a probability of a third, so that cells on a border
@@ -47,9 +44,6 @@ def share_loss(
         [B, n, n], as `cell_shares` gives it.
     smoothing
         This part of the target is spread evenly over all classes.
-    focus
-        Exponent of the focal loss of Lin et al. (2017): cells count by the distance between
-        answer and target to this power, so that rare hard ones weigh more; 0 for all alike.
 
     Returns
     -------
@@ -60,8 +54,4 @@ def share_loss(
     target = shares * (1 - smoothing) + smoothing / classes
     loss = -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)  # (B, n, n)
     weight = (known >= 0.5).to(loss.dtype)
-    if focus:
-        with torch.no_grad():
-            distance = (functional.softmax(logits, dim=1) - shares).abs().sum(dim=1) / 2
-        weight = weight * distance**focus
     return (loss * weight).sum() / weight.sum().clamp_min(1e-6)

@@ -51,12 +51,3 @@ def test_unlabelled_cells_do_not_count() -> None:
     assert loss.item() == 0
     assert none.grad is not None
     assert none.grad.abs().max().item() == 0
-
-
-def test_focus_weighs_by_the_distance() -> None:
-    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]]).reshape(1, 2, 1, 2)
-    shares = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).reshape(1, 2, 1, 2)
-    # answers 3/4 and 1/2 where 1 is asked for: distances 1/4 and 1/2, squared 1/16 and 1/4
-    by_hand = (-math.log(0.75) / 16 + math.log(2) / 4) / (1 / 16 + 1 / 4)
-    loss = share_loss(logits, shares, torch.ones(1, 1, 2), focus=2)
-    assert loss.item() == pytest.approx(by_hand)
