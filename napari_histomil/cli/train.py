@@ -26,8 +26,8 @@ def add_parser(subparsers: Subparsers) -> None:
         train,
         "train a patch classifier",
         "Train the patch classifier that a TOML file describes, score it on groups of tissue left "
-        "out, and write a model folder with weights, model.json and card. Hours on a CPU, "
-        "depending on the steps. Prints the folder.",
+        "out, and write a model folder with weights, model.json and card. Minutes to "
+        "hours on a CPU, depending on the steps. Prints the folder.",
         "  histomil train models/metastasis-patch-small/train.toml --data DATA -o my-model\n"
         "  histomil run my-model slide.svs -o out       use it at once",
     )
@@ -51,6 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train and write a model folder."""
+    from napari_histomil.files import whole_file
     from napari_histomil.manifest.model import MODEL_FILE
     from napari_histomil.training.config import read_config
     from napari_histomil.training.patch import train_patch_model
@@ -62,6 +63,10 @@ def train(args: argparse.Namespace) -> int:
     folder = _watch(
         train_patch_model(config, data, args.output, seed=args.seed, device=args.device)
     )
+    copy = folder / "train.toml"  # the card says that it lies beside it
+    if not (copy.exists() and copy.samefile(args.config)):
+        with whole_file(copy) as part:
+            part.write_bytes(args.config.read_bytes())
     print(folder)
     return 0
 

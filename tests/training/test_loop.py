@@ -147,6 +147,7 @@ def test_a_toy_becomes_a_model(toy: Path, capsys: pytest.CaptureFixture[str]) ->
     text = (toy / "model" / "README.md").read_text(encoding="utf-8")
     assert text == card(read_config(toy / "train.toml"), raw)
     assert "Not good for anything." in text
+    assert (toy / "model" / "train.toml").read_bytes() == (toy / "train.toml").read_bytes()
     assert main(command) == 2  # a model is not written over by chance
     assert "add --force" in capsys.readouterr().err
 
