@@ -65,7 +65,7 @@ ENLARGED = 1.2
 def run(
     job: Job,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     cancel: threading.Event | None = None,
     near: Near | None = None,
@@ -107,6 +107,7 @@ def run(
         If the slide is another than the job's, the model is, there is nothing to look at, the
         run is being written by someone else, ... ; `TileError` for a tile that fails.
     """
+    out = None if out is None else Path(out)
     path = run_path(job.slide.path, job.run_id, fingerprint=job.slide.fingerprint, out=out)
     finished = _finished(path)
     if finished is not None:
