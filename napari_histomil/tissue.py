@@ -169,7 +169,7 @@ def find_tissue(slide: Slide, *, options: TissueOptions | None = None) -> Tissue
         pixel_um = float(np.sqrt(scale[0] * info.mpp_x * scale[1] * info.mpp_y))
     # Where µm/px are unknown, a pixel of the overview is taken for what it usually is.
     blur_px = FAINT_UM / (pixel_um or options.overview_mpp) / 2
-    if _is_fluorescence(image):
+    if is_fluorescence(image):
         mask, kind = _glowing(image, blur_px), "fluorescence"
     else:
         mask, kind = _absorbing(image, blur_px, options.leave_out_ink), "brightfield"
@@ -202,10 +202,10 @@ def _overview_size(
     return max(round(width * shrink), 1), max(round(height * shrink), 1)
 
 
-def _is_fluorescence(image: Uint8Image) -> bool:
-    """Tell bright on black: much of it dark, and nowhere glass."""
-    glass = image.min(axis=2) > 150
-    dark = image.max(axis=2) < 60
+def is_fluorescence(image: Uint8Image) -> bool:
+    """Tell bright on black from pixels uint8 [..., 3]: much of it dark, and nowhere glass."""
+    glass = image.min(axis=-1) > 150
+    dark = image.max(axis=-1) < 60
     return bool(glass.mean() < 0.005 and dark.mean() > 0.3)
 
 

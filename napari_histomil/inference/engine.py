@@ -116,10 +116,11 @@ def run(
         return
     with ExitStack() as stack:
         model = _find_model(job, models)
+        resolved = resolve_device(device)  # before anything is made on disk
         slide = stack.enter_context(_open_slide(job))
         store, created = _open_store(path, job, model, slide)
         stack.callback(store.close)
-        session = _Session(job, model, slide, store, resolve_device(device), batch, on_error)
+        session = _Session(job, model, slide, store, resolved, batch, on_error)
         try:
             yield from session.work(cancel or threading.Event(), near)
         except BaseException as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from napari_histomil.errors import RunError
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.stain import REFERENCE, Method, StainFit, fit_stain, normalise_stain
+from napari_histomil.tissue import is_fluorescence
 
 MAX_PIXELS = 200_000
 
@@ -26,8 +27,13 @@ def fit_to_tiles(tiles: Uint8Image, method: Method, slide: str) -> StainFit:
     Raises
     ------
     RunError
-        If the tiles hold too little stained tissue.
+        If the tiles hold too little stained tissue, or glow: black would count as stain.
     """
+    if is_fluorescence(tiles):
+        raise RunError(
+            f"{slide} is bright on black, and stain normalisation is for stains that absorb "
+            f"light: run without it (--stain none)."
+        )
     pixels = tiles.reshape(-1, 3)
     every = -(-len(pixels) // MAX_PIXELS) or 1
     try:

@@ -384,3 +384,11 @@ def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path: Path, make_job:
     grown = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
     assert grown < 2_000_000
+
+
+def test_a_device_that_is_not_there_leaves_nothing_behind(
+    tmp_path: Path, make_job: MakeJob
+) -> None:
+    with pytest.raises(RunError, match="There is no device 'abacus'"):
+        list(run(make_job(), out=tmp_path / "out", device="abacus"))
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ from napari_histomil.inference.backends import prepare_net
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import Job, RegionSpec, plan_job
 from napari_histomil.inference.predictor import Predictor
+from napari_histomil.inference.stains import fit_to_tiles
 from napari_histomil.manifest import load_manifest
 from napari_histomil.resources import packaged
 from napari_histomil.results import RunStore
@@ -68,3 +69,10 @@ def test_a_slide_without_stains_is_told(tmp_path: Path, job: Job, model_folder: 
     with pytest.raises(RunError, match=r"stains of synthetic-lymph-node\.tiff cannot be fitted"):
         list(run(empty, out=tmp_path, device="cpu"))
     assert list(tmp_path.rglob("*.zarr")) == []
+
+
+def test_a_slide_that_glows_has_no_stains_to_normalise() -> None:
+    tiles = np.zeros((4, 64, 64, 3), np.uint8)
+    tiles[:, 20:40, 20:40, 2] = 220
+    with pytest.raises(RunError, match=r"dapi\.ndpi is bright on black.*--stain none"):
+        fit_to_tiles(tiles, "macenko", "dapi.ndpi")
