@@ -19,7 +19,7 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid
 from napari_histomil.ui import run_facts
-from napari_histomil.ui.camera import magnification
+from napari_histomil.ui.camera import go_to_px0, magnification
 from napari_histomil.ui.colours import COLOUR_MAPS, colour_map
 from napari_histomil.ui.dialogs import ErrorDialog
 from napari_histomil.ui.layers import to_px0, to_world_um
@@ -331,6 +331,15 @@ def test_pointer_reads_raw_scores_and_position(dock, laid, viewer, stored):
     assert "not looked at" in at((10, 10))
     assert at((-5, 10)) == "outside the slide"
 
+    # the view moves below the pointer, which stands still: 200 px right of the middle, at 2 px/µm
+    go_to_px0(viewer, info, (500, 400))
+    viewer.scene.camera.zoom = 2.0
+    at((700, 400))
+    go_to_px0(viewer, info, (600, 500))
+    assert "x 400 µm, y 250 µm" in dock.readout.text()
+    viewer.scene.camera.zoom = 4.0
+    assert "x 350 µm, y 250 µm" in dock.readout.text()
+
 
 def test_numbers_that_come_while_nobody_looks_are_there_when_somebody_does(dock, laid, qtbot):
     emptied = laid.current.heatmap.scores.copy()
@@ -404,9 +413,14 @@ def test_stored_runs_are_listed_and_open_on_choice(viewer, slide_path, make_run,
     assert "Run dock" in dock.threshold.toolTip()
     texts = [box.itemText(i) for i in range(2)]
     good = texts.index(run_facts.title(store))
-    assert box.model().item(good).isEnabled()
-    assert not box.model().item(1 - good).isEnabled()
     assert damaged.name in box.itemData(1 - good, Qt.ItemDataRole.ToolTipRole)
+    box.setCurrentIndex(1 - good)
+    box.activated.emit(1 - good)
+    qtbot.waitUntil(lambda: bool(dock.findChildren(ErrorDialog)))
+    (dialog,) = dock.findChildren(ErrorDialog)
+    assert damaged.name in dialog.sentence
+    assert box.currentIndex() == -1
+    dialog.close()
     box.setCurrentIndex(good)
     box.activated.emit(good)
     qtbot.waitUntil(lambda: overlays(viewer).current is not None)

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from model_folders import make_model_folder
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histomil.errors import HistomilError
@@ -282,8 +282,12 @@ def test_models_say_what_they_need_and_broken_ones_why(dock, models, qtbot):
         dock.models.needs_label.text()
     )
     torn = box.findText("a model that cannot be used")
-    assert not box.model().item(torn).isEnabled()
     assert str(models.broken / "model.json") in box.itemData(torn, Qt.ItemDataRole.ToolTipRole)
+    box.setCurrentIndex(torn)
+    assert str(models.broken / "model.json") in dock.models.needs_label.text()
+    assert dock.models.model is None
+    assert not dock.start_button.isEnabled()
+    choose_model(dock, "tiny")
     card = dock.models.show_card()
     text = card.text.toPlainText()
     assert "Random weights, for tests." in text
@@ -431,6 +435,28 @@ def test_progress_is_told_with_units(qtbot):
     assert progress.label.text() == "Cancelled: 312 of 780 tiles are done and kept."
     progress.end(Progress(780, 780, 780, 0.0, here, Path()), cancelled=False)
     assert progress.label.text() == "All 780 tiles were done already."
+
+
+def test_bar_and_sentence_of_the_progress_are_painted_together(qtbot):
+    """A bar that is given a value paints itself at once, and the sentence would still be old."""
+    progress = RunProgress()
+    qtbot.addWidget(progress)
+    progress.show_progress(Progress(0, 780, 0, 0.0, Rect(0, 0, 1, 1), Path()))
+    with qtbot.waitExposed(progress):
+        progress.show()
+    shown = []
+
+    class Watch(QObject):
+        def eventFilter(self, watched, event):
+            if event.type() == QEvent.Type.Paint:
+                shown.append((progress.bar.value(), progress.label.text()))
+            return False
+
+    watch = Watch()
+    progress.bar.installEventFilter(watch)
+    progress.show_progress(Progress(312, 780, 12, 6.0, Rect(0, 0, 1, 1), Path()))
+    qtbot.waitUntil(lambda: bool(shown))
+    assert {text for value, text in shown if value == 312} == {progress.label.text()}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.camera import go_to_px0, set_native
 from napari_histomil.ui.layers import heatmap_layer, polygons_layer, slide_layer
+from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.sample_data import SAMPLE_SLIDE
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.slide import SlideWidget
@@ -165,6 +166,18 @@ def test_the_chosen_dock_is_in_front(window):
     docks = viewer.window.dock_widgets
     hidden = {name: docks[f"{name} (napari-histomil)"].visibleRegion().isEmpty() for name in DOCKS}
     assert hidden == {"Slide": True, "Run": True, "Overlay": False}
+
+
+def test_docks_from_the_menu_become_tabs(make_napari_viewer, qtbot):
+    """napari itself opens one below the other."""
+    viewer = make_napari_viewer(show=True)
+    docks = []
+    for name in reversed(DOCKS):
+        docks.append(viewer.window.add_plugin_dock_widget(PLUGIN, name)[0])
+        settle(qtbot)
+    assert all(330 <= dock.width() <= 400 for dock in docks)
+    assert [dock.visibleRegion().isEmpty() for dock in docks] == [True, True, False]
+    assert set(docks[0].window().tabifiedDockWidgets(docks[0])) == set(docks[1:])
 
 
 def test_a_slide_that_does_not_open_leaves_no_window(window, data_dir):

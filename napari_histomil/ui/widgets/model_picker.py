@@ -73,7 +73,7 @@ class ModelPicker(QWidget):
 
     @property
     def model(self) -> ModelManifest | None:
-        """The chosen model."""
+        """The chosen model; None where there is none, or one that cannot be used."""
         return self.model_box.currentData()
 
     def look(self) -> None:
@@ -126,9 +126,10 @@ class ModelPicker(QWidget):
             self.model_box.addItem(model.name, model)
             self._say(needs(model) + f"\n{model.path}")
         for error in broken:
+            # It can be chosen, and says then why it cannot be used: Qt shows no tooltips for
+            # entries that are disabled.
             self.model_box.addItem("a model that cannot be used")
             self._say(str(error))
-            self.model_box.model().item(self.model_box.count() - 1).setEnabled(False)
         names = [model.name for model in models]
         self.model_box.setCurrentIndex(
             names.index(wanted) if wanted in names else 0 if names else -1
@@ -144,7 +145,8 @@ class ModelPicker(QWidget):
     def _update(self) -> None:
         model = self.model
         self.card_button.setEnabled(model is not None)
-        self.needs_label.setText("" if model is None else needs(model))
+        why_not = self.model_box.currentData(Qt.ItemDataRole.ToolTipRole)
+        self.needs_label.setText(needs(model) if model is not None else why_not or "")
         self.changed.emit()
 
     def _ask_folder(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
@@ -148,9 +150,21 @@ class OverlayWidget(Panel):
         column.addWidget(self.readout)
         callbacks = viewer.mouse_move_callbacks
 
+        self._pointer: NDArray[np.float64] | None = None  # (row, col) from the view's middle, px
+        camera = viewer.scene.camera
+
         def on_move(_viewer: Any, event: Any) -> None:
+            offset = np.array(event.position[-2:]) - camera.center[-2:]
+            self._pointer = offset * camera.zoom
             self.read_out(event.position)
 
+        def on_view(_event: Any) -> None:
+            # A key moves the tissue and not the pointer, and napari says nothing of it.
+            if self._pointer is not None:
+                self.read_out(camera.center[-2:] + self._pointer / camera.zoom)
+
+        follow(self, camera.events.center, on_view)
+        follow(self, camera.events.zoom, on_view)
         callbacks.append(on_move)
         self.destroyed.connect(lambda: callbacks.remove(on_move))
 

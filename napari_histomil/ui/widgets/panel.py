@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFrame,
     QLabel,
+    QMainWindow,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -26,6 +29,7 @@ class Panel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._arranged = False
         self._content = QWidget()
         self._column = QVBoxLayout(self._content)
         self._column.setContentsMargins(10, 8, 10, 8)
@@ -52,6 +56,31 @@ class Panel(QWidget):
         bar = self._scroll.verticalScrollBar().sizeHint().width()
         return QSize(self._content.minimumSizeHint().width() + bar, _LEAST_HEIGHT)
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Find a place in the window when first shown: napari has then put the dock there."""
+        super().showEvent(event)
+        if not self._arranged:
+            self._arranged = True
+            QTimer.singleShot(0, self._arrange)
+
+    def _arrange(self) -> None:
+        """Become a tab beside the other docks, or have a width in which nothing is cut off.
+
+        napari's menu opens one dock below the other, where none has room.
+        """
+        window, dock = self.window(), _dock_of(self)
+        if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
+            return
+        if window.tabifiedDockWidgets(dock):
+            return  # somebody has arranged them already
+        area = window.dockWidgetArea(dock)
+        for other in map(_dock_of, window.findChildren(Panel)):
+            if other not in (None, dock) and window.dockWidgetArea(other) == area:
+                window.tabifyDockWidget(other, dock)
+                dock.raise_()
+                return
+        window.resizeDocks([dock], [DOCK_WIDTH], Qt.Orientation.Horizontal)
+
     def add(self, widget: QWidget) -> None:
         """Add a widget at the bottom of the column."""
         self._column.insertWidget(self._column.count() - 1, widget)
@@ -67,6 +96,14 @@ class Panel(QWidget):
         column.setSpacing(6)
         self.add(body)
         return column
+
+
+def _dock_of(panel: Panel) -> QDockWidget | None:
+    """Return the dock that a panel is in, if any."""
+    parent = panel.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent
 
 
 def plain_label(text: str = "", tooltip: str = "") -> QLabel:

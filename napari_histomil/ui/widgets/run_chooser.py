@@ -31,7 +31,6 @@ class _Stored:
     path: Path
     title: str
     tooltip: str
-    usable: bool
 
 
 class RunChooser(QWidget):
@@ -116,9 +115,7 @@ class RunChooser(QWidget):
     def _fill(self, stored: list[_Stored]) -> None:
         slide = self._overlays.session.active
         shown = self._overlays.session.runs_of(slide) if slide is not None else []
-        entries = [
-            _Stored(run.store.path, title(run.store), made_by(run.store), True) for run in shown
-        ]
+        entries = [_Stored(run.store.path, title(run.store), made_by(run.store)) for run in shown]
         known = {entry.path.resolve() for entry in entries}
         entries += [entry for entry in stored if entry.path.resolve() not in known]
         self.run_box.clear()
@@ -126,7 +123,6 @@ class RunChooser(QWidget):
             self.run_box.addItem(entry.title, entry.path)
             index = self.run_box.count() - 1
             self.run_box.setItemData(index, entry.tooltip, Qt.ItemDataRole.ToolTipRole)
-            self.run_box.model().item(index).setEnabled(entry.usable)
         self.run_box.setEnabled(bool(entries))
         if slide is None:
             words, why = "no slide is open", "Open a slide first"
@@ -170,9 +166,11 @@ def _stored_runs(info: SlideInfo, cancel: threading.Event) -> list[_Stored]:
         try:
             store = RunStore.open(path)
         except RunError as error:
-            entries.append(_Stored(path, f"{path.name}: cannot be read", str(error), False))
+            # It can be chosen, and a dialog says then why it cannot be read: Qt shows no tooltips
+            # for entries that are disabled.
+            entries.append(_Stored(path, f"{path.name}: cannot be read", str(error)))
             continue
         done, total = int(store.done_tiles.sum()), len(store.grid)
         part = "" if done == total else f" ({done} of {total} tiles)"
-        entries.append(_Stored(path, title(store) + part, made_by(store), True))
+        entries.append(_Stored(path, title(store) + part, made_by(store)))
     return entries

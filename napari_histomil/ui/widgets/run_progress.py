@@ -39,8 +39,12 @@ class RunProgress(QWidget):
 
     def show_progress(self, progress: Progress) -> None:
         """Show how far a run is."""
+        # A bar paints itself at once, and the sentence only when the window has time: they would
+        # say two things.
+        self.bar.setUpdatesEnabled(False)
         self.bar.setRange(0, max(progress.total, 1))
         self.bar.setValue(progress.done)
+        self.bar.setUpdatesEnabled(True)
         self.bar.show()
         text = f"{count(progress.done)} of {count(progress.total)} tiles"
         left = progress.seconds_left
