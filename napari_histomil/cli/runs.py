@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -128,16 +129,16 @@ def run_verb(args: argparse.Namespace) -> int:
     model = find_model_near(args.model, args.models)
     failed: list[str] = []
     codes: list[int] = []
-    with _cancelled_by_ctrl_c() as cancel:
+    with _cancelled_by_ctrl_c() as stop:
         for path in args.slides:
             try:
-                _run_slide(args, model, path, cancel)
+                _run_slide(args, model, path, stop)
                 codes.append(OK)
             except HistomilError as error:
                 say(f"histomil: {error}")
                 failed.append(path.name)
                 codes.append(exit_code(error))
-            if cancel.is_set():
+            if stop.cancel.is_set():
                 say("Cancelled: run the same command again to go on.")
                 return FAILED
     if failed and len(args.slides) > 1:
@@ -147,9 +148,7 @@ def run_verb(args: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _run_slide(
-    args: argparse.Namespace, model: ModelManifest, path: Path, cancel: threading.Event
-) -> None:
+def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop: _Stop) -> None:
     """Run the model over one slide and print where the run is."""
     from napari_histomil.inference.job import plan_job
 
@@ -172,14 +171,16 @@ def _run_slide(
             job,
             out=args.out,
             device=args.device,
-            cancel=cancel,
+            cancel=stop.cancel,
             batch=args.batch,
             models=args.models,
             on_error="skip" if args.skip_errors else "raise",
         ):
             show(progress)
             last = progress
-    if last is None or cancel.is_set():
+            stop.gently = progress.done > progress.resumed
+    stop.gently = False
+    if last is None or stop.cancel.is_set():
         return
     store = RunStore.open(last.store)
     device = str(store.sessions[-1]["device"])
@@ -274,21 +275,34 @@ def _region_spec(
     return RegionSpec("polygons", polygons_wkt=tuple(polygon.wkt for polygon in polygons))
 
 
+@dataclass(slots=True)
+class _Stop:
+    """What Ctrl-C does: interrupt at once, or, when blocks are being written, cancel the run."""
+
+    gently: bool = False
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
 @contextmanager
-def _cancelled_by_ctrl_c() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C sets; the second interrupts as usual."""
-    cancel = threading.Event()
+def _cancelled_by_ctrl_c() -> Iterator[_Stop]:
+    """Let the first Ctrl-C cancel while a run goes gently; others interrupt as usual.
+
+    Before that, while torch and the model are loaded, nobody would look at the event for seconds.
+    """
+    stop = _Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        cancel.set()
         signal.signal(signal.SIGINT, before)
+        if not stop.gently:
+            raise KeyboardInterrupt
+        stop.cancel.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield cancel  # only the main thread may handle signals
+        yield stop  # only the main thread may handle signals
         return
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield cancel
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -118,6 +118,21 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     np.testing.assert_allclose(RunStore.open(path).scores, expected, atol=1e-6)
 
 
+def test_ctrl_c_while_the_model_is_loaded_stops_at_once(run, slide, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("nobody waits until the model is there")
+
+    monkeypatch.setattr(engine, "prepare_net", interrupted)
+    said = run(slide)
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "Cancelled: run the same command again to go on.\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert list((tmp_path / "out").rglob("*.zarr")) == []
+
+
 def test_a_bad_slide_does_not_stop_the_others(run, slide, tmp_path, data_dir, write_slide):
     other = write_slide(tmp_path / "other.tif")
     broken = data_dir / "wsi-broken/broken.svs"
