@@ -260,10 +260,13 @@ class Overlays:
             layers.append(self._frame)
 
     def _remove_frame(self) -> None:
-        viewer = self.session.viewer
-        if self._frame is not None and viewer is not None and self._frame in viewer.layers:
-            viewer.layers.remove(self._frame)
+        viewer, frame = self.session.viewer, self._frame
         self._frame = None
+        if frame is None or viewer is None or frame not in viewer.layers:
+            return
+        # napari removes selected layers one by one, and stumbles over one that is gone.
+        if frame not in viewer.layers.selection:
+            viewer.layers.remove(frame)
 
 
 _OVERLAYS: weakref.WeakKeyDictionary[Any, Overlays] = weakref.WeakKeyDictionary()

@@ -253,6 +253,10 @@ class Session:
                 slide.layer = layer
                 return
         self.slides.remove(slide)
+        for run in self.runs_of(slide):
+            # napari removes selected layers one by one, and stumbles over one that is gone.
+            if run.layer not in self.viewer.layers.selection:
+                self.remove_run(run)
         slide.slide.close()
         if self._active is slide:
             if self.slides:
@@ -270,7 +274,7 @@ class Session:
             if each.layer is layer:
                 self.activate(each)
         for run in self.runs:
-            if run.layer is layer:
+            if run.layer is layer and run.slide in self.slides:
                 self.activate(run.slide)
 
 

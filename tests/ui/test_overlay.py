@@ -26,6 +26,7 @@ from napari_histomil.ui.layers import to_px0, to_world_um
 from napari_histomil.ui.overlays import FRAME_NAME, Overlays, overlays
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.overlay import OverlayWidget
+from napari_histomil.ui.widgets.slide import SlideWidget
 
 CLASSES = (ClassSpec("normal", (90, 90, 180)), ClassSpec("tumor", (200, 0, 0)))
 
@@ -128,6 +129,32 @@ def test_the_same_run_is_shown_once_and_other_runs_are_hidden(laid, viewer, stor
     assert (first.layer.visible, second.layer.visible) == (True, False)
     viewer.layers.remove(first.layer)
     assert laid.current is second
+
+
+@pytest.mark.parametrize("deleted", [["slide"], ["slide", "heatmap"], ["heatmap", "frame"]])
+def test_layers_deleted_by_napari_take_what_lies_on_them_along(
+    make_napari_viewer, slide_path, stored, qtbot, deleted
+):
+    """By the button of the layer list, which selects another layer while it deletes."""
+    viewer = make_napari_viewer()
+    slide = session(viewer).open_slide(slide_path)
+    laid = overlays(viewer)
+    run = laid.add(stored)
+    laid.next_hottest()
+    docks = [SlideWidget(viewer), OverlayWidget(viewer)]
+    for dock in docks:
+        qtbot.addWidget(dock)
+    layers = {"slide": slide.layer, "heatmap": run.layer, "frame": viewer.layers[FRAME_NAME]}
+    viewer.layers.selection = {layers[name] for name in deleted}
+    viewer.layers.remove_selected()
+    assert session(viewer).runs == []
+    assert laid.current is None
+    if "slide" in deleted:
+        assert list(viewer.layers) == []
+        assert session(viewer).active is None
+    else:
+        assert list(viewer.layers) == [slide.layer]
+        assert session(viewer).active is slide
 
 
 def test_a_run_needs_its_slide_open_with_its_scale(viewer, stored, slide_path, write_slide):

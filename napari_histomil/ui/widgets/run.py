@@ -70,8 +70,8 @@ class RunWidget(Panel):
         self.add(self.more)
         self.earlier_label = plain_label(tooltip="The same job, with the same choices, on disk")
         self.progress = RunProgress()
+        self.add(self._make_buttons())  # above what comes and goes, so that they stay in place
         self.add(self.earlier_label)
-        self.add(self._make_buttons())
         self.add(self.progress)
 
         self._asker = QTimer(self)
