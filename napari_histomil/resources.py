@@ -80,13 +80,19 @@ def sidecar(slide_path: Path, fingerprint: str, *, out: Path | None = None) -> P
 def sidecars(slide_path: Path, fingerprint: str, *, out: Path | None = None) -> list[Path]:
     """Return every existing folder that may hold work on a slide, the preferred one first.
 
-    A slide may have moved between writable and read-only places: both are looked at.
+    A slide may have moved between writable and read-only places: both are looked at. It may have
+    been renamed: then its folder is one whose slide is gone, and what lies in such a folder may
+    as well be about another slide, which its fingerprint tells.
     """
+    folder = slide_path.absolute().parent
     places = [
         sidecar(slide_path, fingerprint, out=out),
-        slide_path.absolute().parent / f"{slide_path.name}.histomil",
+        folder / f"{slide_path.name}.histomil",
         user_data_dir() / "slides" / f"{fingerprint[:32]}.histomil",
     ]
+    if folder.is_dir():
+        there = sorted(folder.glob("*.histomil"))
+        places += [place for place in there if not place.with_suffix("").exists()]
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 

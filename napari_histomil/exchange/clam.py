@@ -7,6 +7,7 @@ attribute ``patch_size_exact_px0`` (a member that CLAM does not look at) holds w
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def write_h5(run: RunStore, path: Path) -> int:
     boxes, scores = footprints(run)
     width, height = run.grid.tile_size_px0
     level_dim = np.array(run.grid.slide_size_px0, np.int64)
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    # HDF5 crashes the process at its end when the disk is full, so it writes to memory
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         coords = file.create_dataset(
             "coords", data=boxes[:, :2], chunks=(32, 2), maxshape=(None, 2)
         )
@@ -58,4 +61,6 @@ def write_h5(run: RunStore, path: Path) -> int:
         dataset = file.create_dataset("scores", data=scores, maxshape=(None, scores.shape[1]))
         dataset.attrs["class_names"] = list(run.class_names)
         file.attrs["run"] = json.dumps(provenance(run))
+    with whole_file(path) as part:
+        part.write_bytes(content.getbuffer())
     return len(boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from napari_histomil.resources import sidecar, sidecars
@@ -26,6 +27,15 @@ def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
         run
         for folder in sidecars(info.path, info.fingerprint, out=out)
         for run in (folder / "runs").glob("*.zarr")
-        if (run / "zarr.json").is_file()
+        if (run / "zarr.json").is_file() and _slide_of(run) in (info.fingerprint, None)
     }
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
+
+
+def _slide_of(run: Path) -> str | None:
+    """Return the fingerprint of a run's slide; None if the run is damaged, as opening it tells."""
+    try:
+        attributes = json.loads((run / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return str(attributes["histomil"]["slide"]["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

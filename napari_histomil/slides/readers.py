@@ -115,6 +115,8 @@ def _open(path: Path, reader: str | None) -> _Opened:
         raise SlideError(f"There is no file {path}.")
     if path.is_dir():
         return _open_folder(path, reader)
+    if not path.is_file():  # a pipe would be waited for without end
+        raise SlideError(f"{path.name} is neither a file nor a folder: open the slide's file.")
     head = _head(path)
     if reader is not None:
         if reader == "zarr":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from napari_histomil.errors import OutputError
 from napari_histomil.exchange.clam import write_h5
 from napari_histomil.tiling import GridSpec
 
@@ -60,3 +64,15 @@ def test_a_run_without_scores(make_run, tmp_path):
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["coords"].shape == (0, 2)
         assert file["scores"].shape == (0, 2)
+
+
+def test_a_full_disk_is_never_left_to_hdf5(make_run, tmp_path, monkeypatch):
+    """HDF5 would crash the whole process when it cannot flush."""
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"^a\.h5 cannot be written in .*: No space left"):
+        write_h5(make_run(), tmp_path / "a.h5")
+    assert list(tmp_path.glob("*a.*")) == []

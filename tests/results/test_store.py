@@ -29,12 +29,12 @@ GRID = TileGrid(
 )
 
 
-def make(path: Path) -> RunStore:
+def make(path: Path, **slide: str) -> RunStore:
     return RunStore.create(
         path,
         run_id="abc",
         job={"task": "classify"},
-        slide={"name": "slide.svs", "bounds_px0": None},
+        slide={"name": "slide.svs", "bounds_px0": None, **slide},
         model={"name": "tiny"},
         classes=CLASSES,
         grid=GRID,
@@ -305,3 +305,17 @@ def test_runs_of_a_slide_are_found_newest_first(tmp_path: Path, own_user_data: P
     moved = replace(info, path=tmp_path / "elsewhere" / "slide.svs")
     assert run_path(moved.path, "d", fingerprint=info.fingerprint) == kept
     assert find_runs(moved) == [kept]
+
+
+def test_a_renamed_slide_keeps_its_runs(tmp_path: Path) -> None:
+    slide = tmp_path / "old.v1.svs"
+    slide.write_bytes(b"")
+    info = make_info(slide)
+    path = run_path(slide, "a", fingerprint=info.fingerprint)
+    make(path, fingerprint=info.fingerprint).close()
+    info = replace(info, path=slide.rename(tmp_path / "new.svs"))
+    assert find_runs(info) == [path]
+    assert run_path(info.path, "a", fingerprint=info.fingerprint) == path
+    assert find_runs(replace(info, fingerprint="cd" * 32)) == [], "another slide's"
+    slide.write_bytes(b"")  # the folder belongs to a slide again
+    assert find_runs(info) == []

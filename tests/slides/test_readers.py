@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def test_a_folder_that_is_no_slide(tmp_path: Path):
     folder = tmp_path / "folder.svs"
     folder.mkdir()
     assert "is a folder" in sentence(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on this system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    pipe = tmp_path / "pipe.svs"
+    os.mkfifo(pipe)
+    assert "neither a file nor a folder" in sentence(pipe)
 
 
 def test_the_folder_of_a_mirax_slide(tmp_path: Path):
