@@ -166,8 +166,10 @@ def test_cancel_within_a_second_then_resume(dock, viewer, qtbot, slide_path):
     qtbot.waitUntil(lambda: dock.start_button.text() == "Resume", timeout=5000)
     assert "are already done: Resume" in dock.earlier_label.text()
 
+    assert dock.progress.label.text().startswith("Cancelled: ")
     dock.options.stride_spin.value = 16  # another job: nothing to resume
     assert dock.start_button.text() == "Start"
+    assert dock.progress.label.text() == ""
     dock.options.stride_spin.value = 3
     qtbot.waitUntil(lambda: dock.start_button.text() == "Resume", timeout=5000)
     click(qtbot, dock.start_button)
@@ -189,8 +191,10 @@ def test_a_run_goes_on_without_its_slide_in_the_window(dock, viewer, qtbot, slid
     click(qtbot, dock.start_button)
     session(viewer).close_slide(slide)
     qtbot.waitUntil(lambda: dock.progress.bar.value() > 0, timeout=LONG)
+    assert dock.slide_label.text() == slide.name, "the one that is run"
     dock.cancel()
     qtbot.waitUntil(lambda: not dock.running, timeout=1000)
+    assert dock.slide_label.text() == "No slide is open."
     assert session(viewer).runs == []
     (path,) = find_runs(info)
     assert RunStore.open(path).done_tiles.any()

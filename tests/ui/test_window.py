@@ -112,7 +112,7 @@ def test_slide_heatmap_and_polygon_cover_the_same_pixels_of_the_screen(
     cells, box = covered(heatmap, 2), covered(polygon, 1)
     assert cells.sum() == pytest.approx(128 * 64 * zoom**2, rel=0.05)
     assert (cells != box).sum() <= 2 * zoom, "the corners at most"
-    assert len(image.data) == 7
+    assert len(image.data) == 5
     for level in range(len(image.data)):
         image.locked_data_level = level
         rectangle = covered(image, 0)

@@ -29,7 +29,7 @@ class Panel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._arranged = False
+        self._shown = self._placed = False
         self._content = QWidget()
         self._column = QVBoxLayout(self._content)
         self._column.setContentsMargins(10, 8, 10, 8)
@@ -59,8 +59,8 @@ class Panel(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         """Find a place in the window when first shown: napari has then put the dock there."""
         super().showEvent(event)
-        if not self._arranged:
-            self._arranged = True
+        if not self._shown:
+            self._shown = True
             QTimer.singleShot(0, self._arrange)
 
     def _arrange(self) -> None:
@@ -68,14 +68,18 @@ class Panel(QWidget):
 
         napari's menu opens one dock below the other, where none has room.
         """
+        self._placed = True
         window, dock = self.window(), _dock_of(self)
         if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
             return
         if window.tabifiedDockWidgets(dock):
             return  # somebody has arranged them already
         area = window.dockWidgetArea(dock)
-        for other in map(_dock_of, window.findChildren(Panel)):
-            if other not in (None, dock) and window.dockWidgetArea(other) == area:
+        for panel in window.findChildren(Panel):
+            other = _dock_of(panel)
+            if other is None or other is dock or not panel._placed:
+                continue
+            if window.dockWidgetArea(other) == area:
                 window.tabifyDockWidget(other, dock)
                 dock.raise_()
                 return

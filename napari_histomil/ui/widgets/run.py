@@ -122,7 +122,10 @@ class RunWidget(Panel):
         """Show what the choices come to; the disk is asked when they have come to rest."""
         self._earlier = None
         self.earlier_label.setText("")
-        slide = self._session.active
+        if self._job is None:
+            self.progress.idle("")  # how the last run ended says nothing of these choices
+        # A run goes on when the person turns to another slide, and says which one it is of.
+        slide = self._session.active if self._job is None else self._slide
         self.slide_label.setText("No slide is open." if slide is None else slide.name)
         self.slide_label.setToolTip("" if slide is None else str(slide.info.path))
         self.size_label.setText("" if slide is None else _size_text(slide.info))
