@@ -165,6 +165,14 @@ def test_changed_weights_are_noticed(tmp_path: Path) -> None:
         verify_model(model)
 
 
+def test_weights_that_git_lfs_has_not_fetched(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (folder / "weights.safetensors").write_bytes(pointer)
+    with pytest.raises(ModelError, match="git lfs pull"):
+        verify_model(load_manifest(folder))
+
+
 def test_the_hash_covers_what_decides_an_answer_and_nothing_else(tmp_path: Path) -> None:
     sha256 = load_manifest(write_model(tmp_path / "m")).sha256
     same = [

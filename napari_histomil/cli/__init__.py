@@ -35,13 +35,15 @@ FAMILIES = ("slides", "runs", "exports", "models", "train", "bench", "demo")
 
 EPILOG = """\
 examples:
-  histomil demo                                          the whole journey on a sample slide
-  histomil info slide.svs                                what is known of a slide
-  histomil run metastasis-patch-small slide.svs -o out   a heatmap; prints the path of the run
-  histomil export RUN.zarr -o heatmap.png                a picture of it
-  histomil view slide.svs RUN.zarr                       both in napari's window
+  histomil demo                             the whole journey on a sample slide
+  histomil info slide.svs                   what is known of a slide
+  histomil run metastasis-patch-small slide.svs -o out
+                                            a heatmap; prints its path
+  histomil export RUN.zarr -o heatmap.png   a picture of it
+  histomil view slide.svs RUN.zarr          both in napari's window
 
-Every verb explains itself: histomil VERB --help. For research, not for diagnosis.
+Every verb explains itself: histomil VERB --help.
+For research, not for diagnosis.
 """
 
 
@@ -71,8 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments without the program's name; those of the process by default.
     """
     _write_any_name(sys.stdout)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return USAGE
     try:
-        args = build_parser().parse_args(argv)
+        args = parser.parse_args(words)
     except SystemExit as stop:  # argparse has said why, or has shown the help
         return int(stop.code or OK)
     try:

@@ -28,7 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "and print how near whole runs come to what the machine can do, and random reads beside "
         "those of openslide-python. A minute or two; leave the machine alone meanwhile.",
         "  histomil bench\n"
-        "  histomil bench --model my-model --slide slide.svs --results benchmarks/RESULTS.md",
+        "  histomil bench --model my-model --slide slide.svs --results RESULTS.md",
     )
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or folder; {DEFAULT_MODEL} by default"

@@ -23,11 +23,12 @@ FORMATS = {
 """Formats of ``export``, with the suffixes by which they are known."""
 
 EXAMPLES = """\
-  histomil export RUN.zarr --format png -o heatmap.png      a picture, with colour and scale bar
-  histomil export RUN.zarr -o tiles.csv                     WSInfer's table
-  histomil export RUN.zarr -o tiles.geojson                 tiles for QuPath
-  histomil export RUN.zarr -o heatmap.ome.tif --class tumor the values, one pixel a cell
-  histomil export RUN.zarr -o patches.h5                    CLAM's patches, with scores
+  histomil export RUN.zarr -o heatmap.png      a picture, with scale bar
+  histomil export RUN.zarr -o tiles.csv        WSInfer's table
+  histomil export RUN.zarr -o tiles.geojson    tiles for QuPath
+  histomil export RUN.zarr -o heatmap.ome.tif --class tumor
+                                               the values, one pixel a cell
+  histomil export RUN.zarr -o patches.h5       CLAM's patches, with scores
 
 RUN.zarr is the path that 'histomil run' printed."""
 

@@ -35,13 +35,14 @@ STAINS = ("none", "macenko", "reinhard")
 
 EXAMPLES = """\
   histomil run metastasis-patch-small slide.svs -o out
-  histomil run metastasis-patch-small *.svs -o out          a failing slide does not stop the rest
+  histomil run metastasis-patch-small *.svs -o out   one failing, the rest go on
   histomil run ./my-model scan.tif --slide-mpp 0.25 --device cuda -o out
   histomil run ./my-model slide.svs --region 20000,15000,4096,4096 -o out
   histomil run ./my-model slide.svs --region regions.geojson --stride 64 -o out
 
-Cancelled (Ctrl-C) or killed, the same command goes on where it stopped; a run that is done costs
-nothing. The path of each run is printed on stdout; see 'histomil export' and 'histomil view'."""
+Cancelled (Ctrl-C) or killed, the same command goes on where it stopped; a run
+that is done costs nothing. The path of each run is printed on stdout; see
+'histomil export' and 'histomil view'."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -73,7 +74,8 @@ def add_parser(subparsers: Subparsers) -> None:
         type=_region,
         default="tissue",
         help="tissue (the default), all, a rectangle x,y,width,height in pixels of the full "
-        "resolution, or a GeoJSON file: its areas, without those of class Ignore*",
+        "resolution (--region=-9,0,99,99 where x is below 0), or a GeoJSON file: its areas, "
+        "without those of class Ignore*",
     )
     parser.add_argument(
         "--mpp",

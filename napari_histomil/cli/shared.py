@@ -47,7 +47,7 @@ def add_verb(
     parser = subparsers.add_parser(
         name,
         help=summary,
-        description=textwrap.fill(description, 88),
+        description=textwrap.fill(description, 78),
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -48,7 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Find the tissue on an overview of the slide and write its outlines as QuPath GeoJSON, "
         "one object of class Region* a piece.",
         "  histomil tissue slide.svs -o tissue.geojson\n"
-        "  histomil run MODEL slide.svs --region tissue.geojson -o out     after editing it",
+        "  histomil run MODEL slide.svs --region tissue.geojson -o out   after editing",
     )
     parser.add_argument("slide", metavar="SLIDE", type=Path, help="file, or OME-Zarr folder")
     add_output(parser)

@@ -28,7 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Train the patch classifier that a TOML file describes, score it on groups of tissue left "
         "out, and write a model folder with weights, model.json and card. Minutes to "
         "hours on a CPU, depending on the steps. Prints the folder.",
-        "  histomil train models/metastasis-patch-small/train.toml --data DATA -o my-model\n"
+        "  histomil train my-model/train.toml --data DATA -o my-model\n"
         "  histomil run my-model slide.svs -o out       use it at once",
     )
     parser.add_argument("config", metavar="CONFIG.toml", type=Path, help="what to train, and how")

@@ -22,6 +22,8 @@ from napari_histomil.tiling import GridSpec
 MODEL_FILE = "model.json"
 WSINFER_FILE = "config.json"
 
+_LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
+
 # QuPath's colours where a class has a name that QuPath knows, else colours that colour-blind
 # readers can tell apart (Okabe and Ito, 2008).
 _KNOWN_COLORS = {
@@ -136,9 +138,15 @@ def verify_model(manifest: ModelManifest) -> None:
     Raises
     ------
     ModelError
-        If their sha256 differs.
+        If their sha256 differs, or git-lfs has not fetched them.
     """
     actual = _file_sha256(manifest.weights)
+    with manifest.weights.open("rb") as stream:
+        if stream.read(len(_LFS_BEGINNING)) == _LFS_BEGINNING:
+            raise ModelError(
+                f"{manifest.weights} is only a pointer of git-lfs, not the weights: fetch the "
+                f"file itself with `git lfs pull`."
+            )
     if actual != manifest.weights_sha256:
         raise ModelError(
             f"{manifest.weights} is not the file that the model {manifest.name!r} was published "

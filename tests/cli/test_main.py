@@ -49,7 +49,19 @@ def test_every_verb_teaches(histomil, verb):
     assert said.code == 0
     assert said.err == ""
     assert "examples:\n  histomil " in said.out
-    assert max(map(len, said.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("verb", [(), ("models",), *VERBS])
+def test_help_fits_a_terminal_of_80_columns(histomil, verb, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = histomil(*verb, "--help")
+    assert [line for line in said.out.splitlines() if len(line) > 80] == []
+
+
+def test_without_a_verb_the_help_is_shown(histomil):
+    said = histomil()
+    assert (said.code, said.out) == (2, "")
+    assert said.err == histomil("--help").out
 
 
 def test_help_names_every_verb(histomil):
