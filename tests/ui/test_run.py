@@ -219,7 +219,7 @@ def test_tiles_near_the_view_come_first(dock, viewer, qtbot, slide_path):
     assert np.quantile(away[done], 0.9) < np.quantile(away[~done], 0.1) + 100
 
 
-def test_regions(dock, viewer, slide_path, pixels):
+def test_regions(dock, viewer, qtbot, slide_path):
     slide = session(viewer).open_slide(slide_path)
     buttons = dock.region.buttons
     assert dock.plan().region.kind == "tissue"
@@ -232,7 +232,10 @@ def test_regions(dock, viewer, slide_path, pixels):
     buttons["Drawn shapes"].click()
     region = dock.plan().region
     assert (region.kind, len(region.polygons_wkt)) == ("polygons", 2)
-    shapes.selected_data = {1}
+    assert buttons["Drawn shapes"].text() == "Drawn shapes (2 of 2)"
+    with qtbot.waitSignal(dock.region.changed):
+        shapes.selected_data = {1}
+    assert buttons["Drawn shapes"].text() == "Drawn shapes (1 of 2)"
     (polygon,) = dock.plan().region.polygons_wkt
     assert "(200 200, 300 200" in polygon or "(200 200, 200 300" in polygon
     viewer.layers.remove(shapes)
@@ -244,7 +247,8 @@ def test_regions(dock, viewer, slide_path, pixels):
     viewer.scene.camera.zoom = 1  # a canvas pixel a µm: 400 x 200 px of the slide
     region = dock.plan().region
     assert (region.kind, region.rect_px0) == ("rect", Rect(400, 350, 400, 200))
-    viewer.scene.camera.center = (0, -1e5, -1e5)
+    with qtbot.waitSignal(dock.region.changed):
+        viewer.scene.camera.center = (0, -1e5, -1e5)
     with pytest.raises(HistomilError, match=r"Nothing of noise .* is in view"):
         dock.plan()
 

@@ -31,7 +31,7 @@ class RegionPicker(QWidget):
     """Four ways to say where to look."""
 
     changed = Signal()
-    """Another way is chosen."""
+    """Another way is chosen, or it leads to another region."""
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -50,6 +50,9 @@ class RegionPicker(QWidget):
         grid.setColumnStretch(1, 1)
         follow(self, viewer.layers.selection.events.active, self._look_for_shapes)
         follow(self, viewer.layers.events.removed, self._look_for_shapes)
+        self.destroyed.connect(lambda: self._watch(None))
+        follow(self, viewer.scene.camera.events.center, self._on_view)
+        follow(self, viewer.scene.camera.events.zoom, self._on_view)
         self._look_for_shapes()
 
     def region(self, info: SlideInfo) -> RegionSpec:
@@ -84,9 +87,9 @@ class RegionPicker(QWidget):
         """Keep the Shapes layer that was active last, and say so."""
         active = self._viewer.layers.selection.active
         if isinstance(active, Shapes):
-            self._shapes = active
+            self._watch(active)
         if self._shapes not in self._viewer.layers:
-            self._shapes = None
+            self._watch(None)
         button = self.buttons[_SHAPES]
         button.setEnabled(self._shapes is not None)
         button.setToolTip(
@@ -94,10 +97,37 @@ class RegionPicker(QWidget):
             if self._shapes is None
             else f"{_TOOLTIPS[_SHAPES]}.\nThat layer is now “{self._shapes.name}”"
         )
+        self._count_shapes()
         if self._shapes is None and button.isChecked():
             self.buttons[_TISSUE].setChecked(True)
         for name in (_TISSUE, _VIEW, _ALL):
             self.buttons[name].setToolTip(_TOOLTIPS[name])
+
+    def _watch(self, shapes: Shapes | None) -> None:
+        """Follow what is drawn and selected in a layer, and in no other."""
+        if shapes is self._shapes:
+            return
+        if self._shapes is not None:
+            self._shapes.events.highlight.disconnect(self._count_shapes)
+            self._shapes.events.data.disconnect(self._count_shapes)
+        self._shapes = shapes
+        if shapes is not None:
+            shapes.events.highlight.connect(self._count_shapes)
+            shapes.events.data.connect(self._count_shapes)
+
+    def _count_shapes(self, _: Any = None) -> None:
+        """Say how many shapes are meant: napari selects the one that was drawn last."""
+        drawn = 0 if self._shapes is None else self._shapes.nshapes
+        chosen = len(self._shapes.selected_data) if self._shapes is not None else 0
+        self.buttons[_SHAPES].setText(
+            f"{_SHAPES} ({chosen or drawn} of {drawn})" if drawn else _SHAPES
+        )
+        if self.buttons[_SHAPES].isChecked():
+            self.changed.emit()
+
+    def _on_view(self, _: Any) -> None:
+        if self.buttons[_VIEW].isChecked():
+            self.changed.emit()
 
 
 def _whole_pixels(rect: Rect) -> Rect:

@@ -237,8 +237,9 @@ class RunWidget(Panel):
         except HistomilError as error:
             show_error(error, self, info=slide.info)
             return
-        if self._earlier is not None and self._earlier.complete:
-            self._overlays.add(self._earlier)  # found for exactly these choices
+        earlier = self._earlier
+        if earlier is not None and earlier.run_id == job.run_id and earlier.complete:
+            self._overlays.add(earlier)
             return
         self._slide, self._run, self._last = slide, None, None
         self._follow_view()

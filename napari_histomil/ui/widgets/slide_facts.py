@@ -113,7 +113,7 @@ def fact_texts(info: SlideInfo) -> dict[str, str]:
         "Pixel": pixel,
         "Objective": "" if info.objective_power is None else f"{info.objective_power:g}x",
         "Format": f"{info.vendor or 'unknown'}, {_READERS.get(info.reader, info.reader)}",
-        "Levels": f"{len(info.levels)}: " + ", ".join(f"{d:.3g}" for d in info.downsamples),
+        "Levels": f"{len(info.levels)}: " + ", ".join(_factor(d) for d in info.downsamples),
         "Colour": _colour_text(info),
         "Scanned": _bounds_text(info, mm_per_px0),
         "Content": info.fingerprint[:12],
@@ -139,3 +139,8 @@ def _bounds_text(info: SlideInfo, mm_per_px0: tuple[float, float] | None) -> str
         )
     ]  # fmt: skip
     return f"{numbers[0]} x {numbers[1]} {unit}, from ({numbers[2]}, {numbers[3]}) {unit}"
+
+
+def _factor(downsample: float) -> str:
+    """Return three digits, and large numbers without an exponent."""
+    return f"{downsample:.3g}" if downsample < 1000 else f"{downsample:.0f}"
