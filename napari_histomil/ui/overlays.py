@@ -163,10 +163,13 @@ class Overlays:
         )
 
     def choose(self, run: RunView) -> None:
-        """Make a run the current one of its slide: it is shown, the slide's others are hidden."""
+        """Make a run the current one of its slide: it is shown, the slide's others are hidden.
+
+        Over another slide it would tell lies: it appears when its own slide does.
+        """
         self._chosen[run.slide] = run
         for other in self.session.runs_of(run.slide):
-            other.layer.visible = other is run
+            other.layer.visible = other is run and run.slide is self.session.active
         self._update_current()
 
     def _follow_slide(self) -> None:

@@ -131,6 +131,21 @@ def test_the_same_run_is_shown_once_and_other_runs_are_hidden(laid, viewer, stor
     assert laid.current is second
 
 
+def test_a_run_never_lies_over_another_slide(laid, dock, viewer, write_slide, checkered, qtbot):
+    held, first = session(viewer), laid.current
+    other = held.open_slide(write_slide(checkered[::-1].copy(), "other.tiff"))
+    assert not first.layer.visible
+    laid.add(first.store)  # as a job does that goes on
+    assert (first.layer.visible, first.slide.layer.visible) == (False, False)
+    assert held.active is other
+    held.show_only(first.slide)
+    assert first.layer.visible
+    held.show_only(other)
+    dock.chooser.open(first.store.path)  # by a person, who wants to see it
+    qtbot.waitUntil(lambda: held.active is first.slide)
+    assert (first.layer.visible, other.layer.visible) == (True, False)
+
+
 @pytest.mark.parametrize("deleted", [["slide"], ["slide", "heatmap"], ["heatmap", "frame"]])
 def test_layers_deleted_by_napari_take_what_lies_on_them_along(
     make_napari_viewer, slide_path, stored, qtbot, deleted

@@ -104,9 +104,12 @@ class RunChooser(QWidget):
 
     def _add(self, store: RunStore) -> None:
         try:
-            self._overlays.add(store)
+            run = self._overlays.add(store)
         except RunError as error:
             self._failed(error)
+            return
+        if run.slide is not self._overlays.session.active:
+            self._overlays.session.show_only(run.slide)
 
     def _failed(self, error: Exception) -> None:
         self._select_current()
