@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from napari_histomil.errors import OutputError
@@ -44,4 +44,5 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path.name} cannot be written in {path.parent}: {error.strerror or error}."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even what is not there
+            part.unlink(missing_ok=True)

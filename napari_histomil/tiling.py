@@ -21,6 +21,9 @@ from napari_histomil.slides.slide import SlideInfo
 BLOCK_TILES = 64
 """Tiles in a block: the unit of work, of storage (one Zarr chunk) and of resuming."""
 
+MAX_CELLS = 2**25
+"""More cells than this are a mistake in µm/px or stride: they would not even fit into memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class GridSpec:
@@ -88,10 +91,18 @@ class TileGrid:
         ------
         MissingMppError
             If the slide's µm/px are unknown.
+        RunError
+            If there would be more than `MAX_CELLS` cells.
         """
         size = (info.width_px0, info.height_px0)
         empty = cls(spec, info.mpp_xy, size, np.empty((0, 2), np.int32))
         rows, columns = empty.shape
+        if rows * columns > MAX_CELLS:
+            raise RunError(
+                f"{info.path.name} at {info.mpp_xy[0]:g} µm/px has {rows * columns:.2g} tiles "
+                f"{spec.cell_um:g} µm apart, more than can be worked on: choose a larger stride, "
+                f"or check the slide's µm/px."
+            )
         cells = np.indices((rows, columns), dtype=np.int32).reshape(2, -1).T
         return replace(empty, cells=cells[np.argsort(morton(cells), kind="stable")])
 

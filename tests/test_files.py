@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_a_full_disk_is_told_with_its_cause(tmp_path):
         write_half(tmp_path / "a.csv", full)
     assert told.value.__cause__ is full
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_disk_is_told_though_it_refuses_the_cleaning_too(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    told = pytest.raises(OutputError, match=r"a\.csv cannot be written .*: Read-only file system")
+    with told, whole_file(tmp_path / "a.csv"):
+        refuse()
 
 
 def test_a_long_name_still_has_room_for_its_sibling(tmp_path):

@@ -126,6 +126,11 @@ def test_a_grid_without_sense_is_refused(spec: tuple[float, int, int], words: st
         GridSpec(*spec)
 
 
+def test_more_tiles_than_memory_holds_are_refused() -> None:
+    with pytest.raises(RunError, match=r"at 1000 µm/px has .* check the slide's µm/px"):
+        TileGrid.cover(make_info(4000, 3000, (1000.0, 1000.0)), GridSpec(1.0, 32, 16))
+
+
 def test_morton_by_hand() -> None:
     cells = np.array([(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (3, 5)], np.int32)
     # row 3 = 011, column 5 = 101: bits of row and column in turns, row first: 01 10 11
