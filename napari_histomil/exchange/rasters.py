@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,8 @@ def write_tiff(run: RunStore, path: Path, class_name: str | None = None) -> tupl
     cell_um = run.grid.spec.cell_um
     metadata = {
         "axes": "CYX",
+        # The same for the same content; tifffile's own would hold the time and this machine.
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{'/'.join(names)}")),
         "Channel": {"Name": list(names)},
         "PhysicalSizeX": cell_um,
         "PhysicalSizeXUnit": "µm",

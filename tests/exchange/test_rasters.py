@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 
 import numpy as np
 import pytest
@@ -64,6 +66,19 @@ def test_what_made_it_is_in_the_file(make_run, tmp_path):
     made = description if isinstance(description, dict) else json.loads(description)
     assert made["run"] == "0123456789abcdef"
     assert made["slide"] == run.slide["name"]
+
+
+def test_the_same_run_gives_the_same_file_and_names_no_machine(make_run, tmp_path):
+    run = make_run()
+    for name in ("a.ome.tif", "b.ome.tif"):
+        write_tiff(run, tmp_path / name)
+    with (
+        tifffile.TiffFile(tmp_path / "a.ome.tif") as a,
+        tifffile.TiffFile(tmp_path / "b.ome.tif") as b,
+    ):
+        assert a.ome_metadata == b.ome_metadata
+        (identifier,) = re.findall(r'UUID="urn:uuid:([0-9a-f-]+)"', a.ome_metadata)
+    assert uuid.UUID(identifier).version == 5  # version 1 holds the machine's address
 
 
 def test_coarser_levels_are_means_of_what_is_known_and_exact_halves(
