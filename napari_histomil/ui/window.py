@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from napari_histomil.ui.widgets.panel import DOCK_WIDTH
 
 DOCKS = ("Slide", "Run", "Overlay")
 """The docks in the order of the work, by their names in ``napari.yaml``."""
+
+SETTLE_SECONDS = 1.0
+"""How long a window is given before its picture is taken."""
 
 SMALLEST_SIZE = (1280, 800)
 """(width, height) in logical pixels that the window has at least, where the screen has them."""
@@ -114,6 +118,10 @@ def screenshot_window(viewer: napari.Viewer, path: Path) -> None:
     OutputError
         If the file cannot be written.
     """
+    end = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < end:  # what docks look up beside the window arrives
+        QApplication.processEvents()
+        time.sleep(0.02)
     pixels = viewer.screenshot(canvas_only=False, flash=False)
     try:
         Image.fromarray(pixels[..., :3]).save(path, format="PNG")
