@@ -23,6 +23,7 @@ import numpy as np
 import openslide
 
 from napari_histomil.errors import RunError
+from napari_histomil.files import whole_file
 from napari_histomil.inference.backends import Net, in_bf16, prepare_net
 from napari_histomil.inference.devices import describe_device, resolve_device
 from napari_histomil.inference.engine import run
@@ -230,7 +231,8 @@ def append_results(file: Path, result: RunBenchmark, command: str) -> None:
     day = datetime.now(UTC).date().isoformat()
     section = f"\n## {day}: engine\n\n`{command}`\n\n{report(result)}\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + section, encoding="utf-8")
+    with whole_file(file) as part:  # the results of earlier days are in it
+        part.write_text(text + section, encoding="utf-8")
 
 
 def _whole_run(job: Job, device: str) -> tuple[Rate, RunStore]:

@@ -6,10 +6,10 @@ It is kept in ``slide.json`` in the folder of the work on the slide (see `resour
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from napari_histomil.errors import OutputError, SlideError
+from napari_histomil.files import whole_file
 from napari_histomil.resources import sidecar, sidecars
 from napari_histomil.slides.resolution import Mpp, given_mpp, plausible_mpp
 from napari_histomil.slides.slide import SlideInfo
@@ -44,15 +44,16 @@ def remember_mpp(info: SlideInfo, mpp: float | tuple[float, float]) -> Path:
         "mpp_xy": list(given_mpp(mpp, info.path)),
     }
     target = sidecar(info.path, info.fingerprint) / FILE_NAME
-    partial = target.with_name(f".{FILE_NAME}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, target)
-    except OSError as error:
+        with whole_file(target) as part:
+            part.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    except (OSError, OutputError) as error:
+        cause = error.__cause__ or error  # the disk's own word, where whole_file met it
         raise OutputError(
-            f"The µm/px of {info.path.name} cannot be kept in {target}: {error.strerror}."
-        ) from error
+            f"The µm/px of {info.path.name} cannot be kept in {target}: "
+            f"{getattr(cause, 'strerror', None) or cause}."
+        ) from cause
     return target
 
 

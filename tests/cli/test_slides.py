@@ -70,12 +70,13 @@ def test_an_answer_that_cannot_be_kept_is_used_all_the_same(histomil, no_mpp, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_histomil.slides.remembered.os.replace", full)
+    monkeypatch.setattr("napari_histomil.files.os.replace", full)
     said = histomil("info", no_mpp, "--slide-mpp", "0.25")
     assert said.code == 0
     assert "µm/px       0.25 (given)" in said.out
     assert "No space left on device" in said.err
     assert "for this time only" in said.err
+    assert not list(no_mpp.parent.glob("*.histomil/.*"))  # nothing half-written
 
 
 def test_files_that_are_no_slides(histomil, data_dir, tmp_path):
