@@ -3,10 +3,13 @@
 On a CPU, workers with one thread of arithmetic each that read, prepare and predict a piece from
 end to end keep all cores busy without handing pixels over. A GPU is fed by threads that read ahead
 into pinned memory; one thread joins pieces into batches and keeps two of them on their way.
+
+Both give way to a person who moves about the slide (`courtesy.py`).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_histomil.errors import TileError
+from napari_histomil.inference.courtesy import behind_the_window
 from napari_histomil.inference.devices import core_count
 from napari_histomil.inference.plan import Piece, Plan
 from napari_histomil.inference.predictor import Predictor
@@ -26,6 +31,8 @@ from napari_histomil.tiling import BLOCK_TILES
 
 MAX_WORKERS = 32
 DEVICE_READERS = 16
+RESTS = 12
+"""Places in a net, spread over its layers, at which a thread of a CPU gives way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,19 +73,24 @@ def cpu_lane(
     count = workers or worker_count(predictor.net.device)
     most = min(predictor.batch, BLOCK_TILES)  # of a piece; the predictor may halve its own later
 
+    own = _Own()
+
     def work(crew: Crew[Answer]) -> None:
         prepare()
+        own.crew = crew
         buffer = np.empty((most, *reader.shape, 3), np.uint8)
-        while (piece := plan.take()) is not None:
-            crew.check()
-            tiles = buffer[: piece.count]
-            indices = np.arange(piece.tiles.start, piece.tiles.stop)
-            failed = reader.read(indices, tiles, crew.check)
-            crew.check()
-            crew.put(_answer(piece, predictor.scores(tiles), failed, reader))
+        with behind_the_window():
+            while (piece := plan.take()) is not None:
+                crew.rest()
+                tiles = buffer[: piece.count]
+                indices = np.arange(piece.tiles.start, piece.tiles.stop)
+                failed = reader.read(indices, tiles, crew.rest)
+                crew.rest()
+                crew.put(_answer(piece, predictor.scores(tiles), failed, reader))
 
     with (
         one_thread_each() as prepare,
+        _resting(predictor.net.module, own),
         _closing(Crew(count, work, limit=4 * count, name="histomil worker")) as crew,
     ):
         yield crew
@@ -94,12 +106,13 @@ def device_lane(
     ahead = count + 2 * -(-predictor.batch // 64)
 
     def read(crew: Crew[_Read]) -> None:
-        while (piece := plan.take()) is not None:
-            crew.check()
-            shape = (piece.count, *reader.shape, 3)
-            tiles = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-            indices = np.arange(piece.tiles.start, piece.tiles.stop)
-            crew.put(_Read(piece, tiles, reader.read(indices, tiles.numpy(), crew.check)))
+        with behind_the_window():
+            while (piece := plan.take()) is not None:
+                crew.rest()
+                shape = (piece.count, *reader.shape, 3)
+                tiles = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+                indices = np.arange(piece.tiles.start, piece.tiles.stop)
+                crew.put(_Read(piece, tiles, reader.read(indices, tiles.numpy(), crew.rest)))
 
     with _closing(Crew(count, read, limit=ahead, name="histomil reader")) as readers:
 
@@ -185,6 +198,34 @@ def _answer(
     scores = scores.copy()
     scores[[tile - first for tile in errors]] = np.nan
     return Answer(piece, scores, errors)
+
+
+class _Own(threading.local):
+    """The crew that a thread belongs to."""
+
+    crew: Crew[Answer] | None = None
+
+
+@contextmanager
+def _resting(module: nn.Module, own: _Own) -> Iterator[None]:
+    """Let a thread that computes give way between layers too: a batch may take a second."""
+    if isinstance(module, torch.jit.ScriptModule):  # a graph runs from end to end
+        yield
+        return
+    layers = [layer for layer in module.modules() if not list(layer.children())]
+    step = max(-(-len(layers) // RESTS), 1)  # each costs microseconds: not before every layer
+
+    def rest(layer: nn.Module, arguments: object) -> None:
+        del layer, arguments
+        if own.crew is not None:
+            own.crew.rest()
+
+    hooks = [layer.register_forward_pre_hook(rest) for layer in layers[step::step]]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

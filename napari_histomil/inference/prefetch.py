@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from napari_histomil.inference.courtesy import give_way
+
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
@@ -68,6 +70,11 @@ class Crew(Generic[T]):
         """Raise `Stopped` if the crew is closing. For the crew's own threads, between steps."""
         if self._stop.is_set():
             raise Stopped
+
+    def rest(self) -> None:
+        """Give way to a person who moves, then check as `check` does."""
+        give_way(self._stop)
+        self.check()
 
     def take(self, timeout: float | None = None) -> T | None:
         """Return the next item, or None when all is done and taken.
