@@ -58,6 +58,25 @@ class TileCache:
         """Bytes of all tiles kept now."""
         return self._used_bytes
 
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that tiles may take."""
+        return self._budget_bytes
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Allow tiles so many bytes; the oldest beyond it go at once."""
+        with self._lock:
+            self._budget_bytes = budget_bytes
+            self._shrink()
+
+    def peek(self, key: Key) -> Uint8Image | None:
+        """Return the tile of `key` if it is kept; never makes one and never waits for one."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
     def get(self, key: Key, make: Callable[[], Uint8Image]) -> Uint8Image:
         """Return the tile of `key`, made by `make` unless it is kept.
 
@@ -111,6 +130,9 @@ class TileCache:
     def _keep(self, key: Key, tile: Uint8Image) -> None:
         self._tiles[key] = tile
         self._used_bytes += tile.nbytes
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self._used_bytes > self._budget_bytes and len(self._tiles) > 1:
             _, oldest = self._tiles.popitem(last=False)
             self._used_bytes -= oldest.nbytes

@@ -32,6 +32,24 @@ def reduce_whole(pixels: Uint8Image, factor: int) -> Uint8Image:
     return area_mean(pixels, (0, 0), (width * factor, height * factor), (width, height))
 
 
+def mean_of_blocks(pixels: Uint8Image, factor: int) -> Uint8Image:
+    """Return the means of `factor` x `factor` pixels; the last of a row or column of fewer.
+
+    Parameters
+    ----------
+    pixels
+        uint8 [h, w, 3] of any size.
+    factor
+        A power of two.
+
+    Returns
+    -------
+    uint8 array [ceil(h / factor), ceil(w / factor), 3]
+        Halves rounded up.
+    """
+    return np.array(Image.fromarray(pixels).reduce(factor))
+
+
 def area_mean(
     pixels: Uint8Image,
     xy: tuple[float, float],

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError
 from napari_histomil.slides.composite import (
@@ -98,6 +99,7 @@ def open_tiff(path: Path) -> TiledSlide:
         {name: partial(picture.whole, name) for name, picture in pictures.items()},
         owner=("tiff", path.resolve(), stamps),
         release=release,
+        tile_bytes=pixels.tile_bytes,
     )
 
 
@@ -132,6 +134,11 @@ class _Pixels:
                 f"{self._path.name} cannot be decoded at ({x}, {y}) of level {level}: "
                 f"{str(error) or type(error).__name__}."
             ) from error
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """Return the stored bytes of each tile, all channels together; int64 [rows, columns]."""
+        stored = self._levels[level]
+        return stored.block_bytes()
 
     def whole(self, name: str) -> Uint8Image:
         """Read the first level whole: an associated image."""

@@ -87,6 +87,15 @@ class StoredLevel:
         """Values of a pixel over all planes."""
         return sum(plane.samples for plane in self.planes)
 
+    def block_bytes(self) -> NDArray[np.int64]:
+        """Return the stored bytes of each block, all its planes together; [rows, columns]."""
+        total = np.zeros(self.rows * self.columns, np.int64)
+        for plane in self.planes:
+            repeats = plane.samples if plane.separate else 1
+            counts = plane.counts[: total.size * repeats]
+            total += counts.reshape(repeats, total.size).sum(0)
+        return total.reshape(self.rows, self.columns)
+
 
 class FileReader:
     """Reads bytes at positions, from several threads at once, also where there is no pread."""

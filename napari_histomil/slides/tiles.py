@@ -11,15 +11,23 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError
 from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
 
 WHITE = 255
 
+MAX_HALVINGS = 3
+"""A tile is asked for at 1/8 at least: what decoders scale by themselves."""
+
 ReadTile = Callable[[int, int, int], Uint8Image]
 """(level, row, column) -> uint8 [h, w, 3] of the tile; it may be cut at the level's edges."""
+
+ReadHalved = Callable[[int, int, int, int], Uint8Image | None]
+"""(level, row, column, halvings) -> the tile decoded smaller; None: it has to be averaged."""
 
 
 class TiledSlide:
@@ -40,6 +48,10 @@ class TiledSlide:
         Called once when the slide is closed.
     cache
         Where decoded tiles are kept; the process's shared one by default.
+    read_halved
+        Decodes one tile at 1/2, 1/4 or 1/8 for less than all of it; None if nothing does.
+    tile_bytes
+        See the method of this name.
     """
 
     def __init__(
@@ -50,12 +62,17 @@ class TiledSlide:
         owner: Hashable,
         release: Callable[[], None],
         cache: TileCache | None = None,
+        *,
+        read_halved: ReadHalved | None = None,
+        tile_bytes: Callable[[int], NDArray[np.int64] | None] = lambda level: None,
     ) -> None:
         self.info = info
         self._read_tile = read_tile
         self._associated = associated
         self._owner = owner
         self._release = release
+        self._read_halved = read_halved
+        self._tile_bytes = tile_bytes
         self._cache = cache if cache is not None else shared_cache()
         self._closing = threading.Lock()
         self._closed = False
@@ -85,16 +102,64 @@ class TiledSlide:
             for column in range(x0 // tile_width, -(-x1 // tile_width)):
                 tile_x = column * tile_width
                 xa, xb = max(x0, tile_x), min(x1, tile_x + tile_width)
-                tile = self._tile(level, row, column)
+                tile = self._tile(level, row, column, 0)
                 out[ya - top : yb - top, xa - left : xb - left] = tile[
                     ya - tile_y : yb - tile_y, xa - tile_x : xb - tile_x
                 ]
         return out
 
-    def _tile(self, level: int, row: int, column: int) -> Uint8Image:
-        return self._cache.get(
-            (self._owner, level, row, column), lambda: self._read_tile(level, row, column)
-        )
+    def tile(self, level: int, row: int, column: int, *, halvings: int = 0) -> Uint8Image:
+        """Return one stored tile, decoded through the cache.
+
+        Parameters
+        ----------
+        level, row, column
+            Which tile of the grid of ``info.levels[level]``.
+        halvings
+            0 to 3: the tile at 1 / 2**halvings of its size, which costs less than all of it.
+
+        Returns
+        -------
+        uint8 array [ceil(h / 2**halvings), ceil(w / 2**halvings), 3]
+            Of a tile of w x h px, as it is cut at the level's edges. Read-only and shared.
+
+        Raises
+        ------
+        SlideError
+            If there is no such tile, or it cannot be decoded.
+        """
+        self._check_tile(level, row, column, halvings)
+        return self._tile(level, row, column, halvings)
+
+    def cached_tile(
+        self, level: int, row: int, column: int, *, halvings: int = 0
+    ) -> Uint8Image | None:
+        """Return what `tile` would, if it is decoded already; never decodes and never waits."""
+        return self._cache.peek((self._owner, level, row, column, halvings))
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64] | None:
+        """Return the stored bytes of each tile of a level, int64 [rows, columns].
+
+        0 is a tile that is not stored; None where the file does not say.
+        """
+        self._check_open()
+        return self._tile_bytes(level)
+
+    def _tile(self, level: int, row: int, column: int, halvings: int) -> Uint8Image:
+        key = (self._owner, level, row, column, halvings)
+        return self._cache.get(key, lambda: self._make(level, row, column, halvings))
+
+    def _make(self, level: int, row: int, column: int, halvings: int) -> Uint8Image:
+        if not halvings:
+            return self._read_tile(level, row, column)
+        if self._read_halved is not None:
+            small = self._read_halved(level, row, column, halvings)
+            if small is not None:
+                return small
+        whole = self._cache.peek((self._owner, level, row, column, 0))
+        if whole is None:
+            whole = self._read_tile(level, row, column)
+        return mean_of_blocks(whole, 2**halvings)
 
     def read_associated(self, name: str) -> Uint8Image:
         """Read as `Slide.read_associated` says."""
@@ -117,6 +182,21 @@ class TiledSlide:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_tile(self, level: int, row: int, column: int, halvings: int) -> None:
+        self._check_open()
+        levels = self.info.levels
+        if 0 <= level < len(levels) and 0 <= halvings <= MAX_HALVINGS:
+            stored = levels[level]
+            if (
+                0 <= row * stored.tile_height < stored.height
+                and 0 <= column * stored.tile_width < stored.width
+            ):
+                return
+        raise SlideError(
+            f"{self.info.path.name} has no tile in row {row}, column {column} of level {level} "
+            f"at {halvings} halvings."
+        )
 
     def _check_open(self) -> None:
         if self._closed:

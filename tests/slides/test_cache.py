@@ -136,3 +136,42 @@ def test_the_budget_holds_under_many_threads():
 
 def test_the_process_has_one():
     assert shared_cache() is shared_cache()
+
+
+def test_peek_neither_makes_nor_waits():
+    cache = TileCache()
+    making, go_on = threading.Event(), threading.Event()
+
+    def slow() -> np.ndarray:
+        making.set()
+        assert go_on.wait(10)
+        return tile(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(cache.get, ("a", 1), slow)
+        assert making.wait(10)
+        assert cache.peek(("a", 1)) is None
+        go_on.set()
+        made.result(10)
+    assert cache.peek(("a", 1)) is made.result()
+    assert cache.peek(("a", 2)) is None
+    assert (cache.hits, cache.misses) == (0, 1)
+
+
+def test_what_was_peeked_at_stays_longer():
+    cache = TileCache(budget_bytes=2 * tile(0).nbytes)
+    for number in (1, 2):
+        cache.get(("a", number), lambda: tile(0))
+    cache.peek(("a", 1))
+    cache.get(("a", 3), lambda: tile(0))
+    assert cache.peek(("a", 2)) is None
+    assert cache.peek(("a", 1)) is not None
+
+
+def test_a_smaller_budget_holds_at_once():
+    cache = TileCache()
+    for number in range(4):
+        cache.get(("a", number), lambda: tile(0))
+    cache.set_budget(2 * tile(0).nbytes)
+    assert cache.budget_bytes == cache.used_bytes == 2 * tile(0).nbytes
+    assert [cache.peek(("a", number)) is None for number in range(4)] == [True, True, False, False]
