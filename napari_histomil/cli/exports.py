@@ -105,9 +105,16 @@ def _format_of(path: Path) -> str:
 
 
 def _slide_of(store: RunStore, given: Path | None) -> Path:
-    path = given or Path(store.slide["path"])
-    if given is None and not path.exists():
+    if given is not None:
+        return given
+    from napari_histomil.results import find_slide
+
+    path = Path(store.slide["path"])
+    found = find_slide(store.path, path, store.slide["fingerprint"])
+    if found is None:
         raise SlideError(
             f"The slide of the run is no longer at {path}: say where it is with --slide."
         )
-    return path
+    if found != path:
+        say(f"The slide of the run is now {found}.")
+    return found

@@ -1,24 +1,37 @@
-"""Where the runs of a slide are."""
+"""Where the runs of a slide are, and where the slide of a run is."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from napari_histomil.resources import sidecar, sidecars
+from napari_histomil.errors import SlideError
+from napari_histomil.resources import SIDECAR_SUFFIX, seen_sidecars, sidecar, sidecars
+from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
+
+MOST_CANDIDATES = 200
+"""So many files of a folder are opened at most to see whether one of them is the slide."""
 
 
 def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | None = None) -> Path:
     """Return where a run of a slide is or shall be: ``<sidecar>/runs/<run_id>.zarr``.
 
-    A run that exists in a place where the slide's work was kept before is taken there.
+    A run that exists in a place where the slide's work was kept before is taken there; with
+    `out`, only in places under it. The id knows the slide's content: a run of that name in
+    another slide's folder is this slide's from before it was renamed.
     """
     name = f"{run_id}.zarr"
-    for folder in sidecars(slide_path, fingerprint, out=out) if out is None else []:
+    preferred = sidecar(slide_path, fingerprint, out=out)
+    if out is None:
+        places = sidecars(slide_path, fingerprint)
+    else:
+        places = [preferred, *sorted(out.glob(f"*{SIDECAR_SUFFIX}"))]
+    for folder in places:
         if (folder / "runs" / name).is_dir():
             return folder / "runs" / name
-    return sidecar(slide_path, fingerprint, out=out) / "runs" / name
+    return preferred / "runs" / name
 
 
 def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
@@ -30,6 +43,50 @@ def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
         if (run / "zarr.json").is_file() and _slide_of(run) in (info.fingerprint, None)
     }
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
+
+
+def find_slide(run: Path, slide_path: Path, fingerprint: str) -> Path | None:
+    """Return where the slide of a run is now, or None where it is not found.
+
+    It is looked for where it was, beside the run's sidecar, and where the index saw it last; it
+    may have been renamed in any of these folders.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    slide_path
+        Where the slide was when the run was made.
+    fingerprint
+        The slide's content fingerprint.
+    """
+    if slide_path.exists():
+        return slide_path
+    tried: set[Path] = set()
+    for candidate in _candidates(run, slide_path, fingerprint):
+        if candidate in tried or not candidate.exists():
+            continue
+        tried.add(candidate)
+        try:
+            with open_slide(candidate) as slide:
+                if slide.info.fingerprint == fingerprint:
+                    return candidate
+        except SlideError:
+            continue  # some other file of the folder
+    return None
+
+
+def _candidates(run: Path, slide_path: Path, fingerprint: str) -> Iterator[Path]:
+    """Yield the likely places first, then whatever has the slide's suffix in their folders."""
+    beside = run.absolute().parent.parent  # <sidecar>/runs/<id>.zarr
+    seen = [each.slide for each in seen_sidecars(fingerprint)]
+    folders = [beside.parent, slide_path.parent, *(path.parent for path in seen)]
+    yield beside.with_suffix("")
+    yield beside.parent / slide_path.name
+    yield from seen
+    for folder in dict.fromkeys(folders):
+        if folder.is_dir():
+            yield from sorted(folder.glob(f"*{slide_path.suffix}"))[:MOST_CANDIDATES]
 
 
 def _slide_of(run: Path) -> str | None:

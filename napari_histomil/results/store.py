@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import OutputError, RunError
 from napari_histomil.manifest import ClassSpec
+from napari_histomil.resources import SIDECAR_SUFFIX, note_sidecar
 from napari_histomil.results.layout import (
     ATTRIBUTE,
     SCHEMA_VERSION,
@@ -144,6 +145,7 @@ class RunStore:
                 },
             )
             partial.rename(path)
+            _note(path, slide)
             return cls(path, zarr.open_group(path, mode="r+"), lock)
         except OSError as error:
             lock.release()
@@ -183,6 +185,7 @@ class RunStore:
                 for remains in path.rglob("*.partial"):  # what a killed writer was writing
                     remains.unlink(missing_ok=True)
                 store._keep_sound_blocks()
+                _note(path, store.slide)
             store._load()
             return store
         except BaseException:
@@ -409,3 +412,11 @@ class RunStore:
             done[index] = all(int(tile) in skipped for tile in missing)
         if not np.array_equal(done, flags[:]):
             flags[:] = done
+
+
+def _note(path: Path, slide: Mapping[str, Any]) -> None:
+    """Let the slide find the run at `path` again when it is moved."""
+    folder = path.absolute().parent.parent
+    where = slide.get("path")
+    if folder.suffix == SIDECAR_SUFFIX and where:  # else a person has put the run elsewhere
+        note_sidecar(str(slide["fingerprint"]), folder, Path(str(where)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_tiles_lie_on_the_slide_for_qupath(histomil, run_path, tmp_path):
 
 
 def test_a_slide_that_has_moved(histomil, run_path, slide, tmp_path, write_slide):
-    moved = slide.rename(tmp_path / "moved.tif")
+    (tmp_path / "far away").mkdir()
+    moved = slide.rename(tmp_path / "far away" / "moved.tif")
     said = histomil("export", run_path, "-o", tmp_path / "a.png")
     assert said.code == 2
     assert "say where it is with --slide" in said.complaint
@@ -77,6 +79,25 @@ def test_a_slide_that_has_moved(histomil, run_path, slide, tmp_path, write_slide
     said = histomil("export", run_path, "-o", tmp_path / "b.png", "--slide", other)
     assert said.code == 2
     assert "other.tif is not the slide of this run" in said.complaint
+
+
+def test_a_renamed_slide_is_found(histomil, run_path, slide, tmp_path, write_slide):
+    write_slide(slide.with_name("another.tif"), blank=True)
+    moved = slide.rename(slide.with_name("renamed.tif"))
+    said = histomil("export", run_path, "-o", tmp_path / "a.png")
+    assert said.code == 0, said.err
+    assert said.err == f"The slide of the run is now {moved}.\n"
+
+
+def test_a_slide_that_moved_with_its_folder_is_found(histomil, models, slide, tmp_path):
+    said = histomil("run", "tiny-tumor", slide, "--models", models, "--region", "all")
+    assert said.code == 0, said.err
+    run = Path(said.out.strip())
+    folder = slide.parent.rename(tmp_path / "elsewhere")
+    run = folder / run.relative_to(slide.parent)
+    said = histomil("export", run, "-o", tmp_path / "a.png")
+    assert said.code == 0, said.err
+    assert said.err == f"The slide of the run is now {folder / slide.name}.\n"
 
 
 def test_an_unfinished_run_is_written_and_said_to_be_unfinished(histomil, run_path, tmp_path):

@@ -17,7 +17,8 @@ from napari_histomil.cli import runs
 from napari_histomil.errors import TileError
 from napari_histomil.inference import engine
 from napari_histomil.inference.job import StainMethod
-from napari_histomil.results import RunStore
+from napari_histomil.results import RunStore, find_runs
+from napari_histomil.slides.readers import open_slide
 
 
 @pytest.fixture
@@ -308,3 +309,42 @@ def test_the_choices_of_stain_are_those_of_a_job():
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_time_left_in_words(seconds, text):
     assert runs._duration(seconds) == text
+
+
+# --- moved and renamed slides -------------------------------------------------------------------
+
+
+def test_a_slide_that_was_moved_finds_its_run(histomil, models, slide, tmp_path):
+    words = ("--models", models, "--region", "all")
+    first = histomil("run", "tiny-tumor", slide, *words)
+    assert first.code == 0, first.err
+    (tmp_path / "moved").mkdir()
+    moved = slide.rename(tmp_path / "moved" / "another name.tif")
+    again = histomil("run", "tiny-tumor", moved, *words)
+    assert again.code == 0, again.err
+    assert again.out == first.out
+    assert "all 320 tiles were done before" in again.err
+    with open_slide(moved) as opened:
+        assert find_runs(opened.info) == [Path(first.out.strip())]
+
+
+def test_a_renamed_slide_finds_its_run_where_results_were_asked_for(
+    histomil, models, slide, tmp_path
+):
+    words = ("-o", tmp_path / "out", "--models", models, "--region", "all")
+    first = histomil("run", "tiny-tumor", slide, *words)
+    assert first.code == 0, first.err
+    renamed = slide.rename(slide.with_name("renamed.tif"))
+    again = histomil("run", "tiny-tumor", renamed, *words)
+    assert again.out == first.out
+    assert "all 320 tiles were done before" in again.err
+    elsewhere = histomil("run", "tiny-tumor", renamed, "-o", tmp_path / "b", *words[2:])
+    assert Path(elsewhere.out.strip()).is_relative_to(tmp_path / "b"), "as it was asked for"
+
+
+def test_a_moved_slide_finds_its_resolution(histomil, write_slide, tmp_path):
+    slide = write_slide(tmp_path / "a.tif", mpp=None)
+    assert histomil("info", slide, "--slide-mpp", "0.25").code == 0
+    (tmp_path / "moved").mkdir()
+    moved = slide.rename(tmp_path / "moved" / "b.tif")
+    assert "µm/px       0.25 (remembered)" in histomil("info", moved).out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from napari_histomil.errors import SlideError
 from napari_histomil.resources import sidecar
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.remembered import recall_mpp, remember_mpp
+from napari_histomil.slides.remembered import recall_mpp, recall_view, remember_mpp, remember_view
 from tests.slides.conftest import picture, write_pyramid
 
 
@@ -96,3 +98,81 @@ def test_the_folder_is_where_all_work_on_a_slide_is(silent: Path):
     with open_slide(silent) as slide:
         file = remember_mpp(slide.info, 0.25)
         assert file.parent == sidecar(silent, slide.info.fingerprint)
+
+
+# --- the view -----------------------------------------------------------------------------------
+
+VIEW = {"center_px0": [3.5, 4.0], "runs": [{"id": "a", "class": "пухлина"}]}
+
+
+def test_a_view_is_found_again_after_a_move(silent: Path, tmp_path: Path):
+    with open_slide(silent) as slide:
+        info = slide.info
+    assert recall_view(silent, info.fingerprint) is None
+    assert remember_view(info, VIEW) == silent.with_name("silent.tif.histomil") / "view.json"
+    (tmp_path / "moved").mkdir()
+    moved = silent.rename(tmp_path / "moved" / "other.tif")
+    assert recall_view(moved, info.fingerprint) == VIEW
+    assert recall_view(moved, "cd" * 32) is None, "other content"
+
+
+def test_the_newest_view_counts(silent: Path, tmp_path: Path):
+    with open_slide(silent) as slide:
+        info = slide.info
+    first = remember_view(info, VIEW)
+    assert first is not None
+    os.utime(first, (1, 1))
+    (tmp_path / "moved").mkdir()
+    moved = replace(info, path=tmp_path / "moved" / "other.tif")
+    remember_view(moved, {"center_px0": [1, 1]})
+    assert recall_view(silent, info.fingerprint) == {"center_px0": [1, 1]}
+
+
+def test_a_full_disk_beside_the_slide_is_no_error(
+    silent: Path, own_user_data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with open_slide(silent) as slide:
+        info = slide.info
+    silent.with_name("silent.tif.histomil").write_text("in the way")
+    file = remember_view(info, VIEW)
+    assert file is not None
+    assert file.is_relative_to(own_user_data)
+    assert recall_view(silent, info.fingerprint) == VIEW
+
+
+def test_a_view_that_can_be_kept_nowhere_is_logged(
+    silent: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_histomil.files.os.replace", refuse)
+    with open_slide(silent) as slide:
+        assert remember_view(slide.info, VIEW) is None
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "silent.tif cannot be kept" in record.message
+    assert "No space left" in record.message
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "damaged"),
+        (b"{", "damaged"),
+        (b"[]", "damaged"),
+        (b"\xff\xfe", "damaged"),
+        (b"[" * 5000, "damaged"),
+        (b'{"schema_version": 99}', "newer version"),
+    ],
+)
+def test_a_view_that_cannot_be_used_is_passed_over(
+    silent: Path, content: bytes, why: str, caplog: pytest.LogCaptureFixture
+):
+    with open_slide(silent) as slide:
+        file = remember_view(slide.info, VIEW)
+        assert file is not None
+        file.write_bytes(content)
+        assert recall_view(silent, slide.info.fingerprint) is None
+    (record,) = caplog.records
+    assert why in record.message
+    assert "\n" not in record.message
