@@ -108,7 +108,9 @@ class TiledSlide:
                 ]
         return out
 
-    def tile(self, level: int, row: int, column: int, *, halvings: int = 0) -> Uint8Image:
+    def tile(
+        self, level: int, row: int, column: int, *, halvings: int = 0, keep: bool = True
+    ) -> Uint8Image:
         """Return one stored tile, decoded through the cache.
 
         Parameters
@@ -117,6 +119,8 @@ class TiledSlide:
             Which tile of the grid of ``info.levels[level]``.
         halvings
             0 to 3: the tile at 1 / 2**halvings of its size, which costs less than all of it.
+        keep
+            False for somebody who keeps the pixels elsewhere: they are not put into the cache.
 
         Returns
         -------
@@ -129,7 +133,10 @@ class TiledSlide:
             If there is no such tile, or it cannot be decoded.
         """
         self._check_tile(level, row, column, halvings)
-        return self._tile(level, row, column, halvings)
+        if keep:
+            return self._tile(level, row, column, halvings)
+        kept = self.cached_tile(level, row, column, halvings=halvings)
+        return kept if kept is not None else self._make(level, row, column, halvings)
 
     def cached_tile(
         self, level: int, row: int, column: int, *, halvings: int = 0
