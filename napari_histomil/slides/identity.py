@@ -8,7 +8,7 @@ pixels between the blocks goes unnoticed. It tells slides apart, it does not pro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 EDGE_BYTES = 1 << 20
@@ -39,6 +39,20 @@ def fingerprint_files(paths: Iterable[Path], root: Path) -> str:
 def fingerprint_text(*parts: str) -> str:
     """Return the fingerprint of a slide that its library identifies by words."""
     return hashlib.sha256("\0".join(("histomil text 1", *parts)).encode()).hexdigest()
+
+
+def dicom_fingerprint(series: str, sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the fingerprint of a DICOM slide: any file of it, and any reader, gives the same.
+
+    Parameters
+    ----------
+    series
+        SeriesInstanceUID, which no other slide has.
+    sizes
+        (width, height) of each level.
+    """
+    hashed = hashlib.sha256(series.encode() + b"\0").hexdigest()  # OpenSlide's "quickhash-1"
+    return fingerprint_text("dicom", hashed, repr(tuple(sizes)))
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> None:

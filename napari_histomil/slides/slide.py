@@ -47,7 +47,7 @@ class SlideInfo:
 
     path: Path
     reader: str
-    """Which reader opened it: ``tiff``, ``openslide`` or ``zarr``."""
+    """Which reader opened it, one of `napari_histomil.slides.READER_NAMES`."""
     vendor: str
     width_px0: int
     height_px0: int
@@ -68,6 +68,10 @@ class SlideInfo:
     properties: Mapping[str, str]
     fingerprint: str
     """Identifies the content whatever the file is called: 64 hexadecimal digits."""
+    icc_profile: str = ""
+    """What the colour profile of the file calls itself; ``""`` where it has none."""
+    icc_applied: bool = False
+    """Whether pixels come in sRGB by that profile, not as they are stored."""
 
     @property
     def mpp_xy(self) -> tuple[float, float]:

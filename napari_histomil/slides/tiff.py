@@ -27,6 +27,7 @@ from napari_histomil.slides.composite import (
     palette_composite,
     rgb_composite,
 )
+from napari_histomil.slides.icc import profile_name
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_files
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.slides.tiff_directories import Directories, check_chain, find_directories
@@ -99,6 +100,7 @@ def open_tiff(path: Path) -> TiledSlide:
         {name: partial(picture.whole, name) for name, picture in pictures.items()},
         owner=("tiff", path.resolve(), stamps),
         release=release,
+        icc=found.metadata.icc,
         tile_bytes=pixels.tile_bytes,
     )
 
@@ -274,4 +276,5 @@ def _info(
         fingerprint=fingerprint_file(path)
         if list(files) == [path.resolve()]  # tifffile resolves links too
         else fingerprint_files(files, path.resolve().parent),
+        icc_profile=profile_name(metadata.icc),
     )

@@ -27,6 +27,8 @@ from napari_histomil.slides.resolution import (
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
 """Inch, centimetre; millimetre and micrometre are written by some programs beyond the standard."""
 
+ICC_TAG = 34675
+
 UM_PER_OME_UNIT = {
     "µm": 1.0,  # with the micro sign U+00B5, as OME writes it
     "μm": 1.0,  # with the Greek letter U+03BC
@@ -52,6 +54,8 @@ class Metadata:
     channels: tuple[Channel, ...] = ()
     significant_bits: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    icc: bytes = b""
+    """Colour profile of the pixels."""
 
 
 def aperio_metadata(page: tifffile.TiffPage) -> Metadata:
@@ -66,12 +70,15 @@ def aperio_metadata(page: tifffile.TiffPage) -> Metadata:
         mpp=plausible_mpp(pairs.get("MPP"), pairs.get("MPP")),
         objective_power=plausible_magnification(pairs.get("AppMag")),
         properties={f"aperio.{key}": value for key, value in pairs.items()} | _tags(page),
+        icc=_profile(page),
     )
 
 
 def plain_metadata(page: tifffile.TiffPage) -> Metadata:
     """Read the resolution tags of TIFF, with their unit."""
-    return Metadata(vendor="tiff", mpp=_mpp_from_tags(page), properties=_tags(page))
+    return Metadata(
+        vendor="tiff", mpp=_mpp_from_tags(page), properties=_tags(page), icc=_profile(page)
+    )
 
 
 def ome_metadata(page: tifffile.TiffPage, document: Element, image_index: int) -> Metadata:
@@ -88,7 +95,7 @@ def ome_metadata(page: tifffile.TiffPage, document: Element, image_index: int) -
     image = images[image_index] if image_index < len(images) else None
     pixels = next(iter(_children(image, "Pixels")), None) if image is not None else None
     if image is None or pixels is None:
-        return Metadata(vendor="ome", properties=_tags(page))
+        return Metadata(vendor="ome", properties=_tags(page), icc=_profile(page))
     bits = pixels.get("SignificantBits", "")
     return Metadata(
         vendor="ome",
@@ -102,6 +109,7 @@ def ome_metadata(page: tifffile.TiffPage, document: Element, image_index: int) -
         properties={f"ome.{key}": value for key, value in pixels.attrib.items()}
         | {"ome.Name": image.get("Name", "")}
         | _tags(page, description=False),
+        icc=_profile(page),
     )
 
 
@@ -128,6 +136,11 @@ def _mpp_from_tags(page: tifffile.TiffPage) -> Mpp | None:
     if unit is None or dots[0] is None or dots[1] is None:
         return None
     return mpp_from_dots((dots[0], dots[1]), unit)
+
+
+def _profile(page: tifffile.TiffPage) -> bytes:
+    value = page.tags.valueof(ICC_TAG, b"")
+    return value if isinstance(value, bytes) else b""
 
 
 def _integer(value: object) -> int:

@@ -52,6 +52,13 @@ class TiledSlide:
         Decodes one tile at 1/2, 1/4 or 1/8 for less than all of it; None if nothing does.
     tile_bytes
         See the method of this name.
+    icc
+        The colour profile of the pixels; empty if there is none.
+
+    Attributes
+    ----------
+    icc
+        As above.
     """
 
     def __init__(
@@ -65,8 +72,10 @@ class TiledSlide:
         *,
         read_halved: ReadHalved | None = None,
         tile_bytes: Callable[[int], NDArray[np.int64] | None] = lambda level: None,
+        icc: bytes = b"",
     ) -> None:
         self.info = info
+        self.icc = icc
         self._read_tile = read_tile
         self._associated = associated
         self._owner = owner
@@ -77,6 +86,25 @@ class TiledSlide:
         self._closing = threading.Lock()
         self._closed = False
         self._cache.acquire(owner)
+
+    def convert_colors(self, convert: Callable[[Uint8Image], Uint8Image]) -> None:
+        """Give pixels through `convert` from now on; side pictures stay as they are.
+
+        Only before anything is read. `convert` may be called from several threads.
+        """
+        read_tile, read_halved = self._read_tile, self._read_halved
+
+        def converted_halved(
+            level: int, row: int, column: int, halvings: int
+        ) -> Uint8Image | None:
+            small = None if read_halved is None else read_halved(level, row, column, halvings)
+            return None if small is None else convert(small)
+
+        self._read_tile = lambda level, row, column: convert(read_tile(level, row, column))
+        self._read_halved = converted_halved
+        stored, self._owner = self._owner, ("converted", self._owner)
+        self._cache.acquire(self._owner)
+        self._cache.release(stored)
 
     def read_region(
         self, xy_px0: tuple[int, int], level: int, size: tuple[int, int]
