@@ -17,6 +17,10 @@ class MissingMppError(SlideError):
     """A slide does not say how many micrometres a pixel has, and the task needs to know."""
 
 
+class AlignmentError(HistomilError):
+    """Point pairs do not say how two slides lie on each other, or a stored answer is unusable."""
+
+
 class AnnotationError(HistomilError):
     """An annotation file or a shape in it cannot be used."""
 
