@@ -29,7 +29,11 @@ def data_dir() -> Path:
 def own_user_data(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Keep the tests' remembered answers and fall-back folders out of the person's own."""
+    """Keep the tests' remembered answers and fall-back folders out of the person's own.
+
+    Views are not kept either, but by the tests that ask for them: real slides stay as they are.
+    """
     folder = tmp_path_factory.mktemp("user-data")
     monkeypatch.setenv("HISTOMIL_USER_DATA", str(folder))
+    monkeypatch.setenv("HISTOMIL_REOPEN_VIEWS", "0")
     return folder

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
 
+from napari_histomil.slides.memory import automatic_budget_bytes
 from napari_histomil.slides.slide import Uint8Image
 
 DEFAULT_BUDGET_BYTES = 512 << 20
@@ -161,5 +162,5 @@ class TileCache:
 
 @cache
 def shared_cache() -> TileCache:
-    """Return the process's one cache."""
-    return TileCache()
+    """Return the process's one cache; by default it takes a share of the machine's memory."""
+    return TileCache(automatic_budget_bytes())

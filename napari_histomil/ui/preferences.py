@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from napari_histomil.slides.cache import shared_cache
+from napari_histomil.slides.memory import automatic_budget_bytes
+
 PLUGIN = "napari-histomil"
+
+VIEWS_VARIABLE = "HISTOMIL_REOPEN_VIEWS"
+"""``0`` in this variable of the environment keeps no views, whatever the preferences say."""
+
+_followed: list[Any] = []  # what hears of the memory preference already
 
 
 def preferred_device() -> str:
@@ -12,14 +21,43 @@ def preferred_device() -> str:
     return str(_preference("inference", "device", "auto"))
 
 
+def reopens_views() -> bool:
+    """Return whether a slide comes back as it was left."""
+    if os.environ.get(VIEWS_VARIABLE, "") == "0":
+        return False
+    return bool(_preference("viewing", "reopen_views", True))
+
+
+def memory_budget_bytes() -> int:
+    """Return the bytes that decoded pixels may take."""
+    return int(_preference("viewing", "memory_mb", 0)) << 20 or automatic_budget_bytes()
+
+
+def apply_memory_budget() -> None:
+    """Give the cache of decoded pixels its budget, now and whenever the preference changes."""
+    shared_cache().set_budget(memory_budget_bytes())
+    viewing = getattr(_settings(), "viewing", None)
+    if viewing is not None and not any(each is viewing for each in _followed):
+        _followed.append(viewing)
+        viewing.events.memory_mb.connect(_on_memory)
+
+
+def _on_memory(_event: Any) -> None:
+    shared_cache().set_budget(memory_budget_bytes())
+
+
 def _preference(category: str, name: str, default: Any) -> Any:
     """Return one preference, or the default where napari keeps none for plugins."""
+    return getattr(getattr(_settings(), category, None), name, default)
+
+
+def _settings() -> Any:
+    """Return the plugin's settings; None where napari keeps none."""
     try:
         from napari.settings import get_plugin_settings
     except ImportError:  # napari before 0.9
-        return default
+        return None
     try:
-        settings = get_plugin_settings(PLUGIN)
+        return get_plugin_settings(PLUGIN)
     except KeyError:  # the plugin is not installed, or disabled
-        return default
-    return getattr(getattr(settings, category, None), name, default)
+        return None

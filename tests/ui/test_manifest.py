@@ -8,7 +8,15 @@ import pytest
 from npe2 import PluginManifest
 from npe2.cli import validate
 
-from napari_histomil.ui.preferences import preferred_device
+from napari_histomil.slides.cache import shared_cache
+from napari_histomil.slides.memory import automatic_budget_bytes
+from napari_histomil.ui.preferences import (
+    VIEWS_VARIABLE,
+    apply_memory_budget,
+    memory_budget_bytes,
+    preferred_device,
+    reopens_views,
+)
 from napari_histomil.ui.reader import FOLDER_SUFFIX, SLIDE_SUFFIXES
 from napari_histomil.ui.window import DOCKS
 
@@ -52,8 +60,36 @@ def test_preferences_are_read_where_napari_keeps_them(manifest, plugin_settings,
     assert preferred_device() == "cpu"
 
 
+def test_the_memory_budget_is_a_preference(manifest, plugin_settings, npe2pm):
+    from napari.settings import get_plugin_settings
+
+    assert memory_budget_bytes() == automatic_budget_bytes(), "where the plugin is disabled"
+    npe2pm.register(manifest)
+    assert memory_budget_bytes() == automatic_budget_bytes()
+    apply_memory_budget()
+    assert shared_cache().budget_bytes == automatic_budget_bytes()
+    get_plugin_settings("napari-histomil").viewing.memory_mb = 300
+    assert shared_cache().budget_bytes == 300 << 20, "at once"
+    get_plugin_settings("napari-histomil").viewing.memory_mb = 0
+    assert shared_cache().budget_bytes == automatic_budget_bytes()
+
+
+def test_views_come_back_unless_switched_off(manifest, plugin_settings, npe2pm, monkeypatch):
+    from napari.settings import get_plugin_settings
+
+    monkeypatch.delenv(VIEWS_VARIABLE, raising=False)
+    npe2pm.register(manifest)
+    assert reopens_views()
+    monkeypatch.setenv(VIEWS_VARIABLE, "0")
+    assert not reopens_views()
+    monkeypatch.delenv(VIEWS_VARIABLE)
+    get_plugin_settings("napari-histomil").viewing.reopen_views = False
+    assert not reopens_views()
+
+
 def test_preferences_have_defaults_without_naparis(monkeypatch):
     import napari.settings
 
     monkeypatch.delattr(napari.settings, "get_plugin_settings")
     assert preferred_device() == "auto"
+    assert memory_budget_bytes() == automatic_budget_bytes()
