@@ -4,6 +4,20 @@ Every message says what went wrong, where (which file, which place), and what to
 sentence, shown as it is in a dialog or on stderr with exit code 2. Whatever else escapes is a bug.
 """
 
+BRIEF_CHARACTERS = 160
+
+
+def brief(error: BaseException | str) -> str:
+    """Return what a library says, as a part of our own sentence: one line, short, no full stop.
+
+    Messages repeat what a file holds, and a hostile file holds megabytes.
+    """
+    words = "".join(c if c.isprintable() else " " for c in str(error)[: 4 * BRIEF_CHARACTERS])
+    words = " ".join(words.split())
+    if len(words) > BRIEF_CHARACTERS:
+        words = words[: BRIEF_CHARACTERS - 1].rstrip() + "…"
+    return words.rstrip(".") or type(error).__name__
+
 
 class HistomilError(Exception):
     """Father of all errors with a message for the person at the screen."""

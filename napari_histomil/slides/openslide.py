@@ -17,7 +17,7 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.geometry import Rect
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_text
 from napari_histomil.slides.resolution import plausible_magnification, plausible_mpp
@@ -193,5 +193,5 @@ def _fingerprint(path: Path, handle: openslide.OpenSlide, properties: Mapping[st
 
 def _reason(error: Exception, path: Path) -> str:
     """Return OpenSlide's words as half a sentence without the path, which is said already."""
-    words = str(error).replace(str(path), path.name).strip().rstrip(".")
+    words = brief(str(error).replace(str(path), path.name))
     return f'"{words}".'

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import (
     Channel,
     Composite,
@@ -84,9 +84,7 @@ def open_tiff(path: Path) -> TiledSlide:
     except SlideError:
         raise
     except STRUCTURE_ERRORS as error:
-        raise SlideError(
-            f"{path.name} is a damaged or truncated TIFF: {error or type(error).__name__}."
-        ) from error
+        raise SlideError(f"{path.name} is a damaged or truncated TIFF: {brief(error)}.") from error
     files = sorted(pixels.files)
 
     def release() -> None:
@@ -134,7 +132,7 @@ class _Pixels:
             y = round(row * stored.tile_height * factor)
             raise SlideError(
                 f"{self._path.name} cannot be decoded at ({x}, {y}) of level {level}: "
-                f"{str(error) or type(error).__name__}."
+                f"{brief(error)}."
             ) from error
 
     def tile_bytes(self, level: int) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
 
 MAX_BLOCK_BYTES = 1 << 30
@@ -281,7 +281,7 @@ def _check_supported(page: tifffile.TiffPage, path: Path) -> None:
         page.decode(None, 0)  # says whether there is a decoder, without decoding
     except (ValueError, NotImplementedError) as error:
         raise UnsupportedTiffError(
-            f"{path.name} cannot be decoded ({_name(page.compression)}): {error}."
+            f"{path.name} cannot be decoded ({_name(page.compression)}): {brief(error)}."
         ) from error
     if page.compression == JPEG_OLD:
         raise UnsupportedTiffError(

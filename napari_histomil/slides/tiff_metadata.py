@@ -15,7 +15,7 @@ import tifffile
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import Channel, Rgb
 from napari_histomil.slides.resolution import (
     Mpp,
@@ -125,7 +125,7 @@ def parse_ome(text: str, path: Path) -> Element:
         root: Element = fromstring(text)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise SlideError(
-            f"{path.name} has a damaged description (OME-XML): {error or type(error).__name__}."
+            f"{path.name} has a damaged description (OME-XML): {brief(error)}."
         ) from error
     return root
 
