@@ -1,14 +1,37 @@
-"""Whole files or none: nothing half-written is ever left where a person asked for a result."""
+"""Whole files or none, and what is no file of this machine at all.
+
+Nothing half-written is ever left where a person asked for a result. A slide may lie elsewhere: a
+`Path` made from its address is taken for that address everywhere (`remote_url`).
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from napari_histomil.errors import OutputError
+
+
+REMOTE = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+"""An address: a scheme of two letters or more (one is a Windows drive), then the place."""
+
+
+def remote_url(path: str | Path) -> str | None:
+    """Return the address that a path stands for; None if it is a path of this machine.
+
+    Parameters
+    ----------
+    path
+        An address such as ``https://example.org/a.zarr`` or ``s3://bucket/a.zarr``, or a path
+        made from one: `Path` joins the two slashes to one, which is undone here.
+    """
+    text = path.as_posix() if isinstance(path, Path) else path
+    match = REMOTE.fullmatch(text)
+    return f"{match[1]}://{match[2]}" if match is not None else None
 
 
 @contextmanager

@@ -62,9 +62,9 @@ def to_srgb(profile: bytes) -> Convert | None:
         space = source.profile.xcolor_space.strip()
         if space != "RGB":
             raise SlideError(f"The colour profile is for {space} colours, but slides are RGB.")
-        transform = ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), "RGB", "RGB", ImageCms.getDefaultIntent(source)
-        )
+        intent = ImageCms.Intent(ImageCms.getDefaultIntent(source))
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, srgb, "RGB", "RGB", intent)
     except (OSError, ImageCms.PyCMSError, ValueError) as error:
         raise SlideError(
             "The colour profile is damaged or of a kind that cannot be used: leave it out."

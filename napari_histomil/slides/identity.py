@@ -8,8 +8,10 @@ pixels between the blocks goes unnoticed. It tells slides apart, it does not pro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 EDGE_BYTES = 1 << 20
 """Read whole at both ends, where headers, directories and small levels lie."""
@@ -36,6 +38,15 @@ def fingerprint_files(paths: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_contents(contents: Mapping[str, BinaryIO]) -> str:
+    """Return what `fingerprint_files` would of files with these names and this content."""
+    digest = hashlib.sha256(b"histomil files 1\0")
+    for name in sorted(contents):
+        digest.update(name.encode() + b"\0")
+        _add_content(digest, contents[name])
+    return digest.hexdigest()
+
+
 def fingerprint_text(*parts: str) -> str:
     """Return the fingerprint of a slide that its library identifies by words."""
     return hashlib.sha256("\0".join(("histomil text 1", *parts)).encode()).hexdigest()
@@ -56,17 +67,22 @@ def dicom_fingerprint(series: str, sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{size}\0".encode())
     with path.open("rb") as file:
-        if size <= 2 * EDGE_BYTES + SAMPLES * SAMPLE_BYTES:
-            while block := file.read(EDGE_BYTES):
-                digest.update(block)
-            return
-        digest.update(file.read(EDGE_BYTES))
-        span = size - 2 * EDGE_BYTES - SAMPLE_BYTES
-        for index in range(SAMPLES):
-            file.seek(EDGE_BYTES + span * index // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
-        file.seek(size - EDGE_BYTES)
-        digest.update(file.read(EDGE_BYTES))
+        _add_content(digest, file)
+
+
+def _add_content(digest: hashlib._Hash, file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    digest.update(f"{size}\0".encode())
+    if size <= 2 * EDGE_BYTES + SAMPLES * SAMPLE_BYTES:
+        while block := file.read(EDGE_BYTES):
+            digest.update(block)
+        return
+    digest.update(file.read(EDGE_BYTES))
+    span = size - 2 * EDGE_BYTES - SAMPLE_BYTES
+    for index in range(SAMPLES):
+        file.seek(EDGE_BYTES + span * index // (SAMPLES - 1))
+        digest.update(file.read(SAMPLE_BYTES))
+    file.seek(size - EDGE_BYTES)
+    digest.update(file.read(EDGE_BYTES))

@@ -15,10 +15,11 @@ from typing import Self
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.geometry import Rect
+from napari_histomil.slides.icc import Convert, profile_name
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_text
 from napari_histomil.slides.resolution import plausible_magnification, plausible_mpp
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image, check_region
@@ -48,7 +49,13 @@ class OpenSlideReader:
         self._path = path
         self._lock = threading.Lock()
         self._handle: openslide.OpenSlide | None = self._open()
-        self.info = _describe(path, self._handle)
+        self._convert: Convert | None = None
+        self.icc = _profile(self._handle)
+        self.info = _describe(path, self._handle, self.icc)
+
+    def convert_colors(self, convert: Convert) -> None:
+        """Give pixels through `convert` from now on; side pictures stay as they are."""
+        self._convert = convert
 
     def _open(self) -> openslide.OpenSlide:
         try:
@@ -78,7 +85,7 @@ class OpenSlideReader:
                 f"{self._path.name} cannot be read at ({corner[0]}, {corner[1]}) "
                 f"of level {level}: OpenSlide says {_reason(error, self._path)}"
             ) from error
-        return on_white(image)
+        return on_white(image, self._convert)
 
     def read_associated(self, name: str) -> Uint8Image:
         """Read as `Slide.read_associated` says."""
@@ -121,20 +128,26 @@ class OpenSlideReader:
                 self._handle = self._open()
 
 
-def on_white(image: Image.Image) -> Uint8Image:
-    """Return an RGB(A) picture as uint8 [h, w, 3], transparent parts laid on white."""
+def on_white(image: Image.Image, convert: Convert | None = None) -> Uint8Image:
+    """Return an RGB(A) picture as uint8 [h, w, 3], transparent parts laid on white.
+
+    Colours go through `convert` first: the white is ours and in no need of it.
+    """
     if image.mode != "RGBA":
-        return np.array(image.convert("RGB"))
+        opaque: Uint8Image = np.array(image.convert("RGB"))
+        return opaque if convert is None else convert(opaque)
     pixels: NDArray[np.uint8] = np.asarray(image)
     alpha = pixels[..., 3:]
     rgb = np.ascontiguousarray(pixels[..., :3])
+    if convert is not None:
+        rgb = convert(rgb)
     if (alpha == 255).all():
         return rgb
     wide = alpha.astype(np.uint16)
     return ((rgb * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)
 
 
-def _describe(path: Path, handle: openslide.OpenSlide) -> SlideInfo:
+def _describe(path: Path, handle: openslide.OpenSlide, icc: bytes) -> SlideInfo:
     properties = dict(handle.properties)
     width, height = handle.dimensions
     mpp = plausible_mpp(
@@ -169,7 +182,17 @@ def _describe(path: Path, handle: openslide.OpenSlide) -> SlideInfo:
         associated_images=tuple(handle.associated_images),
         properties=properties,
         fingerprint=_fingerprint(path, handle, properties),
+        icc_profile=profile_name(icc),
     )
+
+
+def _profile(handle: openslide.OpenSlide) -> bytes:
+    try:
+        profile = handle.color_profile
+    except (OSError, ImageCms.PyCMSError, openslide.OpenSlideError):
+        # It is damaged, but the pixels are none the worse.
+        return b""
+    return b"" if profile is None else bytes(profile.tobytes())
 
 
 def _bounds(properties: Mapping[str, str]) -> Rect | None:

@@ -1,36 +1,48 @@
 """Open a slide: which reader takes a file, and one good sentence where none can.
 
 The TIFF path takes the TIFFs whose layout it knows (Aperio, OME, plain pyramids); OpenSlide takes
-what it recognises otherwise; OME-Zarr folders have their own reader.
+what it recognises otherwise, DICOM too; what it refuses of that goes to wsidicom; OME-Zarr, in
+folders and at addresses, has its own reader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from napari_histomil.errors import SlideError
+from napari_histomil.files import remote_url
+from napari_histomil.slides.dicom import is_dicom, other_kind, series_in, series_of
+from napari_histomil.slides.icc import Convert, to_srgb
 from napari_histomil.slides.openslide import OpenSlideReader, detect_format
 from napari_histomil.slides.remembered import recall_mpp
 from napari_histomil.slides.resolution import given_mpp
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.slides.tiff import open_tiff
 from napari_histomil.slides.tiff_layout import UnsupportedTiffError
-from napari_histomil.slides.zarr import is_zarr, open_zarr
+from napari_histomil.slides.wsidicom import INSTALL, open_wsidicom
+from napari_histomil.slides.zarr import open_zarr
+from napari_histomil.slides.zarr_store import is_zarr
 
 
 class _Opened(Slide, Protocol):
     """A slide whose facts are still being settled."""
 
     info: SlideInfo
+    icc: bytes
+
+    def convert_colors(self, convert: Convert) -> None:
+        """Give pixels through `convert` from now on."""
 
 
 READERS: dict[str, Callable[[Path], _Opened]] = {
     "tiff": open_tiff,
     "openslide": OpenSlideReader,
     "zarr": open_zarr,
+    "wsidicom": open_wsidicom,
 }
 
 SLIDE_SUFFIXES = (
@@ -45,13 +57,6 @@ LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 TIFF_VENDORS = (None, "aperio", "generic-tiff")
 """What OpenSlide calls TIFFs that our own path reads."""
 
-DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
-DICOM_CLASSES = {
-    b"1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
-    b"1.2.840.10008.5.1.4.1.1.91.1": "a set of annotations",
-}
-"""DICOM objects that go with slides and are none."""
-
 HEAD_BYTES = 4096
 
 
@@ -60,18 +65,25 @@ def open_slide(
     *,
     mpp: float | Sequence[float] | None = None,
     reader: str | None = None,
+    icc: bool = False,
 ) -> Slide:
     """Open a slide for reading; use it as a context manager.
 
     Parameters
     ----------
     path
-        A slide's file, or a folder for OME-Zarr.
+        A slide's file; a folder for OME-Zarr and DICOM; for OME-Zarr also an address such as
+        ``https://example.org/a.zarr`` or ``s3://bucket/a.zarr`` (see `zarr_store`). Of a DICOM
+        slide any file will do: ``info.path`` is its first one.
     mpp
         µm that one level-0 pixel spans, one number or (x, y): wins over what was remembered for
         the slide, and that over what the file says.
     reader
-        ``tiff``, ``openslide`` or ``zarr`` to force one; None for the one that fits.
+        One of `napari_histomil.slides.READER_NAMES` to force it; None for the one that fits.
+    icc
+        Whether to convert colours to sRGB by the file's colour profile. Models want them as they
+        are stored, because nearly all are trained on such: a run on converted colours is another
+        run.
 
     Returns
     -------
@@ -82,7 +94,7 @@ def open_slide(
     SlideError
         If the file is missing, no slide, damaged or lacks parts; the sentence says which.
     """
-    path = Path(path).expanduser()
+    path = _as_path(path)
     if reader is not None and reader not in READERS:
         raise SlideError(
             f"There is no reader {reader!r} for {path.name}: choose one of {', '.join(READERS)}."
@@ -93,10 +105,20 @@ def open_slide(
         raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
         slide.info = _settle_mpp(slide.info, mpp)
+        if icc:
+            _to_srgb(slide)
     except SlideError:
         slide.close()
         raise
     return slide
+
+
+def _as_path(path: str | Path) -> Path:
+    """Return a path of this machine, or one that stands for an address."""
+    text = path.as_posix() if isinstance(path, Path) else path
+    if text.startswith("file:/"):
+        return Path("/" + text.removeprefix("file:").lstrip("/"))
+    return Path(path) if remote_url(path) else Path(path).expanduser()
 
 
 def _settle_mpp(info: SlideInfo, mpp: float | Sequence[float] | None) -> SlideInfo:
@@ -110,7 +132,28 @@ def _settle_mpp(info: SlideInfo, mpp: float | Sequence[float] | None) -> SlideIn
     return info
 
 
+def _to_srgb(slide: _Opened) -> None:
+    """Let a slide give its pixels in sRGB."""
+    name = slide.info.path.name
+    if not slide.icc:
+        raise SlideError(f"{name} has no colour profile to convert by: open it without ICC.")
+    if slide.info.channels[:3] != ("red", "green", "blue"):
+        raise SlideError(f"{name} holds no RGB that could be converted: open it without ICC.")
+    try:
+        convert = to_srgb(slide.icc)
+    except SlideError as error:
+        raise SlideError(f"{name} cannot be converted to sRGB: {error}") from error
+    if convert is not None:
+        slide.convert_colors(convert)
+    slide.info = replace(slide.info, icc_applied=True)
+
+
 def _open(path: Path, reader: str | None) -> _Opened:
+    url = remote_url(path)
+    if url is not None:
+        if reader not in (None, "zarr"):
+            raise SlideError(f"{url} is an address: only OME-Zarr can be read from there.")
+        return open_zarr(path)
     if not path.exists():
         raise SlideError(f"There is no file {path}.")
     if path.is_dir():
@@ -118,9 +161,11 @@ def _open(path: Path, reader: str | None) -> _Opened:
     if not path.is_file():  # a pipe would be waited for without end
         raise SlideError(f"{path.name} is neither a file nor a folder: open the slide's file.")
     head = _head(path)
+    if reader == "zarr":
+        raise SlideError(f"{path.name} is a file, but an OME-Zarr is a folder.")
+    if is_dicom(head):
+        return _open_dicom(path, series_of(path), reader)
     if reader is not None:
-        if reader == "zarr":
-            raise SlideError(f"{path.name} is a file, but an OME-Zarr is a folder.")
         return READERS[reader](path)
     vendor = detect_format(path)
     if head.startswith(TIFF_BEGINNINGS) and vendor in TIFF_VENDORS:
@@ -130,26 +175,45 @@ def _open(path: Path, reader: str | None) -> _Opened:
             if vendor is None:
                 raise
     if vendor is None:
-        raise SlideError(_why_no_slide(path, head))
+        raise SlideError(_why_no_slide(path))
     return OpenSlideReader(path)
 
 
 def _open_folder(path: Path, reader: str | None) -> _Opened:
-    if reader in (None, "zarr") and is_zarr(path):
+    if is_zarr(path) and reader in (None, "zarr"):
         return open_zarr(path)
     if (path / "Slidedat.ini").is_file():
         raise SlideError(
             f"{path.name} holds the pixels of a MIRAX slide: "
             f"open the file {path.name}.mrxs beside it."
         )
-    if any(path.glob("*.dcm")):
-        raise SlideError(
-            f"{path.name} is a folder of DICOM files: open any one file of the slide in it."
-        )
+    files = series_in(path)
+    if files is not None:
+        return _open_dicom(path, files, reader)
     raise SlideError(
-        f"{path.name} is a folder, but no OME-Zarr image (it has no zarr.json or .zattrs that "
-        f"describes one): open the slide's file in it."
+        f"{path.name} is a folder, but neither an OME-Zarr image (it has no zarr.json or .zattrs "
+        f"that describes one) nor one of DICOM files: open the slide's file in it."
     )
+
+
+def _open_dicom(asked: Path, files: Sequence[Path], reader: str | None) -> _Opened:
+    """Open the DICOM slide of these files; `asked` is what the person named."""
+    # The same file whichever was named: so the work on the slide lies in one place.
+    first = files[0]
+    if reader is not None:
+        return READERS[reader](first)
+    kind = other_kind(first)
+    if kind is not None:
+        raise SlideError(f"{asked.name} is {kind} in DICOM, not the picture of a slide.")
+    try:
+        return OpenSlideReader(first)
+    except SlideError as error:
+        if find_spec("wsidicom") is None:
+            raise SlideError(
+                f"{asked.name} is a DICOM file, but not a slide that OpenSlide can read: it may "
+                f"be another kind of image or damaged, or need wsidicom ({INSTALL})."
+            ) from error
+        return open_wsidicom(first)
 
 
 def _head(path: Path) -> bytes:
@@ -166,17 +230,9 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _why_no_slide(path: Path, head: bytes) -> str:
+def _why_no_slide(path: Path) -> str:
     """Return the sentence for a file that no reader knows."""
     suffix = path.suffix.lower()
-    if head[DICOM_MARK_AT:].startswith(DICOM_MARK):
-        for code, what in DICOM_CLASSES.items():
-            if code in head:
-                return f"{path.name} is {what} in DICOM, not the picture of a slide."
-        return (
-            f"{path.name} is a DICOM file, but not a slide that OpenSlide can read: it may be "
-            f"another kind of image, damaged, or lack the other files of its series."
-        )
     if suffix == ".mrxs":
         return (
             f"{path.name} lacks its pixels: the folder {path.stem} with Slidedat.ini must lie "

@@ -42,6 +42,12 @@ GREY_COLORS = ("MONOCHROME1", "MONOCHROME2")
 COLOR_DECODED = ("1.2.840.10008.1.2.4.5", "1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 """Beginnings of transfer syntaxes (JPEG, JPEG 2000, HTJ2K) whose decoders return RGB for YBR."""
 
+PROPERTY_NAMES = (
+    "SeriesInstanceUID", "SeriesDescription", "Manufacturer", "ManufacturerModelName",
+    "PhotometricInterpretation", "BitsStored", "DimensionOrganizationType", "ImageType",
+)  # fmt: skip
+HEADER_NAMES = ("OpticalPathSequence",)
+
 INSTALL = 'pip install "napari-histomil[dicom]"'
 
 
@@ -87,7 +93,7 @@ def _slide(path: Path, opened: WsiDicom) -> TiledSlide:
             _check(level[plane], path)
     levels = _levels(opened)
     read = partial(_read, stored, planes)
-    dataset = first.dataset
+    dataset = _dataset(Path(str(first.image_data.files[0])))
     composite = _composite(stored, planes, dataset, read, levels)
     focal_planes = len({z for _, z in stored[0]})
     if focal_planes > 1:
@@ -143,6 +149,13 @@ def _slide(path: Path, opened: WsiDicom) -> TiledSlide:
         release=opened.close,
         icc=profile,
     )
+
+
+def _dataset(file: Path) -> Any:
+    """Return the header of a file of the finest level, without what is long."""
+    from pydicom import dcmread
+
+    return dcmread(file, stop_before_pixels=True, specific_tags=[*HEADER_NAMES, *PROPERTY_NAMES])
 
 
 def _shown_planes(level: dict[tuple[str, float], Any], z: float) -> list[tuple[str, float]]:
@@ -257,11 +270,7 @@ def _objective(dataset: Any) -> str | None:
 
 def _properties(dataset: Any, path: Path) -> dict[str, str]:
     """Return what a person may want to read; nothing of the patient."""
-    names = (
-        "SeriesInstanceUID", "SeriesDescription", "Manufacturer", "ManufacturerModelName",
-        "PhotometricInterpretation", "BitsStored", "DimensionOrganizationType", "ImageType",
-    )  # fmt: skip
-    found = {f"dicom.{name}": str(dataset.get(name)) for name in names if name in dataset}
+    found = {f"dicom.{name}": str(dataset.get(name)) for name in PROPERTY_NAMES if name in dataset}
     instance = read_instance(path)
     if instance is not None:
         found["dicom.TransferSyntaxUID"] = instance.transfer_syntax

@@ -1,12 +1,13 @@
-"""OME-Zarr slides (versions 0.4 and 0.5) in a local folder.
+"""OME-Zarr slides (versions 0.4 and 0.5), in a folder or at an address.
 
 The multiscales metadata say which arrays are the levels, what their axes are and how many µm a
-pixel spans; zarr reads the chunks. Chunks are the tiles of `tiles.TiledSlide`.
+pixel spans; zarr reads the chunks, from where `zarr_store.py` says. Chunks are the tiles of
+`tiles.TiledSlide`; those that are not stored have the array's fill value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import zarr
 
 from napari_histomil.errors import SlideError
+from napari_histomil.files import remote_url
 from napari_histomil.slides.composite import (
     Channel,
     Composite,
@@ -23,10 +25,10 @@ from napari_histomil.slides.composite import (
     channel_composite,
     rgb_composite,
 )
-from napari_histomil.slides.identity import fingerprint_files
 from napari_histomil.slides.resolution import Mpp, plausible_mpp
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.slides.tiles import TiledSlide
+from napari_histomil.slides.zarr_store import READ_ERRORS, fingerprint_zarr, open_root, reason
 
 UM_PER_UNIT = {
     "micrometer": 1.0, "micron": 1.0, "um": 1.0, "µm": 1.0, "nanometer": 1e-3, "nm": 1e-3,
@@ -36,20 +38,6 @@ UM_PER_UNIT = {
 
 MAX_TILE_BYTES = 1 << 30
 MAX_SAMPLE_TILES = 16
-MAX_FINGERPRINT_CHUNKS = 64
-
-READ_ERRORS = (
-    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
-    MemoryError,
-)  # fmt: skip
-"""What zarr and its codecs raise on folders that only look like an image."""
-
-METADATA_FILES = ("zarr.json", ".zattrs", ".zgroup")
-
-
-def is_zarr(path: Path) -> bool:
-    """Say whether a folder looks like a Zarr group."""
-    return any((path / name).is_file() for name in METADATA_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +79,23 @@ class _Axes:
 def open_zarr(path: Path) -> TiledSlide:
     """Open an OME-Zarr image as a slide; of a collection (bioformats2raw) the first image.
 
+    Parameters
+    ----------
+    path
+        A folder, or a path made from an address (see `files.remote_url`).
+
     Raises
     ------
     SlideError
-        If the folder is no OME-Zarr image, lacks arrays, or holds what cannot be shown.
+        If it is no OME-Zarr image, lacks arrays, cannot be reached, or holds what cannot be
+        shown.
     """
+    root = open_root(path)
     try:
-        group = zarr.open_group(path, mode="r")
+        group = root
         metadata = _metadata(group)
-        if not metadata.get("multiscales") and "0" in group:
-            group = zarr.open_group(path / "0", mode="r")
+        if not metadata.get("multiscales") and isinstance(found := group.get("0"), zarr.Group):
+            group = found
             metadata = _metadata(group)
         multiscales = metadata["multiscales"][0]
         arrays: list[Any] = [group[dataset["path"]] for dataset in multiscales["datasets"]]
@@ -108,15 +103,15 @@ def open_zarr(path: Path) -> TiledSlide:
         mpp = _mpp(multiscales, axes)
         _check(arrays, axes, path)
         composite = _composite(metadata.get("omero"), arrays, axes)
+        levels = _levels(arrays, axes)
+        fingerprint = fingerprint_zarr(path, group, arrays)
     except SlideError:
         raise
     except READ_ERRORS as error:
         raise SlideError(
             f"{path.name} is no OME-Zarr image, or parts of it are missing or damaged: "
-            f"{_reason(error)}."
+            f"{reason(error)}."
         ) from error
-    levels = _levels(arrays, axes)
-    fingerprint = fingerprint_files(_files_of_content(group, arrays, path), path)
 
     def read_tile(level: int, row: int, column: int) -> Uint8Image:
         stored = levels[level]
@@ -128,7 +123,7 @@ def open_zarr(path: Path) -> TiledSlide:
         except READ_ERRORS as error:
             corner = round(x * stored.downsample), round(y * stored.downsample)
             raise SlideError(
-                f"{path.name} cannot be read at {corner} of level {level}: {_reason(error)}."
+                f"{path.name} cannot be read at {corner} of level {level}: {reason(error)}."
             ) from error
 
     return TiledSlide(
@@ -158,7 +153,7 @@ def open_zarr(path: Path) -> TiledSlide:
         ),
         read_tile,
         {},
-        owner=("zarr", path.resolve(), fingerprint),
+        owner=("zarr", remote_url(path) or path.resolve(), fingerprint),
         release=lambda: None,  # zarr opens a file for each chunk and closes it again
     )
 
@@ -260,15 +255,18 @@ def _composite(omero: Any, arrays: Sequence[Any], axes: _Axes) -> Composite:
 def _channels(omero: Any, count: int) -> list[Channel]:
     """Read names, colours and ranges that a viewer is asked to use."""
     stated = omero.get("channels", []) if isinstance(omero, Mapping) else []
+    entries = stated if len(stated) == count else [{}] * count
+    shown = [entry.get("active") is not False for entry in entries]
     channels = []
-    for index in range(count):
-        entry = stated[index] if len(stated) == count else {}
+    for entry, index in zip(entries, range(count), strict=True):
         window = entry.get("window") or {}
         low, high = window.get("start"), window.get("end")
         limits = None
         if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
             limits = float(low), float(high)
         color = str(entry.get("color", ""))
+        if any(shown) and not shown[index]:
+            color = "000000"  # adds nothing to the picture, and is named among the channels
         channels.append(
             Channel(
                 str(entry.get("label") or f"channel {index + 1}"),
@@ -291,31 +289,3 @@ def _sample(array: Any, axes: _Axes) -> Raw:
         raw = _read(array, axes, slice(y, y + tile_h), slice(x, x + tile_w))
         parts.append(raw.reshape(-1, raw.shape[2]))
     return np.concatenate(parts)
-
-
-def _files_of_content(group: zarr.Group, arrays: Sequence[Any], root: Path) -> Iterator[Path]:
-    """Yield the files that stand for the content: all metadata, chunks of the coarsest level.
-
-    The coarsest level is made from all pixels, so it tells slides apart as the whole would.
-    """
-    folders = [root / group.path, *(root / group.path / array.path for array in arrays)]
-    names = (*METADATA_FILES, ".zarray")
-    yield from dict.fromkeys(
-        folder / name for folder in folders for name in names if (folder / name).is_file()
-    )
-    coarsest = arrays[-1]
-    pieces = coarsest.shards or coarsest.chunks
-    shape = [-(-size // piece) for size, piece in zip(coarsest.shape, pieces, strict=True)]
-    count = int(np.prod(shape))
-    steps = min(count, MAX_FINGERPRINT_CHUNKS)
-    for index in dict.fromkeys(count * step // steps for step in range(steps)):
-        key = coarsest.metadata.encode_chunk_key(
-            tuple(int(n) for n in np.unravel_index(index, shape))
-        )
-        file = folders[-1] / key
-        if file.is_file():
-            yield file
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__
