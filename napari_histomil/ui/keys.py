@@ -48,6 +48,7 @@ KEYS: dict[str, Key] = {
     "overlay.stronger": Key(".", "Overlay", "Make the heatmap stronger"),
     "hottest.next": Key("N", "Overlay", "Go to the next hottest tile"),
     "hottest.previous": Key("Shift-N", "Overlay", "Go back to the previous hottest tile"),
+    "compare.toggle": Key("Shift-U", "Compare", "Open or close the second view"),
     "keys.sheet": Key("?", "Help", "Show this sheet"),
 }
 
