@@ -7,6 +7,8 @@ transparency is gone: it lies on white.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +53,12 @@ class OpenSlideReader:
         self._handle: openslide.OpenSlide | None = self._open()
         self._convert: Convert | None = None
         self.icc = _profile(self._handle)
-        self.info = _describe(path, self._handle, self.icc)
+        try:
+            self.info = _describe(path, self._handle, self.icc)
+        except (openslide.OpenSlideError, ValueError, OverflowError) as error:
+            raise SlideError(
+                f"{path.name} is damaged: what it says of itself makes no sense ({brief(error)})."
+            ) from error
 
     def convert_colors(self, convert: Convert) -> None:
         """Give pixels through `convert` from now on; side pictures stay as they are."""
@@ -148,7 +155,7 @@ def on_white(image: Image.Image, convert: Convert | None = None) -> Uint8Image:
 
 
 def _describe(path: Path, handle: openslide.OpenSlide, icc: bytes) -> SlideInfo:
-    properties = dict(handle.properties)
+    properties = _properties(handle)
     width, height = handle.dimensions
     mpp = plausible_mpp(
         properties.get(openslide.PROPERTY_NAME_MPP_X),
@@ -178,7 +185,7 @@ def _describe(path: Path, handle: openslide.OpenSlide, icc: bytes) -> SlideInfo:
         channels=("red", "green", "blue"),
         dtype="uint8",
         composite="",
-        bounds_px0=_bounds(properties),
+        bounds_px0=_bounds(properties, (width, height)),
         associated_images=tuple(handle.associated_images),
         properties=properties,
         fingerprint=_fingerprint(path, handle, properties),
@@ -195,11 +202,27 @@ def _profile(handle: openslide.OpenSlide) -> bytes:
     return b"" if profile is None else bytes(profile.tobytes())
 
 
-def _bounds(properties: Mapping[str, str]) -> Rect | None:
+def _properties(handle: openslide.OpenSlide) -> dict[str, str]:
+    """Return what OpenSlide knows; of damaged files it names properties that have no value."""
+    found = {}
+    for name in handle.properties:
+        with contextlib.suppress(KeyError, UnicodeDecodeError):
+            found[name] = handle.properties[name]
+    return found
+
+
+def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> Rect | None:
+    """Return the part that the scanner filled, if it is one and lies on the slide."""
     names = ("x", "y", "width", "height")
     values = [properties.get(f"openslide.bounds-{name}") for name in names]
     numbers = [float(value) for value in values if value is not None]
-    return Rect(*numbers) if len(numbers) == 4 else None
+    if len(numbers) < 4 or not all(map(math.isfinite, numbers)):
+        return None
+    x, y, width, height = numbers
+    sound = width > 0 and height > 0 and x >= 0 and y >= 0
+    if not sound or x + width > size[0] + 1 or y + height > size[1] + 1:
+        return None
+    return Rect(x, y, width, height)
 
 
 def _fingerprint(path: Path, handle: openslide.OpenSlide, properties: Mapping[str, str]) -> str:

@@ -270,7 +270,7 @@ def _check_supported(page: tifffile.TiffPage, path: Path) -> None:
         )
     if page.dtype is None or page.dtype.kind not in "buif":
         raise UnsupportedTiffError(
-            f"{path.name} stores values of {page.bitspersample} bits "
+            f"{path.name} stores values of {_name(page.bitspersample)} bits "
             f"(sample format {int(page.sampleformat)}), which cannot be shown."
         )
     if page.photometric not in (0, 1, 2, 3, YCBCR):
@@ -350,4 +350,4 @@ def _check_blocks(plane: Plane, level: StoredLevel, path: Path) -> None:
 
 
 def _name(tag_value: object) -> str:
-    return str(getattr(tag_value, "name", tag_value))
+    return brief(str(getattr(tag_value, "name", tag_value)))

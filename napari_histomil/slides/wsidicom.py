@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import (
     Channel,
     Composite,
@@ -78,7 +78,7 @@ def open_wsidicom(path: Path) -> TiledSlide:
             slide.close()
         raise SlideError(
             f"{path.name} is no slide that can be read through wsidicom, or a damaged one: "
-            f"{_reason(error)}."
+            f"{brief(error)}."
         ) from error
 
 
@@ -117,7 +117,7 @@ def _slide(path: Path, opened: WsiDicom) -> TiledSlide:
             x = round(column * grid.tile_width * grid.downsample)
             y = round(row * grid.tile_height * grid.downsample)
             raise SlideError(
-                f"{path.name} cannot be decoded at ({x}, {y}) of level {level}: {_reason(error)}."
+                f"{path.name} cannot be decoded at ({x}, {y}) of level {level}: {brief(error)}."
             ) from error
 
     sizes = [(level.width, level.height) for level in levels]
@@ -275,8 +275,3 @@ def _properties(dataset: Any, path: Path) -> dict[str, str]:
     if instance is not None:
         found["dicom.TransferSyntaxUID"] = instance.transfer_syntax
     return found
-
-
-def _reason(error: Exception) -> str:
-    words = str(error).strip().rstrip(".")
-    return words.splitlines()[0] if words else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.files import remote_url
 from napari_histomil.slides.composite import (
     Channel,
@@ -28,7 +28,7 @@ from napari_histomil.slides.composite import (
 from napari_histomil.slides.resolution import Mpp, plausible_mpp
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.slides.tiles import TiledSlide
-from napari_histomil.slides.zarr_store import READ_ERRORS, fingerprint_zarr, open_root, reason
+from napari_histomil.slides.zarr_store import READ_ERRORS, fingerprint_zarr, open_root
 
 UM_PER_UNIT = {
     "micrometer": 1.0, "micron": 1.0, "um": 1.0, "µm": 1.0, "nanometer": 1e-3, "nm": 1e-3,
@@ -110,7 +110,7 @@ def open_zarr(path: Path) -> TiledSlide:
     except READ_ERRORS as error:
         raise SlideError(
             f"{path.name} is no OME-Zarr image, or parts of it are missing or damaged: "
-            f"{reason(error)}."
+            f"{brief(error)}."
         ) from error
 
     def read_tile(level: int, row: int, column: int) -> Uint8Image:
@@ -123,7 +123,7 @@ def open_zarr(path: Path) -> TiledSlide:
         except READ_ERRORS as error:
             corner = round(x * stored.downsample), round(y * stored.downsample)
             raise SlideError(
-                f"{path.name} cannot be read at {corner} of level {level}: {reason(error)}."
+                f"{path.name} cannot be read at {corner} of level {level}: {brief(error)}."
             ) from error
 
     return TiledSlide(

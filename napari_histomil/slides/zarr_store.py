@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_histomil.errors import SlideError
+from napari_histomil.errors import SlideError, brief
 from napari_histomil.files import remote_url
 from napari_histomil.slides.identity import fingerprint_contents, fingerprint_files
 
@@ -27,7 +27,7 @@ CONNECT_SECONDS, SILENCE_SECONDS = 15, 60
 
 READ_ERRORS = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
-    MemoryError, ImportError,
+    MemoryError, ImportError, ArithmeticError, RecursionError,
 )  # fmt: skip
 """What zarr, its codecs and stores raise on what only looks like an image."""
 
@@ -55,13 +55,13 @@ def open_root(path: Path) -> zarr.Group:
     except ImportError as error:
         raise SlideError(
             f"{path.name} lies at an address that needs a package for {url_scheme(url)}: "
-            f"{reason(error)}."
+            f"{brief(error)}."
         ) from error
     except READ_ERRORS as error:
         if url is None:
             raise SlideError(
                 f"{path.name} is no OME-Zarr image, or parts of it are missing or damaged: "
-                f"{reason(error)}."
+                f"{brief(error)}."
             ) from error
         raise SlideError(_why_not(url, error)) from error
     # Servers' own errors have no common kind: each package of fsspec brings its own.
@@ -116,12 +116,6 @@ def fingerprint_zarr(path: Path, group: zarr.Group, arrays: Sequence[Any]) -> st
     return fingerprint_contents(contents)
 
 
-def reason(error: Exception) -> str:
-    """Return an error's words in one line without a full stop."""
-    words = " ".join(str(error).split()).rstrip(".")
-    return words or type(error).__name__
-
-
 def _options(url: str) -> dict[str, Any]:
     if url_scheme(url) not in ("http", "https"):
         return {}
@@ -140,7 +134,7 @@ def _why_not(url: str, error: Exception) -> str:
             f"There is no OME-Zarr image at {url}: give the address of the folder that holds "
             f"zarr.json or .zattrs (other formats have to be downloaded first)."
         )
-    return f"{url} cannot be read: {reason(error)}."
+    return f"{url} cannot be read: {brief(error)}."
 
 
 def _names_of_content(group: zarr.Group, arrays: Sequence[Any]) -> Iterator[str]:
