@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histomil.cli.shared import add_output, add_verb, new_file, open_slide_with, say
+from napari_histomil.cli.shared import (
+    add_output,
+    add_reader,
+    add_verb,
+    new_file,
+    open_slide_with,
+    say,
+)
 from napari_histomil.errors import RunError, SlideError
 
 if TYPE_CHECKING:
@@ -62,6 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
         type=Path,
         help="for png: where the slide is now, if it has moved since the run",
     )
+    add_reader(parser)
 
 
 def export(args: argparse.Namespace) -> int:
@@ -79,7 +87,7 @@ def export(args: argparse.Namespace) -> int:
     if kind == "png":
         from napari_histomil.exchange.rasters import write_png
 
-        with open_slide_with(_slide_of(store, args.slide), None) as slide:
+        with open_slide_with(_slide_of(store, args.slide), None, reader=args.reader) as slide:
             write_png(store, target, slide, args.class_name)
     elif kind == "tiff":
         from napari_histomil.exchange.rasters import write_tiff

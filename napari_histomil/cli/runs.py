@@ -14,7 +14,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from napari_histomil.cli.shared import (
+    add_icc,
     add_models,
+    add_reader,
     add_slide_mpp,
     add_verb,
     find_model_near,
@@ -68,6 +70,8 @@ def add_parser(subparsers: Subparsers) -> None:
         help="folder for the results; beside each slide by default",
     )
     add_slide_mpp(parser)
+    add_reader(parser)
+    add_icc(parser, "only for models that were trained on such; it is another run")
     parser.add_argument(
         "--region",
         metavar="WHERE",
@@ -154,7 +158,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     """Run the model over one slide and print where the run is."""
     from napari_histomil.inference.job import plan_job
 
-    with open_slide_with(path, args.slide_mpp) as slide:
+    with open_slide_with(path, args.slide_mpp, reader=args.reader, icc=args.icc) as slide:
         info = slide.info
     job = plan_job(
         info,
@@ -163,6 +167,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         stain=args.stain,
         mpp=args.mpp,
         stride_px=args.stride,
+        reader=args.reader,
     )
     from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
     from napari_histomil.results import RunStore

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histomil.errors import ModelError, OutputError
+from napari_histomil.slides import READER_NAMES
 
 if TYPE_CHECKING:
     from napari_histomil.manifest import ModelManifest
@@ -63,6 +64,23 @@ def add_slide_mpp(parser: argparse.ArgumentParser) -> None:
         type=slide_mpp,
         help="µm that one pixel of the slide spans (or X,Y), where the file does not say it or "
         "says it wrong; remembered for the slide. 0.25 is common for 40x, 0.5 for 20x",
+    )
+
+
+def add_reader(parser: argparse.ArgumentParser) -> None:
+    """Add ``--reader``."""
+    parser.add_argument(
+        "--reader",
+        choices=READER_NAMES,
+        help="read the slide this way, other than the one chosen for its format (see "
+        "'histomil info')",
+    )
+
+
+def add_icc(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add ``--icc``; `use` says what is done with the converted colours."""
+    parser.add_argument(
+        "--icc", action="store_true", help=f"convert colours to sRGB by the file's profile: {use}"
     )
 
 
@@ -122,12 +140,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def open_slide_with(path: Path, mpp: Mpp | None) -> Slide:
+def open_slide_with(
+    path: Path, mpp: Mpp | None, *, reader: str | None = None, icc: bool = False
+) -> Slide:
     """Open a slide; µm/px that the person gave are used and remembered for it."""
     from napari_histomil.slides.readers import open_slide
     from napari_histomil.slides.remembered import remember_mpp
 
-    slide = open_slide(path, mpp=mpp)
+    slide = open_slide(path, mpp=mpp, reader=reader, icc=icc)
     if mpp is not None:
         try:
             remember_mpp(slide.info, mpp)

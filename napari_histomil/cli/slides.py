@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histomil.cli.shared import (
     add_output,
+    add_reader,
     add_slide_mpp,
     add_verb,
     new_file,
@@ -17,10 +19,17 @@ from napari_histomil.cli.shared import (
     window_problem,
 )
 from napari_histomil.errors import HistomilError, RunError
+from napari_histomil.files import remote_url
+
+MAGNIFICATION_RANGE = (0.01, 1000.0)
+"""What ``view --at`` takes: from a slide as a dot to a pixel as a hand."""
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
     from napari_histomil.slides.slide import SlideInfo
+
+
+SLIDE_HELP = "file, folder (OME-Zarr, DICOM) or address of an OME-Zarr"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -36,8 +45,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "  histomil info slide.svs --json | jq .mpp_x\n"
         "  histomil info scan.tif --slide-mpp 0.5      say what the file does not know",
     )
-    parser.add_argument("slide", metavar="SLIDE", type=Path, help="file, or OME-Zarr folder")
+    parser.add_argument("slide", metavar="SLIDE", type=Path, help=SLIDE_HELP)
     add_slide_mpp(parser)
+    add_reader(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, all properties")
 
     parser = add_verb(
@@ -50,30 +60,67 @@ def add_parser(subparsers: Subparsers) -> None:
         "  histomil tissue slide.svs -o tissue.geojson\n"
         "  histomil run MODEL slide.svs --region tissue.geojson -o out   after editing",
     )
-    parser.add_argument("slide", metavar="SLIDE", type=Path, help="file, or OME-Zarr folder")
+    parser.add_argument("slide", metavar="SLIDE", type=Path, help=SLIDE_HELP)
     add_output(parser)
     add_slide_mpp(parser)
+    add_reader(parser)
 
     parser = add_verb(
         subparsers,
         "view",
         view,
-        "open a slide, and results over it, in napari",
-        "Open napari with a slide, the docks Slide, Run and Overlay in place, and stored runs "
-        "laid over the slide.",
+        "open slides, and results over them, in napari",
+        "Open napari with slides, the docks Slide, Run and Overlay in place, and stored runs "
+        "laid over the slides. A slide comes back as it was left: place, heatmaps, brightness.",
         "  histomil view slide.svs\n"
-        "  histomil view slide.svs out/slide.svs.histomil/runs/0123456789abcdef.zarr",
+        "  histomil view slide.svs out/slide.svs.histomil/runs/0123456789abcdef.zarr\n"
+        "  histomil view slide.svs --at 12000,8500,20   this pixel in the middle, at 20x\n"
+        "  histomil view a.svs b.svs                    both; b is shown first",
     )
-    parser.add_argument("slide", metavar="SLIDE", type=Path, help="file, or OME-Zarr folder")
     parser.add_argument(
-        "runs", metavar="RUN", type=Path, nargs="*", help="stored run (.zarr) to lay over it"
+        "slide", metavar="SLIDE", type=Path, help="file, or folder of OME-Zarr or DICOM"
+    )
+    parser.add_argument(
+        "others",
+        metavar="RUN",
+        type=Path,
+        nargs="*",
+        help="stored run (.zarr) to lay over its slide, or another slide",
+    )
+    parser.add_argument(
+        "--at",
+        metavar="X,Y,MAG",
+        type=_place,
+        help="look here on the last slide: level-0 pixel x,y in the middle, at this magnification "
+        "(20 is 0.5 µm a screen pixel)",
     )
     add_slide_mpp(parser)
 
 
+def _place(text: str) -> tuple[float, float, float]:
+    """Read ``12000,8500,20`` or ``12000,8500,20x``."""
+    parts = text.removesuffix("x").split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != 3 or not all(isfinite(value) for value in values):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no place: it needs x,y in pixels of the full resolution and a "
+            f"magnification, like 12000,8500,20"
+        )
+    low, high = MAGNIFICATION_RANGE
+    if not low <= values[2] <= high:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' asks for a magnification of {values[2]:g}: it must be between {low:g} and "
+            f"{high:g}"
+        )
+    return values[0], values[1], values[2]
+
+
 def info(args: argparse.Namespace) -> int:
     """Print what is known of a slide."""
-    with open_slide_with(args.slide, args.slide_mpp) as slide:
+    with open_slide_with(args.slide, args.slide_mpp, reader=args.reader) as slide:
         facts = slide.info
     if args.json:
         print(json.dumps(info_json(facts), indent=1))
@@ -86,7 +133,7 @@ def info_json(facts: SlideInfo) -> dict[str, Any]:
     """Return a slide's facts as plain JSON values, named as in `SlideInfo`."""
     bounds = facts.bounds_px0
     return {
-        "path": str(facts.path),
+        "path": remote_url(facts.path) or str(facts.path),
         "reader": facts.reader,
         "vendor": facts.vendor,
         "width_px0": facts.width_px0,
@@ -110,6 +157,8 @@ def info_json(facts: SlideInfo) -> dict[str, Any]:
         "composite": facts.composite,
         "bounds_px0": bounds and [bounds.x_px0, bounds.y_px0, bounds.width_px0, bounds.height_px0],
         "associated_images": list(facts.associated_images),
+        "icc_profile": facts.icc_profile,
+        "icc_applied": facts.icc_applied,
         "fingerprint": facts.fingerprint,
         "properties": dict(facts.properties),
     }
@@ -137,6 +186,8 @@ def _info_lines(facts: SlideInfo) -> list[str]:
     ]
     if facts.composite:
         rows.append(("shown as", facts.composite))
+    if facts.icc_profile:
+        rows.append(("profile", f"{facts.icc_profile} (colours are as stored; see --icc)"))
     if facts.bounds_px0 is not None:
         box = facts.bounds_px0
         size = f"{box.width_px0:g} x {box.height_px0:g} px"
@@ -157,7 +208,7 @@ def tissue(args: argparse.Namespace) -> int:
     from napari_histomil.tissue import find_tissue
 
     target = new_file(args.output, force=args.force)
-    with open_slide_with(args.slide, args.slide_mpp) as slide:
+    with open_slide_with(args.slide, args.slide_mpp, reader=args.reader) as slide:
         facts = slide.info
         mask = find_tissue(slide)
     polygons = mask.polygons()
@@ -183,10 +234,44 @@ def view(args: argparse.Namespace) -> int:
     problem = window_problem()
     if problem:
         raise HistomilError(f"{problem} Use 'histomil export' for pictures.")
-    from napari_histomil.ui.window import open_window, stay_open
+    slides = [args.slide, *(path for path in args.others if not _may_be_run(path))]
+    runs = [path for path in args.others if _may_be_run(path)]
+    if args.slide_mpp is not None and len(slides) > 1:
+        raise HistomilError(
+            f"--slide-mpp is for one slide, and {len(slides)} are to be opened: say it with "
+            f"'histomil info' for each."
+        )
+    for path in slides:  # told here what the window would tell
+        with open_slide_with(path, args.slide_mpp) as slide:
+            facts = slide.info
+    if args.at is not None:
+        _check_place(args.at, facts)
+    from napari_histomil.ui.window import Place, open_window, stay_open
 
-    open_slide_with(args.slide, args.slide_mpp).close()  # told here what the window would tell
     say("Opening the window ...")
-    open_window([args.slide], runs=args.runs)
+    at = None if args.at is None else Place(args.at[:2], args.at[2])
+    open_window(slides, runs=runs, at=at)
     stay_open()
     return 0
+
+
+def _may_be_run(path: Path) -> bool:
+    """Return whether a path means a run: what ends in .zarr and is no OME-Zarr image."""
+    from napari_histomil.slides.zarr import is_zarr
+
+    return path.suffix == ".zarr" and not (path.is_dir() and is_zarr(path))
+
+
+def _check_place(place: tuple[float, float, float], facts: SlideInfo) -> None:
+    """Refuse a place that the slide has not."""
+    if facts.mpp_x is None:
+        raise HistomilError(
+            f"{facts.path.name} does not say how many µm one pixel spans, so there is no "
+            f"magnification to look at: give them with --slide-mpp."
+        )
+    x, y, _ = place
+    if not (0 <= x <= facts.width_px0 and 0 <= y <= facts.height_px0):
+        raise HistomilError(
+            f"The place {x:g},{y:g} is not on {facts.path.name}, which has {facts.width_px0} x "
+            f"{facts.height_px0} px."
+        )

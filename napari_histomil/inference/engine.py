@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from napari_histomil.errors import ModelError, RunError
+from napari_histomil.files import remote_url
 from napari_histomil.geometry import Rect
 from napari_histomil.inference.backends import Net, in_bf16, prepare_net
 from napari_histomil.inference.devices import resolve_device
@@ -316,7 +317,9 @@ def _find_model(job: Job, models: Sequence[Path]) -> ModelManifest:
 
 
 def _open_slide(job: Job) -> Slide:
-    slide = open_slide(job.slide.path, mpp=job.slide.mpp_xy)
+    slide = open_slide(
+        job.slide.path, mpp=job.slide.mpp_xy, reader=job.slide.reader, icc=job.slide.icc
+    )
     if slide.info.fingerprint != job.slide.fingerprint:
         slide.close()
         raise RunError(
@@ -339,7 +342,7 @@ def _open_store(path: Path, job: Job, model: ModelManifest, slide: Slide) -> tup
         job=job.canonical(),
         slide={
             "name": info.path.name,
-            "path": str(info.path.absolute()),
+            "path": remote_url(info.path) or str(info.path.absolute()),
             "fingerprint": info.fingerprint,
             "width_px0": info.width_px0,
             "height_px0": info.height_px0,

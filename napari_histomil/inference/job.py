@@ -25,11 +25,15 @@ StainMethod = Literal["none", "macenko", "reinhard"]
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:
-    """A slide by content. Path is for opening it and is not hashed; µm/px decide the result."""
+    """A slide by content. Path is for opening it and is not hashed; all else decides."""
 
     path: Path
     fingerprint: str
     mpp_xy: tuple[float, float]
+    icc: bool = False
+    """Whether the model is given colours converted to sRGB; nearly none was trained on such."""
+    reader: str | None = None
+    """The reader that the person forced; readers differ between the pixels of a level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +90,17 @@ class Job:
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result as plain JSON values, without names and paths."""
         rect = self.region.rect_px0
+        slide: dict[str, Any] = {
+            "fingerprint": self.slide.fingerprint,
+            "mpp_xy": [float(value) for value in self.slide.mpp_xy],
+        }
+        if self.slide.icc:  # what is not asked for has no name: so jobs of before keep their ids
+            slide["icc"] = True
+        if self.slide.reader is not None:
+            slide["reader"] = self.slide.reader
         return {
             "schema_version": 1,
-            "slide": {
-                "fingerprint": self.slide.fingerprint,
-                "mpp_xy": [float(value) for value in self.slide.mpp_xy],
-            },
+            "slide": slide,
             "model": {"sha256": self.model.sha256},
             "task": self.task,
             "grids": [
@@ -150,13 +159,14 @@ def plan_job(
     stain: StainMethod | None = None,
     mpp: float | None = None,
     stride_px: int | None = None,
+    reader: str | None = None,
 ) -> Job:
     """Return the job that runs `model` on a slide with the model's own settings, or others.
 
     Parameters
     ----------
     info
-        The slide's facts.
+        The slide's facts; a slide opened with ``icc=True`` is read so.
     model
         The model.
     region
@@ -165,6 +175,8 @@ def plan_job(
         Stain normalisation; the model's own by default.
     mpp, stride_px
         Resolution and stride other than the model's.
+    reader
+        The slide's reader, where it is forced.
 
     Raises
     ------
@@ -179,7 +191,9 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
     )
     return Job(
-        slide=SlideRef(info.path, info.fingerprint, info.mpp_xy),
+        slide=SlideRef(
+            info.path, info.fingerprint, info.mpp_xy, icc=info.icc_applied, reader=reader
+        ),
         model=ModelRef(model.name, model.path, model.sha256),
         task=model.task,
         grids=(grid,),
