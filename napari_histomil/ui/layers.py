@@ -26,6 +26,7 @@ from napari_histomil.geometry import Rect
 from napari_histomil.slides import pyramid
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.tiling import TileGrid
+from napari_histomil.ui.orientation import center_of_world, world_step
 
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari makes a layer of: data, attributes, type."""
@@ -105,8 +106,9 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
     info
         The facts of the slide.
     """
-    half = np.array(viewer.canvas.size, float) / viewer.scene.camera.zoom / 2
-    center = np.array(viewer.scene.camera.center[-2:])
+    height, width = viewer.canvas.size
+    half = np.abs(world_step(viewer, (width / 2, height / 2)))  # however the view is turned
+    center = center_of_world(viewer)
     x0, y0 = to_px0(center - half, info)
     x1, y1 = to_px0(center + half, info)
     return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0)).intersection(info.rect_px0)
@@ -114,7 +116,7 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
 
 def center_of_view_px0(viewer: Any, info: SlideInfo) -> tuple[float, float]:
     """Return the level-0 position (x, y) in the middle of the canvas; may lie off the slide."""
-    x, y = to_px0(viewer.scene.camera.center, info)
+    x, y = to_px0(center_of_world(viewer), info)
     return float(x), float(y)
 
 
