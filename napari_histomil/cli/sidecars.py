@@ -107,6 +107,8 @@ def _refuse_others(paths: list[Path], found: list[Sidecar]) -> None:
 
 
 def _list(found: list[Sidecar], *, as_json: bool) -> int:
+    from napari_histomil.results.stored import size_text
+
     if as_json:
         print(json.dumps([_json(each) for each in found], indent=1))
         return 0
@@ -126,7 +128,7 @@ def _list(found: list[Sidecar], *, as_json: bool) -> int:
 
 
 def _clean(found: list[Sidecar], parts: list[Part], args: argparse.Namespace) -> int:
-    from napari_histomil.results.stored import clean
+    from napari_histomil.results.stored import clean, size_text
 
     answers: list[Cleaned] = [clean(each.path, parts, really=args.yes) for each in found]
     if args.json:
@@ -168,16 +170,6 @@ def _cleaned_json(each: Cleaned) -> dict[str, Any]:
         "bytes": each.size,
         "kept": list(each.kept),
     }
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes as people read it: 1.5 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError  # the loop returns at GB
 
 
 def _day(seconds: float) -> str:

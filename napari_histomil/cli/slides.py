@@ -77,9 +77,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "  histomil view slide.svs --at 12000,8500,20   this pixel in the middle, at 20x\n"
         "  histomil view a.svs b.svs                    both; b is shown first",
     )
-    parser.add_argument(
-        "slide", metavar="SLIDE", type=Path, help="file, or folder of OME-Zarr or DICOM"
-    )
+    parser.add_argument("slide", metavar="SLIDE", type=Path, help=SLIDE_HELP)
     parser.add_argument(
         "others",
         metavar="RUN",
@@ -246,20 +244,19 @@ def view(args: argparse.Namespace) -> int:
             facts = slide.info
     if args.at is not None:
         _check_place(args.at, facts)
-    from napari_histomil.ui.window import Place, open_window, stay_open
+    from napari_histomil.ui.window import open_window, stay_open
 
     say("Opening the window ...")
-    at = None if args.at is None else Place(args.at[:2], args.at[2])
-    open_window(slides, runs=runs, at=at)
+    open_window(slides, runs=runs, at=args.at)
     stay_open()
     return 0
 
 
 def _may_be_run(path: Path) -> bool:
     """Return whether a path means a run: what ends in .zarr and is no OME-Zarr image."""
-    from napari_histomil.slides.zarr import is_zarr
+    from napari_histomil.slides.zarr_store import is_zarr
 
-    return path.suffix == ".zarr" and not (path.is_dir() and is_zarr(path))
+    return path.suffix == ".zarr" and not remote_url(path) and not is_zarr(path)
 
 
 def _check_place(place: tuple[float, float, float], facts: SlideInfo) -> None:

@@ -191,6 +191,16 @@ def _size(path: Path) -> tuple[int, float]:
     return size, newest
 
 
+def size_text(size: int) -> str:
+    """Return a number of bytes as people read it: 1.5 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError  # the loop returns at GB
+
+
 # --- cleaning -----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from napari_histomil.results import RunStore
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.session import session
+from napari_histomil.ui.view_state import Place, view_keeper
 from napari_histomil.ui.widgets.panel import DOCK_WIDTH
 
 DOCKS = ("Slide", "Run", "Overlay")
@@ -32,7 +33,8 @@ def open_window(
     slides: Sequence[Path] = (),
     *,
     runs: Sequence[Path] = (),
-    front: str = DOCKS[0],
+    at: tuple[float, float, float] | None = None,
+    front: str | None = None,
     show: bool = True,
 ) -> napari.Viewer:
     """Open napari with the docks in place, slides and runs in it; returns at once.
@@ -43,8 +45,12 @@ def open_window(
         Files or folders of slides; the last one is shown.
     runs
         Paths of stored runs (``.zarr``), laid over the slides they belong to.
+    at
+        Where to look on the last slide: level-0 pixel x, y in the middle, and the magnification,
+        for which its µm/px must be known. None for where it was looked at when it was closed.
     front
-        The dock in front, one of `DOCKS`.
+        The dock in front, one of `DOCKS`; None for the one that was in front when the slide was
+        closed.
     show
         Whether the window appears.
 
@@ -60,10 +66,16 @@ def open_window(
     """
     viewer = napari.Viewer(title="HistoMIL", show=False)
     try:
-        docks = add_docks(viewer, front=front)
+        docks = add_docks(viewer, front=front or DOCKS[0])
+        keeper = view_keeper(viewer)
+        keeper.watch(docks[0].window())
+        if front is not None:
+            keeper.keep_front(front)
         if show:
             viewer.window.show()
             _settle_size(docks)
+        if slides and at is not None:
+            keeper.look_at(slides[-1], Place(at[:2], at[2]))
         for path in slides:
             session(viewer).open_slide(path)
         for path in runs:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_histomil.cli.sidecars import size_text
 from napari_histomil.results.lock import WriterLock
+from napari_histomil.results.stored import size_text
 
 
 @pytest.fixture

@@ -189,12 +189,69 @@ def test_view_opens_the_window_with_slide_and_runs_and_stays(histomil, slide, mo
     opened = []
     window = ModuleType("napari_histomil.ui.window")
     window.stay_open = lambda: opened.append("stays")
-    window.open_window = lambda slides, *, runs: opened.append((slides, runs))
+    window.open_window = lambda slides, *, runs, at: opened.append((slides, runs, at))
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     said = histomil("view", slide, "a.zarr", "b.zarr", "--slide-mpp", "0.25")
     assert said.code == 0, said.err
-    assert opened == [([slide], [Path("a.zarr"), Path("b.zarr")]), "stays"]
+    assert opened == [([slide], [Path("a.zarr"), Path("b.zarr")], None), "stays"]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What would have been opened."""
+    asked = []
+    window = ModuleType("napari_histomil.ui.window")
+    window.stay_open = lambda: None
+    window.open_window = lambda slides, *, runs, at: asked.append((slides, runs, at))
+    monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
+    monkeypatch.setenv("DISPLAY", ":99")
+    return asked
+
+
+def test_view_of_several_slides_and_runs(histomil, slide, no_mpp, opened):
+    assert histomil("view", slide, "a.zarr", no_mpp, "b.zarr").code == 0
+    assert opened == [([slide, no_mpp], [Path("a.zarr"), Path("b.zarr")], None)]
+    said = histomil("view", slide, no_mpp, "--slide-mpp", "0.5")
+    assert said.code == 2
+    assert "--slide-mpp is for one slide" in said.complaint
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("text", ["320,256,20", "320.0,256,20x", " 320, 256, 2e1"])
+def test_view_at_a_place(histomil, slide, opened, text):
+    assert histomil("view", slide, "--at", text).code == 0
+    assert opened == [([slide], [], (320, 256, 20))]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("320,256", "is no place"),
+        ("a,b,c", "is no place"),
+        ("1,2,nan", "is no place"),
+        ("1,2,3,4", "is no place"),
+        ("", "is no place"),
+        ("1,2,0", "must be between"),
+        ("1,2,-20", "must be between"),
+        ("1,2,1e9", "must be between"),
+        ("-1,2,20", "is not on"),
+        ("1,513,20", "is not on"),
+    ],
+)
+def test_view_at_no_place(histomil, slide, opened, text, why):
+    said = histomil("view", slide, f"--at={text}")
+    assert said.code == 2
+    assert why in said.err
+    assert opened == []
+
+
+def test_view_at_a_place_needs_the_resolution(histomil, no_mpp, opened):
+    said = histomil("view", no_mpp, "--at", "10,10,20")
+    assert said.code == 2
+    assert "give them with --slide-mpp" in said.complaint
+    assert histomil("view", no_mpp, "--at", "10,10,20", "--slide-mpp", "0.25").code == 0
+    assert opened == [([no_mpp], [], (10, 10, 20))]
 
 
 def test_view_without_napari_says_how_to_get_it(histomil, slide, monkeypatch):

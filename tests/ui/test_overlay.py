@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,11 +12,9 @@ from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_histomil.errors import RunError
 from napari_histomil.heatmaps import NORMALISATIONS, threshold_stats
-from napari_histomil.manifest import ClassSpec
-from napari_histomil.results import RunStore, run_path
+from napari_histomil.results import RunStore
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid
+from napari_histomil.tiling import BLOCK_TILES
 from napari_histomil.ui import run_facts
 from napari_histomil.ui.camera import go_to_px0, magnification
 from napari_histomil.ui.colours import COLOUR_MAPS, colour_map
@@ -28,45 +25,10 @@ from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.overlay import OverlayWidget
 from napari_histomil.ui.widgets.slide import SlideWidget
 
-CLASSES = (ClassSpec("normal", (90, 90, 180)), ClassSpec("tumor", (200, 0, 0)))
-
 
 @pytest.fixture
 def slide_path(write_slide, checkered):
     return write_slide(checkered, "slide [1] ü.tiff")
-
-
-@pytest.fixture
-def make_run() -> Callable[..., RunStore]:
-    """Store a run over a slide: cells of 32 µm = 64 px, all but the first column."""
-
-    def make(
-        info: SlideInfo, run_id: str = "0" * 16, *, blocks: int | None = None, seed: int = 0
-    ) -> RunStore:
-        grid = TileGrid.cover(info, GridSpec(mpp=1.0, tile_px=48, stride_px=32))
-        grid = grid.select(grid.cells[:, 1] > 0)
-        path = run_path(info.path, run_id, fingerprint=info.fingerprint)
-        model = {"name": "maker", "path": "", "sha256": "ab" * 32, "positive_class": "tumor"}
-        slide = {
-            "name": info.path.name,
-            "path": str(info.path),
-            "fingerprint": info.fingerprint,
-            "width_px0": info.width_px0,
-            "height_px0": info.height_px0,
-            "mpp_xy": list(info.mpp_xy),
-            "bounds_px0": None,
-        }
-        job = {"stain": {"method": "macenko"}, "region": {"kind": "tissue"}}
-        tumor = np.random.default_rng(seed).uniform(size=len(grid)).astype(np.float32)
-        scores = np.column_stack([1 - tumor, tumor])
-        with RunStore.create(
-            path, run_id=run_id, job=job, slide=slide, model=model, classes=CLASSES, grid=grid
-        ) as store:
-            for index, tiles in enumerate(list(grid.blocks())[:blocks]):
-                store.write_block(index, scores[tiles])
-        return RunStore.open(path)
-
-    return make
 
 
 @pytest.fixture

@@ -22,17 +22,27 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histomil.errors import HistomilError
+from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
 from napari_histomil.ui.keys import KEY_SHEET, KEYS, KeySheet, hint
 from napari_histomil.ui.layers import LayerData, slide_layer
+from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.preferences import apply_memory_budget
 from napari_histomil.ui.reader import SLIDE_SUFFIXES
 from napari_histomil.ui.session import SlideSession, session
+from napari_histomil.ui.view_state import view_keeper
 from napari_histomil.ui.widgets.associated import AssociatedImages
+from napari_histomil.ui.widgets.display import Display
+from napari_histomil.ui.widgets.figure_dialog import FigureDialog
 from napari_histomil.ui.widgets.navigation import Navigation
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.slide_facts import SlideFacts
+from napari_histomil.ui.widgets.stored_data import StoredDataDialog
+
+MEMORY_MS = 1000
+"""The line about memory is brought up to date so often."""
 
 
 class SlideWidget(Panel):
@@ -62,15 +72,20 @@ class SlideWidget(Panel):
         self._chooser = _row(self.slide_box, self.close_button)
         self.add(self._chooser)
         self.navigation = Navigation(self._session.viewer)
-        self._view = self._section("View", self.navigation)
+        self._view = self._section("View", self.navigation, self._make_figure())
+        self.display = Display(self._session.viewer)
+        self._display = self._section("Display", self.display)
         self.facts = SlideFacts()
         self.facts.mpp_button.clicked.connect(self._ask_active)
         self._about = self._section("About this slide", self.facts)
         self.associated = AssociatedImages()
         self._pictures = self._section("Pictures in the file", self.associated)
+        self.add(self._make_stored())
         self._opening: list[Path] = []
         self._without_scale: list[SlideSession] = []
         self._sheet_key: QShortcut | None = None
+        self._keeper = view_keeper(self._session.viewer)
+        apply_memory_budget()
         follow(self, self._session.slide_opened, self._on_opened)
         follow(self, self._session.slide_closed, self._refresh)
         follow(self, self._session.slide_changed, self._refresh)
@@ -80,6 +95,8 @@ class SlideWidget(Panel):
     def showEvent(self, event: QShowEvent) -> None:
         """Take the key of the sheet once there is a window to take it in."""
         super().showEvent(event)
+        self._keeper.watch(self.window())
+        self._memory_timer.start()
         if self._sheet_key is None:
             self._sheet_key = QShortcut(QKeySequence(KEYS[KEY_SHEET].key), self.window())
             self._sheet_key.activated.connect(self._show_keys)
@@ -103,13 +120,41 @@ class SlideWidget(Panel):
         self.keys_button.clicked.connect(self._show_keys)
         return _row(self.open_button, self.folder_button, self.keys_button)
 
-    def _section(self, title: str, content: QWidget) -> QWidget:
+    def _make_figure(self) -> QWidget:
+        self.figure_button = QPushButton("Save view as figure…")
+        self.figure_button.setToolTip(
+            "Write what you see as PNG, TIFF or PDF, with scale bar, magnification and the "
+            "colours of the heatmap"
+        )
+        self.figure_button.clicked.connect(self._ask_figure)
+        return self.figure_button
+
+    def _make_stored(self) -> QWidget:
+        self.memory_label = plain_label(
+            tooltip="What decoded pixels of the open slides take, of what they may take: see "
+            "Preferences > Plugins > napari-histomil"
+        )
+        self.stored_button = QPushButton("Stored data…")
+        self.stored_button.setToolTip(
+            "See what is kept on disk about slides (overviews, runs, annotations), and delete it"
+        )
+        self.stored_button.clicked.connect(self._show_stored)
+        self._memory_timer = QTimer(self)
+        self._memory_timer.setInterval(MEMORY_MS)
+        self._memory_timer.timeout.connect(self._update_memory)
+        row = _row(self.memory_label, self.stored_button)
+        row.layout().setContentsMargins(0, 8, 0, 0)
+        self._update_memory()
+        return row
+
+    def _section(self, title: str, *contents: QWidget) -> QWidget:
         section = QWidget()
         column = QVBoxLayout(section)
         column.setContentsMargins(0, 8, 0, 0)
         column.setSpacing(6)
         column.addWidget(QLabel(f"<b>{title}</b>"))
-        column.addWidget(content)
+        for content in contents:
+            column.addWidget(content)
         self.add(section)
         return section
 
@@ -222,7 +267,7 @@ class SlideWidget(Panel):
 
     def _refresh(self, _changed: Any = None) -> None:
         slides, active = self._session.slides, self._session.active
-        for widget in (self._view, self._about, self._pictures):
+        for widget in (self._view, self._display, self._about, self._pictures):
             widget.setVisible(active is not None)
         self.empty_label.setVisible(active is None)
         self._chooser.setVisible(bool(slides))
@@ -232,11 +277,31 @@ class SlideWidget(Panel):
         if active is None:
             return
         self.slide_box.setCurrentIndex(slides.index(active))
+        self.display.show_slide(active)
         self.facts.show_info(active.info)
         self.associated.show_slide(active.slide)
 
+    def _update_memory(self) -> None:
+        """Say how much of its memory is used, while somebody may see it."""
+        if not self.isVisible():
+            self._memory_timer.stop()
+        cache = shared_cache()
+        used, may = cache.used_bytes / 1e9, cache.budget_bytes / 1e9
+        self.memory_label.setText(f"Memory: {used:.1f} of {may:.1f} GB")
+
     def _show_keys(self) -> None:
         KeySheet(self.window()).open()
+
+    def _show_stored(self) -> None:
+        StoredDataDialog([slide.info for slide in self._session.slides], self.window()).open()
+
+    def _ask_figure(self) -> None:
+        active = self._session.active
+        if active is None:
+            return
+        run = overlays(self._session.viewer).current
+        heatmap = run is not None and run.slide is active and run.layer.visible
+        FigureDialog(self._session.viewer, active, heatmap=heatmap, parent=self.window()).open()
 
 
 def _row(*widgets: QWidget) -> QWidget:
