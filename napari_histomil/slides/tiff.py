@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import (
@@ -33,21 +32,17 @@ from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.slides.tiff_directories import Directories, check_chain, find_directories
 from napari_histomil.slides.tiff_layout import (
     DECODE_ERRORS,
-    FileReader,
     StoredLevel,
     UnsupportedTiffError,
-    read_block,
     stored_level,
 )
+from napari_histomil.slides.tiff_pixels import TiffPixels
 from napari_histomil.slides.tiles import TiledSlide
 
 # What tifffile logs is said by our own errors; without a handler Python prints it on stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAX_ASSOCIATED_PX = 1 << 26
-
-SAMPLE_BLOCKS = 16
-"""Blocks of the coarsest level that are read to find the range of values, where it matters."""
 
 STRUCTURE_ERRORS = (
     tifffile.TiffFileError, struct.error, OSError, EOFError, AttributeError, KeyError,
@@ -76,9 +71,9 @@ def open_tiff(path: Path) -> TiledSlide:
             found = find_directories(file, path)
             levels = [stored_level(pages, path) for pages in found.levels]
             associated = _associated(found, path)
-            pixels = _Pixels(path, levels, found)
+            pixels = TiffPixels(path, levels, partial(_composite, found, levels))
             pictures = {
-                name: _Pixels(path, [level], found.only(page))
+                name: TiffPixels(path, [level], partial(_composite, found.only(page), [level]))
                 for name, (page, level) in associated.items()
             }
     except SlideError:
@@ -96,87 +91,14 @@ def open_tiff(path: Path) -> TiledSlide:
         _info(path, found, levels, list(associated), pixels.composite, files),
         pixels.tile,
         {name: partial(picture.whole, name) for name, picture in pictures.items()},
-        owner=("tiff", path.resolve(), stamps),
+        owner=f"tiff {path.resolve()} {stamps}",  # a string knows its hash
         release=release,
         icc=found.metadata.icc,
         tile_bytes=pixels.tile_bytes,
+        read_halved=pixels.halved,
+        read_part=pixels.part,
+        same_tile=pixels.same,
     )
-
-
-class _Pixels:
-    """The open files of some levels, and the way from their bytes to RGB."""
-
-    def __init__(self, path: Path, levels: Sequence[StoredLevel], found: Directories) -> None:
-        self._path = path
-        self._levels = levels
-        self.files = {
-            plane.file: FileReader(plane.file) for level in levels for plane in level.planes
-        }
-        self.composite, self._empty = _composite(found, levels, self._sample)
-
-    def tile(self, level: int, row: int, column: int) -> Uint8Image:
-        """Read and decode one tile; `tiles.ReadTile`."""
-        stored = self._levels[level]
-        height = min(stored.tile_height, stored.height - row * stored.tile_height)
-        width = min(stored.tile_width, stored.width - column * stored.tile_width)
-        try:
-            raw = read_block(stored, row, column, self._read)
-            if raw is None:
-                return np.tile(self._empty, (height, width, 1))
-            if raw.shape[0] < height or raw.shape[1] < width:
-                raise ValueError(f"a tile has only {raw.shape[1]} x {raw.shape[0]} px")
-            return self.composite.convert(raw[:height, :width])
-        except (*DECODE_ERRORS, OSError) as error:
-            factor = self._levels[0].width / stored.width
-            x = round(column * stored.tile_width * factor)
-            y = round(row * stored.tile_height * factor)
-            raise SlideError(
-                f"{self._path.name} cannot be decoded at ({x}, {y}) of level {level}: "
-                f"{brief(error)}."
-            ) from error
-
-    def tile_bytes(self, level: int) -> NDArray[np.int64]:
-        """Return the stored bytes of each tile, all channels together; int64 [rows, columns]."""
-        stored = self._levels[level]
-        return stored.block_bytes()
-
-    def whole(self, name: str) -> Uint8Image:
-        """Read the first level whole: an associated image."""
-        stored = self._levels[0]
-        out = np.empty((stored.height, stored.width, 3), np.uint8)
-        for row in range(stored.rows):
-            for column in range(stored.columns):
-                try:
-                    tile = self.tile(0, row, column)
-                except SlideError as error:
-                    raise SlideError(
-                        f"The image {name!r} of {self._path.name} cannot be decoded."
-                    ) from error
-                y, x = row * stored.tile_height, column * stored.tile_width
-                out[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-        return out
-
-    def close(self) -> None:
-        """Let go of the files; threads that read one just now keep it until they are done."""
-        self.files = {}
-
-    def _read(self, file: Path, offset: int, count: int) -> bytes:
-        reader = self.files.get(file)
-        if reader is None:
-            raise SlideError(f"{self._path.name} is closed already.")
-        return reader.read(offset, count)
-
-    def _sample(self) -> Raw:
-        """Return [n, C] values of blocks spread evenly over the coarsest level."""
-        stored = self._levels[-1]
-        count = stored.rows * stored.columns
-        chosen = {count * index // SAMPLE_BLOCKS for index in range(SAMPLE_BLOCKS)}
-        blocks = [
-            read_block(stored, *divmod(index, stored.columns), self._read)
-            for index in sorted(chosen)
-        ]
-        values = [raw.reshape(-1, raw.shape[2]) for raw in blocks if raw is not None]
-        return np.concatenate(values) if values else np.zeros((1, stored.samples))
 
 
 def _associated(

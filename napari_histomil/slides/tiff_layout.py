@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
+from napari_histomil.slides.jpeg import JpegDecoder
 
 MAX_BLOCK_BYTES = 1 << 30
 """Decoded size of the largest tile or strip that is accepted."""
@@ -36,7 +37,7 @@ STRIP_BYTES = 2 << 20
 JPEG_OLD = 6
 APERIO_JPEG2000_YCBCR = 33003
 JPEG_COMPRESSIONS = (7, 34892, 33007)
-YCBCR = 6
+RGB, YCBCR = 2, 6
 
 DECODE_ERRORS = (
     RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, struct.error,
@@ -60,6 +61,8 @@ class Plane:
     samples: int
     separate: bool
     """Whether each sample has blocks of its own (planar configuration 2)."""
+    jpeg: JpegDecoder | None = None
+    """Where blocks are JPEG that this gives as 8-bit RGB by itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +89,34 @@ class StoredLevel:
     def samples(self) -> int:
         """Values of a pixel over all planes."""
         return sum(plane.samples for plane in self.planes)
+
+    def block_size(self, row: int, column: int) -> tuple[int, int]:
+        """Return (height, width) of a block as it is cut at the level's edges."""
+        return (
+            min(self.tile_height, self.height - row * self.tile_height),
+            min(self.tile_width, self.width - column * self.tile_width),
+        )
+
+    def repeated_blocks(self) -> NDArray[np.int64] | None:
+        """Return for each block the first one that is stored in the same bytes; None: no two are.
+
+        Blocks that the file leaves out are the same too. Blocks that are cut at the level's
+        edges stay by themselves, as do those of several planes.
+        """
+        if len(self.planes) > 1 or self.planes[0].separate:
+            return None
+        count = self.rows * self.columns
+        places = np.where(self.planes[0].counts > 0, self.planes[0].offsets, -1)[:count]
+        index = np.arange(count)
+        cut = np.zeros((self.rows, self.columns), bool)
+        cut[-1, :] = self.height % self.tile_height != 0
+        cut[:, -1] |= self.width % self.tile_width != 0
+        whole = index[~cut.ravel()]
+        _, first, which = np.unique(places[whole], return_index=True, return_inverse=True)
+        if len(first) == len(whole):
+            return None
+        index[whole] = whole[first][which]
+        return index
 
     def block_bytes(self) -> NDArray[np.int64]:
         """Return the stored bytes of each block, all its planes together; [rows, columns]."""
@@ -216,11 +247,13 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
         key.photometric == YCBCR and key.compression not in (*JPEG_COMPRESSIONS, 34712, 50001)
     )
 
+    jpeg = _jpeg_decoder(key)
     tile_px = MAX_CLAIM * (
         key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
     )
 
     def decode_block(data: bytes, index: int) -> Raw:
+        # The long way, also for JPEG that the short one finds odd.
         claim = _claimed_size(data)
         if claim is not None and claim[0] * claim[1] > tile_px:
             raise ValueError(f"a tile claims to have {claim[0]} x {claim[1]} px")
@@ -235,7 +268,29 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
         decode_block,
         key.samplesperpixel,
         separate,
+        jpeg,
     )
+
+
+def _jpeg_decoder(page: tifffile.TiffPage) -> JpegDecoder | None:
+    """Return the decoder of a page of 8-bit JPEG in colours; None for anything else."""
+    plain = (
+        page.compression in JPEG_COMPRESSIONS
+        and page.photometric in (RGB, YCBCR)
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and page.bitspersample == 8
+        and page.dtype == np.uint8
+        and not page.extrasamples
+    )
+    if not plain:
+        return None
+    # Scanners' tiles of red, green and blue do not say so; JFIF always is YCbCr.
+    rgb = True if page.photometric == RGB and not page.is_jfif else None
+    try:
+        return JpegDecoder(page.jpegtables, 3, rgb)
+    except ValueError:  # damaged tables: each tile will say so
+        return None
 
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:

@@ -14,17 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError
-from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.cache import Key, TileCache, shared_cache
+from napari_histomil.slides.reading_order import ReadingOrder
 from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
 
 WHITE = 255
+
+MANY_TILES = 9
+"""A region of more tiles than this is no random glance: its neighbour will follow."""
 
 MAX_HALVINGS = 3
 """A tile is asked for at 1/8 at least: what decoders scale by themselves."""
 
 ReadTile = Callable[[int, int, int], Uint8Image]
 """(level, row, column) -> uint8 [h, w, 3] of the tile; it may be cut at the level's edges."""
+
+Box = tuple[int, int, int, int]
+"""A part of a tile: rows from, to, columns from, to."""
+
+ReadPart = Callable[[int, int, int, Box, Uint8Image], bool]
+"""(level, row, column, part, out) -> whether the part of a tile is in `out` now."""
+
+SameTile = Callable[[int, int, int], tuple[int, int]]
+"""(level, row, column) -> (row, column) of the first tile with the same pixels."""
 
 ReadHalved = Callable[[int, int, int, int], Uint8Image | None]
 """(level, row, column, halvings) -> the tile decoded smaller; None: it has to be averaged."""
@@ -52,6 +65,11 @@ class TiledSlide:
         Decodes one tile at 1/2, 1/4 or 1/8 for less than all of it; None if nothing does.
     tile_bytes
         See the method of this name.
+    read_part
+        Decodes no more of one tile than a part of it needs, and keeps nothing; None if every
+        tile is decoded whole.
+    same_tile
+        Finds tiles that are stored once for many places.
     icc
         The colour profile of the pixels; empty if there is none.
 
@@ -72,6 +90,8 @@ class TiledSlide:
         *,
         read_halved: ReadHalved | None = None,
         tile_bytes: Callable[[int], NDArray[np.int64] | None] = lambda level: None,
+        read_part: ReadPart | None = None,
+        same_tile: SameTile = lambda level, row, column: (row, column),
         icc: bytes = b"",
     ) -> None:
         self.info = info
@@ -82,6 +102,9 @@ class TiledSlide:
         self._release = release
         self._read_halved = read_halved
         self._tile_bytes = tile_bytes
+        self._read_part = read_part
+        self._same_tile = same_tile
+        self._order = ReadingOrder()
         self._cache = cache if cache is not None else shared_cache()
         self._closing = threading.Lock()
         self._closed = False
@@ -102,6 +125,7 @@ class TiledSlide:
 
         self._read_tile = lambda level, row, column: convert(read_tile(level, row, column))
         self._read_halved = converted_halved
+        self._read_part = None  # it would have to be converted for each read of it
         stored, self._owner = self._owner, ("converted", self._owner)
         self._cache.acquire(self._owner)
         self._cache.release(stored)
@@ -124,17 +148,54 @@ class TiledSlide:
         if x1 <= x0 or y1 <= y0:
             return out
         tile_width, tile_height = stored.tile_width, stored.tile_height
-        for row in range(y0 // tile_height, -(-y1 // tile_height)):
-            tile_y = row * tile_height
-            ya, yb = max(y0, tile_y), min(y1, tile_y + tile_height)
-            for column in range(x0 // tile_width, -(-x1 // tile_width)):
-                tile_x = column * tile_width
-                xa, xb = max(x0, tile_x), min(x1, tile_x + tile_width)
-                tile = self._tile(level, row, column, 0)
-                out[ya - top : yb - top, xa - left : xb - left] = tile[
-                    ya - tile_y : yb - tile_y, xa - tile_x : xb - tile_x
-                ]
+        rows = range(y0 // tile_height, -(-y1 // tile_height))
+        columns = range(x0 // tile_width, -(-x1 // tile_width))
+        follows = self._order.follows(level, (left, top), (width, height))
+        keep = follows or len(rows) * len(columns) > MANY_TILES
+        later = []
+        for row in rows:
+            y = row * tile_height
+            ya, yb = max(y0, y), min(y1, y + tile_height)
+            for column in columns:
+                x = column * tile_width
+                xa, xb = max(x0, x), min(x1, x + tile_width)
+                part = out[ya - top : yb - top, xa - left : xb - left]
+                box = ya - y, yb - y, xa - x, xb - x
+                if not self._fill(level, row, column, box, part, keep):
+                    later.append((row, column, box, part))
+        for row, column, box, part in later:  # by now whoever makes them may be done
+            tile = self._tile(level, row, column, 0, passing=True)
+            part[:] = tile[box[0] : box[1], box[2] : box[3]]
         return out
+
+    def _fill(
+        self, level: int, row: int, column: int, box: Box, part: Uint8Image, keep: bool
+    ) -> bool:
+        """Put a part of a tile into `part`; False if another thread is making the tile.
+
+        A tile of which a random read wants a piece, or any read all of it, is decoded without
+        being kept, the first time.
+        """
+        first = self._same_tile(level, row, column)
+        key = (self._owner, level, *first, 0)
+        tile = self._cache.find(key)
+        if tile is None:
+            stored = self.info.levels[level]
+            once = not keep or box == (0, stored.tile_height, 0, stored.tile_width)
+            if (
+                once
+                and self._read_part is not None
+                and first == (row, column)
+                and not self._cache.seen_before(key)
+                and self._read_part(level, row, column, box, part)
+            ):
+                self._cache.count_miss()
+                return True
+            tile = self._cache.get_or_none(key, lambda: self._make(level, *first, 0), passing=True)
+            if tile is None:
+                return False
+        part[:] = tile[box[0] : box[1], box[2] : box[3]]
+        return True
 
     def tile(
         self, level: int, row: int, column: int, *, halvings: int = 0, keep: bool = True
@@ -163,14 +224,17 @@ class TiledSlide:
         self._check_tile(level, row, column, halvings)
         if keep:
             return self._tile(level, row, column, halvings)
-        kept = self.cached_tile(level, row, column, halvings=halvings)
-        return kept if kept is not None else self._make(level, row, column, halvings)
+        kept = self._cache.find(self._key(level, row, column, halvings))
+        if kept is None:
+            kept = self._make(level, row, column, halvings)
+            self._cache.count_miss()
+        return kept
 
     def cached_tile(
         self, level: int, row: int, column: int, *, halvings: int = 0
     ) -> Uint8Image | None:
         """Return what `tile` would, if it is decoded already; never decodes and never waits."""
-        return self._cache.peek((self._owner, level, row, column, halvings))
+        return self._cache.peek(self._key(level, row, column, halvings))
 
     def tile_bytes(self, level: int) -> NDArray[np.int64] | None:
         """Return the stored bytes of each tile of a level, int64 [rows, columns].
@@ -180,9 +244,17 @@ class TiledSlide:
         self._check_open()
         return self._tile_bytes(level)
 
-    def _tile(self, level: int, row: int, column: int, halvings: int) -> Uint8Image:
-        key = (self._owner, level, row, column, halvings)
-        return self._cache.get(key, lambda: self._make(level, row, column, halvings))
+    def _key(self, level: int, row: int, column: int, halvings: int) -> Key:
+        return (self._owner, level, *self._same_tile(level, row, column), halvings)
+
+    def _tile(
+        self, level: int, row: int, column: int, halvings: int, *, passing: bool = False
+    ) -> Uint8Image:
+        return self._cache.get(
+            self._key(level, row, column, halvings),
+            lambda: self._make(level, row, column, halvings),
+            passing=passing,
+        )
 
     def _make(self, level: int, row: int, column: int, halvings: int) -> Uint8Image:
         if not halvings:
@@ -191,7 +263,7 @@ class TiledSlide:
             small = self._read_halved(level, row, column, halvings)
             if small is not None:
                 return small
-        whole = self._cache.peek((self._owner, level, row, column, 0))
+        whole = self._cache.peek(self._key(level, row, column, 0))
         if whole is None:
             whole = self._read_tile(level, row, column)
         return mean_of_blocks(whole, 2**halvings)

@@ -1,0 +1,229 @@
+"""From the stored bytes of a TIFF's tiles to RGB.
+
+Most slides hold 8-bit JPEG in red, green and blue once decoded: those tiles go straight from the
+decoder to whoever wants them (the *quick* way). All others are decoded as the file says and
+brought to RGB by the rule of `composite.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_histomil.errors import SlideError, brief
+from napari_histomil.slides.composite import Composite, Raw
+from napari_histomil.slides.jpeg import JpegDecoder
+from napari_histomil.slides.slide import Uint8Image
+from napari_histomil.slides.tiff_layout import (
+    DECODE_ERRORS,
+    MAX_CLAIM,
+    FileReader,
+    StoredLevel,
+    read_block,
+)
+from napari_histomil.slides.tiles import Box
+
+SAMPLE_BLOCKS = 16
+"""Blocks of the coarsest level that are read to find the range of values, where it matters."""
+
+MAX_SCRATCH_PX = 1 << 20
+"""Larger tiles are never decoded for a part of them alone: they are worth keeping."""
+
+
+class TiffPixels:
+    """The open files of some levels, and the way from their bytes to RGB.
+
+    Parameters
+    ----------
+    path
+        The slide, for messages.
+    levels
+        Where the tiles lie.
+    composite
+        Makes the way to RGB and the colour [3] of tiles that the file leaves out; called with a
+        function that reads a sample [n, C] of the values.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        levels: Sequence[StoredLevel],
+        composite: Callable[[Callable[[], Raw]], tuple[Composite, Uint8Image]],
+    ) -> None:
+        self._path = path
+        self._levels = levels
+        self.files = {
+            plane.file: FileReader(plane.file) for level in levels for plane in level.planes
+        }
+        self._quick = [_quick_decoder(level) for level in levels]
+        self._same: dict[int, NDArray[np.int64] | None] = {}
+        self._scratch = threading.local()
+        self.composite, self._empty = composite(self._sample)
+
+    def tile(self, level: int, row: int, column: int) -> Uint8Image:
+        """Read and decode one tile; `tiles.ReadTile`."""
+        stored = self._levels[level]
+        height, width = stored.block_size(row, column)
+        quick = self._quick[level]
+        try:
+            if quick is not None:
+                out = np.empty((height, width, 3), np.uint8)
+                if self._decode_part(stored, quick, row, column, (0, height, 0, width), out):
+                    return out
+            raw = read_block(stored, row, column, self._read)
+            if raw is None:
+                return np.tile(self._empty, (height, width, 1))
+            if raw.shape[0] < height or raw.shape[1] < width:
+                raise ValueError(f"a tile has only {raw.shape[1]} x {raw.shape[0]} px")
+            return self.composite.convert(raw[:height, :width])
+        except (*DECODE_ERRORS, OSError) as error:
+            factor = self._levels[0].width / stored.width
+            x = round(column * stored.tile_width * factor)
+            y = round(row * stored.tile_height * factor)
+            raise SlideError(
+                f"{self._path.name} cannot be decoded at ({x}, {y}) of level {level}: "
+                f"{brief(error)}."
+            ) from error
+
+    def part(self, level: int, row: int, column: int, box: Box, out: Uint8Image) -> bool:
+        """Decode no more of a tile than is needed for a part of it; `tiles.ReadPart`."""
+        quick = self._quick[level]
+        if quick is None:
+            return False
+        try:
+            return self._decode_part(self._levels[level], quick, row, column, box, out)
+        except OSError:
+            return False  # the other way says what is wrong
+
+    def halved(self, level: int, row: int, column: int, halvings: int) -> Uint8Image | None:
+        """Decode one tile smaller; `tiles.ReadHalved`."""
+        stored = self._levels[level]
+        quick = self._quick[level]
+        height, width = stored.block_size(row, column)
+        factor = 1 << halvings
+        uncut = (height, width) == (stored.tile_height, stored.tile_width)
+        if quick is None or not (uncut or height % factor == width % factor == 0):
+            return None  # the last pixels would be mixed with what lies beyond the edge
+        data = self._stored_bytes(stored, row, column)
+        if data is None:
+            return None
+        try:
+            most_px = MAX_CLAIM * stored.tile_width * stored.tile_height
+            small = quick.decode_halved(data, halvings, most_px)
+        except ValueError:
+            return None
+        height, width = -(-height // factor), -(-width // factor)
+        if small.shape[0] < height or small.shape[1] < width:
+            return None
+        return np.ascontiguousarray(small[:height, :width])
+
+    def same(self, level: int, row: int, column: int) -> tuple[int, int]:
+        """Return the first tile that is stored in the same bytes; `tiles.SameTile`."""
+        if level not in self._same:  # looked for when a tile is first asked for
+            self._same[level] = self._levels[level].repeated_blocks()
+        known = self._same[level]
+        if known is None:
+            return row, column
+        columns = self._levels[level].columns
+        return divmod(int(known[row * columns + column]), columns)
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """Return the stored bytes of each tile, all channels together; int64 [rows, columns]."""
+        return self._levels[level].block_bytes()
+
+    def whole(self, name: str) -> Uint8Image:
+        """Read the first level whole: an associated image."""
+        stored = self._levels[0]
+        out = np.empty((stored.height, stored.width, 3), np.uint8)
+        for row in range(stored.rows):
+            for column in range(stored.columns):
+                try:
+                    tile = self.tile(0, row, column)
+                except SlideError as error:
+                    raise SlideError(
+                        f"The image {name!r} of {self._path.name} cannot be decoded."
+                    ) from error
+                y, x = row * stored.tile_height, column * stored.tile_width
+                out[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        return out
+
+    def close(self) -> None:
+        """Let go of the files; threads that read one just now keep it until they are done."""
+        self.files = {}
+
+    def _decode_part(
+        self,
+        stored: StoredLevel,
+        decoder: JpegDecoder,
+        row: int,
+        column: int,
+        box: Box,
+        out: Uint8Image,
+    ) -> bool:
+        """Decode a part of a tile into `out`; False if it has to go the other way."""
+        top, bottom, left, right = box
+        tile_height, tile_width = stored.tile_height, stored.tile_width
+        straight = out.flags.c_contiguous and out.shape[:2] == (tile_height, tile_width)
+        if not straight and tile_height * tile_width > MAX_SCRATCH_PX:
+            return False
+        data = self._stored_bytes(stored, row, column)
+        if data is None:
+            return False
+        memory = out if straight else self._scratch_of(tile_height * tile_width * 3)
+        try:
+            pixels = (
+                decoder.decode(data, memory)
+                if bottom == tile_height
+                else decoder.decode_top(data, bottom, memory)
+            )
+        except ValueError:
+            return False
+        if straight:
+            return pixels.shape == out.shape
+        if pixels.shape[0] < bottom or pixels.shape[1] < right:
+            return False
+        out[:] = pixels[top:bottom, left:right]
+        return True
+
+    def _scratch_of(self, size: int) -> Uint8Image:
+        """Return this thread's memory for pixels that are copied at once: it stays hot."""
+        memory: Uint8Image | None = getattr(self._scratch, "memory", None)
+        if memory is None or memory.size < size:
+            memory = self._scratch.memory = np.empty(size, np.uint8)
+        return memory
+
+    def _stored_bytes(self, stored: StoredLevel, row: int, column: int) -> bytes | None:
+        """Return the bytes of a block of a level of one plane; None if there are none."""
+        plane = stored.planes[0]
+        index = row * stored.columns + column
+        count = int(plane.counts[index])
+        if not count:
+            return None
+        data = self._read(plane.file, int(plane.offsets[index]), count)
+        return data if len(data) == count else None
+
+    def _read(self, file: Path, offset: int, count: int) -> bytes:
+        reader = self.files.get(file)
+        if reader is None:
+            raise SlideError(f"{self._path.name} is closed already.")
+        return reader.read(offset, count)
+
+    def _sample(self) -> Raw:
+        """Return [n, C] values of blocks spread evenly over the coarsest level."""
+        stored = self._levels[-1]
+        count = stored.rows * stored.columns
+        chosen = {count * index // SAMPLE_BLOCKS for index in range(SAMPLE_BLOCKS)}
+        blocks = [
+            read_block(stored, *divmod(index, stored.columns), self._read)
+            for index in sorted(chosen)
+        ]
+        values = [raw.reshape(-1, raw.shape[2]) for raw in blocks if raw is not None]
+        return np.concatenate(values) if values else np.zeros((1, stored.samples))
+
+
+def _quick_decoder(level: StoredLevel) -> JpegDecoder | None:
+    return level.planes[0].jpeg if len(level.planes) == 1 else None
