@@ -296,7 +296,7 @@ def encode(tile: Uint8Image) -> bytes:
 
 
 def _jpeg(tile: Uint8Image) -> bytes:
-    stream: bytes = imagecodecs.jpeg8_encode(
+    stream = imagecodecs.jpeg8_encode(
         np.ascontiguousarray(tile),
         level=QUALITY,
         colorspace="RGB",
@@ -304,7 +304,7 @@ def _jpeg(tile: Uint8Image) -> bytes:
         subsampling="420",
         optimize=False,  # the standard tables, the same for every tile
     )
-    return stream
+    return bytes(stream)
 
 
 def _parts(stream: bytes) -> tuple[bytes, bytes]:

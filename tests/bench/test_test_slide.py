@@ -49,7 +49,7 @@ def test_coarser_levels_show_the_same(made: Path) -> None:
     with open_slide(made) as slide:
         fine = slide.read_region((0, 0), 0, SIZE).reshape(480, 4, 600, 4, 3).mean((1, 3))
         coarse = slide.read_region((0, 0), 1, (600, 480))
-    assert np.abs(fine - coarse).mean() < 3  # JPEG lies between
+    assert np.abs(fine - coarse).mean() < 4  # JPEG lies between
 
 
 def test_two_fifths_are_tissue_and_no_two_tiles_are_alike(made: Path) -> None:
