@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wsidicom import WsiDicom
     from wsidicom.instance import ImageData
 
-MAX_TILE_BYTES = 1 << 30
+MAX_TILE_BYTES = 1 << 28
 SAMPLE_TILES = 16
 
 RGB_COLORS = ("RGB", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_FULL")
