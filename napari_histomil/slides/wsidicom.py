@@ -7,6 +7,7 @@ files are one slide is decided in `dicom.py`; the tiles are cached by `tiles.Til
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

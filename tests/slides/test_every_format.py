@@ -70,7 +70,7 @@ def of_pydicom(path: Path) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Case:
-    """One file, who reads it, whose pixels count, and how many levels of it are read if not all."""
+    """One file, who reads it, whose pixels count, and how many levels are read if not all."""
 
     name: str
     reader: str
