@@ -264,6 +264,12 @@ def slide_of(layer: Any) -> Slide | None:
     return kept.get("slide") if kept.get("kind") == _KIND_SLIDE else None
 
 
+def pyramid_of(layer: Any) -> pyramid.Pyramid:
+    """Return the levels that a slide's image layer shows."""
+    found: pyramid.Pyramid = layer.data[0].pyramid
+    return found
+
+
 def shapes_to_px0(layer: Any, info: SlideInfo, *, selected_only: bool = False) -> list[Polygon]:
     """Return a Shapes layer's areas as polygons in level-0 pixels.
 

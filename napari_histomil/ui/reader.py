@@ -7,6 +7,7 @@ a slide from within, because napari and others read it too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,14 +58,29 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def read_slide(path: str | Sequence[str]) -> list[LayerData]:
-    """Open a slide for napari.
+    """Open a slide for napari; its pixels come later.
 
     Raises
     ------
     SlideError
         If it cannot be opened; napari shows the sentence.
     """
-    return [slide_layer(open_slide(Path(path if isinstance(path, str) else path[0])))]
+    opened = slide_layer(open_slide(Path(path if isinstance(path, str) else path[0])))
+    _begin_session()
+    return [opened]
+
+
+def _begin_session() -> None:
+    """Let the session of napari's window keep the slide painted, though no dock is open."""
+    if "napari.viewer" not in sys.modules:
+        return  # read by a script, without a window
+    from napari import current_viewer
+
+    from napari_histomil.ui.session import session
+
+    viewer = current_viewer()
+    if viewer is not None:
+        session(viewer)
 
 
 def _opens(file: Path, accept: Callable[[SlideInfo], bool] = lambda _: True) -> bool:

@@ -21,10 +21,12 @@ from napari_histomil.ui.camera import fit_slide, go_to_px0
 from napari_histomil.ui.layers import (
     LayerData,
     center_of_view_px0,
+    pyramid_of,
     slide_layer,
     slide_of,
     world_scale,
 )
+from napari_histomil.ui.painting import follow
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -83,7 +85,7 @@ class Session:
     slide_closed = Signal(object)
     """A `SlideSession` is gone; its slide is closed."""
     slide_changed = Signal(object)
-    """The facts of a `SlideSession` changed: its µm/px were set."""
+    """The facts of a `SlideSession` changed: its µm/px were set, or its colours."""
     active_changed = Signal(object)
     """The `SlideSession` that the docks speak of, or None."""
     runs_changed = Signal()
@@ -98,6 +100,8 @@ class Session:
         self._fitted: tuple[SlideInfo, tuple[float, ...]] | None = None
         for layer in viewer.layers:
             self._adopt(layer)
+            if slide_of(layer) is not None:
+                follow(viewer, layer)
         self._follow(viewer.layers.selection.active)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -181,22 +185,46 @@ class Session:
         """
         for run in self.runs_of(slide):
             self.remove_run(run)
-        path = slide.info.path
-        opened = open_slide(path, mpp=mpp)
+        info = slide.info
+        opened = open_slide(info.path, mpp=mpp, reader=info.reader, icc=info.icc_applied)
+        self._replace(slide, opened)
+        remember_mpp(opened.info, mpp)
+
+    def set_icc(self, slide: SlideSession, on: bool) -> None:
+        """Show a slide in sRGB by its colour profile, or as it is stored; the view stays.
+
+        Only this window's picture changes: a run reads the slide by itself.
+
+        Raises
+        ------
+        SlideError
+            If the profile cannot be used, or the slide cannot be opened again.
+        """
+        info = slide.info
+        if on != info.icc_applied:
+            mpp = info.mpp_xy if info.mpp_source == "given" else None  # else it is found again
+            self._replace(slide, open_slide(info.path, mpp=mpp, reader=info.reader, icc=on))
+
+    def _replace(self, slide: SlideSession, opened: Slide) -> None:
+        """Show another opening of a slide in its layer; the same part of it stays in view."""
         layer, before = slide.layer, slide.slide
+        levels_before = pyramid_of(layer)
         data, attributes, _ = slide_layer(opened, name=layer.name)
         center_px0 = center_of_view_px0(self.viewer, before.info)
         larger = world_scale(opened.info)[1] / world_scale(before.info)[1]
         slide.slide = opened
         layer.metadata = attributes["metadata"]
+        pyramid_of(layer).close()
         layer.data = data
+        follow(self.viewer, layer)
         layer.units = attributes["units"]
         layer.scale, layer.translate = attributes["scale"], attributes["translate"]
+        follow(self.viewer, layer)
+        levels_before.close()
         before.close()
         self.viewer.scene.camera.zoom /= larger
         go_to_px0(self.viewer, opened.info, center_px0)
         self.slide_changed.emit(slide)
-        remember_mpp(opened.info, mpp)
 
     def add_run(self, run: RunView) -> None:
         """Take note of a run whose heatmap layer is in the viewer."""
@@ -233,6 +261,8 @@ class Session:
         return adopted
 
     def _on_inserted(self, event: Any) -> None:
+        if slide_of(event.value) is not None:
+            follow(self.viewer, event.value)
         adopted = self._adopt(event.value)
         if adopted is not None:
             self.show_only(adopted)
@@ -257,6 +287,7 @@ class Session:
             # napari removes selected layers one by one, and stumbles over one that is gone.
             if run.layer not in self.viewer.layers.selection:
                 self.remove_run(run)
+        pyramid_of(slide.layer).close()
         slide.slide.close()
         if self._active is slide:
             if self.slides:

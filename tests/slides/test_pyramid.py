@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_histomil.errors import SlideError
-from napari_histomil.slides import pyramid
+from napari_histomil.slides import overview_source, pyramid
 from napari_histomil.slides.cache import TileCache, shared_cache
 from napari_histomil.slides.pyramid import LevelArray, levels
 from napari_histomil.slides.readers import open_slide
@@ -115,7 +115,9 @@ def test_virtual_levels_are_means_and_stored_ones_are_as_stored(odd: tuple):
             assert (found[height:] == 255).all()
             assert (found[:, width:] == 255).all()
         else:
-            np.testing.assert_array_equal(found, mean_of_four(whole[index - 1]))
+            expected = mean_of_four(whole[index - 1])
+            # Rounded once where a decoder makes a quarter in one go, else at each halving.
+            assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_any_index_is_as_in_the_whole(odd: tuple):
@@ -195,7 +197,10 @@ def test_coarse_levels_come_from_the_coarsest_stored_one(base: Slide):
     assert slide.pixels_read[2] == 5_000 * 3_750
 
 
-def test_a_slide_of_one_level_is_gone_through_once_and_in_blocks(base: Slide):
+def test_a_slide_of_one_level_is_gone_through_once_and_in_blocks(
+    base: Slide, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(overview_source, "LONG_PX", 1 << 30)  # no sketch, which looks too
     slide = Painted(base, [(12_011, 7_001)], ramp(12_011, 7_001))
     arrays = levels(slide, TileCache(budget_bytes=1 << 20))
     assert slide.pixels_read == [0]  # nothing before somebody looks
@@ -246,6 +251,7 @@ def test_a_view_far_coarser_than_what_is_stored_is_kept(
     monkeypatch.setattr(pyramid, "CHUNK_PX", 64)
     monkeypatch.setattr(pyramid, "BLOCK_PX", 256)
     monkeypatch.setattr(pyramid, "OVERVIEW_PX", 1 << 15)
+    monkeypatch.setattr(pyramid, "SMALL_PX", 1 << 10)
     slide = Painted(base, [(4500, 2500)], ramp(4500, 2500))
     array = levels(slide, TileCache(budget_bytes=1 << 20))[3]
     array[20:300, 50:440]
@@ -286,6 +292,7 @@ def test_a_tiny_slide_has_a_level(tmp_path: Path):
 
 def test_the_kept_pixels_go_with_the_last_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pyramid, "OVERVIEW_PX", 1)
+    monkeypatch.setattr(pyramid, "SMALL_PX", 1)
     path = write_pyramid(tmp_path / "gone.tif", [picture(300, 200)], tile=None)
     made = TileCache()
     with open_slide(path) as slide:

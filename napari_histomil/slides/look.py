@@ -1,0 +1,325 @@
+"""What one viewer sees of a slide: pixels at once, and the rest as soon as it can be fetched.
+
+A `Look` belongs to one shown layer. Each time the viewer asks for a rectangle, the look gives what
+is in memory, fills the gaps from coarser levels, and tells the loader what is missing, what is in
+the middle first. That replaces what it wanted before. When nothing in view is missing, it goes on
+ahead of the movement: the strip that a pan comes to next, the level that a zoom comes to next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_histomil.errors import HistomilError
+from napari_histomil.slides.loader import Job
+from napari_histomil.slides.pieces import Pieces, damaged
+from napari_histomil.slides.slide import Uint8Image
+
+if TYPE_CHECKING:
+    from napari_histomil.slides.pyramid import Pyramid
+
+IN_VIEW, AROUND = 0.0, 1.0
+"""Ranks of jobs; what fills the overview lies between and after them."""
+
+AHEAD_SHARE = 0.5
+"""Of the view: how far ahead of a pan pieces are fetched."""
+
+Key = tuple[int, int, int]
+"""(level, row, column) of a piece."""
+
+Area = tuple[int, int, int, int, int]
+"""(level, x, y, width, height)."""
+
+
+class Look:
+    """Paints for one layer; all methods may be called from any thread.
+
+    Parameters
+    ----------
+    pyramid
+        The slide's levels.
+    arrived
+        Called, in any thread, when pixels in view are in.
+
+    Attributes
+    ----------
+    final
+        Whether what was painted last shows all that there is.
+    waiting
+        How many pieces in view are still to come.
+    """
+
+    def __init__(self, pyramid: Pyramid, arrived: Callable[[], None] | None = None) -> None:
+        self.pyramid = pyramid
+        self.final = False
+        self._arrived = arrived
+        self._held: dict[Key, Uint8Image] = {}
+        self._missing: set[Key] = set()
+        self._last: Area | None = None
+        self._lut: bytes | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        pyramid.overview.listen(self._overview_grew)
+
+    @property
+    def waiting(self) -> int:
+        """Pieces in view that are still to come."""
+        return len(self._missing)
+
+    def paint(
+        self, index: int, x: int, y: int, width: int, height: int
+    ) -> tuple[Uint8Image, bool]:
+        """Return what is there of a rectangle of a level; see `Pyramid.paint`."""
+        pyramid = self.pyramid
+        overview = pyramid.overview
+        overview.start(pyramid.loader)
+        step = index - overview.first
+        if step >= 0:
+            out, final = overview.part(index, x, y, width, height)
+            overview.look_at((x << step, y << step, (x + width) << step, (y + height) << step))
+            out = out.copy()
+            held, missing = {}, []
+        else:
+            out = np.empty((height, width, 3), np.uint8)
+            held, missing = self._assemble(out, index, x, y)
+            final = not missing
+        self._see((index, x, y, width, height), held, missing)
+        self.final = final
+        if self._lut is not None:  # of bytes, as that is twice as quick as an array's index
+            out = np.frombuffer(out.tobytes().translate(self._lut), np.uint8).reshape(out.shape)
+        return out, final
+
+    def set_lut(self, lut: NDArray[np.uint8] | None) -> None:
+        """Paint through a table of 256 values; None for the pixels themselves."""
+        self._lut = lut.tobytes() if lut is not None else None
+
+    def rest(self) -> None:
+        """Want nothing: the layer is hidden."""
+        with self._lock:
+            self._missing = set()
+            self._held = {}
+            self._last = None
+        self.pyramid.loader.leave(self)
+
+    def close(self) -> None:
+        """Want nothing ever again."""
+        with self._lock:
+            self._closed = True
+        self.pyramid.overview.forget(self._overview_grew)
+        self.rest()
+
+    # --- putting together ---
+
+    def _assemble(
+        self, out: Uint8Image, index: int, x: int, y: int
+    ) -> tuple[dict[Key, Uint8Image], list[Key]]:
+        """Fill `out`, a rectangle of a level; return the pieces in it, and which are missing."""
+        pyramid = self.pyramid
+        height, width = out.shape[:2]
+        pieces = pyramid.pieces[index]
+        inside = pyramid.inside(index)
+        if x + width > inside[0] or y + height > inside[1]:
+            out[max(inside[1] - y, 0) :] = 255
+            out[:, max(inside[0] - x, 0) :] = 255
+        rows, columns = pieces.span(x, y, width, height)
+        found: dict[Key, Uint8Image] = {}
+        missing: list[Key] = []
+        for row in rows:
+            for column in columns:
+                key = index, row, column
+                piece = self._held.get(key)
+                if piece is None:
+                    piece = pieces.find(row, column)
+                if piece is None:
+                    missing.append(key)
+                else:
+                    found[key] = piece
+                    _copy(piece, column * pieces.width, row * pieces.height, out, x, y)
+        if missing:
+            self._fill_gaps(out, index, x, y, pieces, missing)
+        return found, missing
+
+    def _fill_gaps(
+        self, out: Uint8Image, index: int, x: int, y: int, pieces: Pieces, missing: list[Key]
+    ) -> None:
+        """Fill the places of missing pieces from the next coarser level that has any of them."""
+        height, width = out.shape[:2]
+        inside_x, inside_y = self.pyramid.inside(index)
+        x0 = max(min(key[2] for key in missing) * pieces.width, x)
+        y0 = max(min(key[1] for key in missing) * pieces.height, y)
+        x1 = min((max(key[2] for key in missing) + 1) * pieces.width, x + width, inside_x)
+        y1 = min((max(key[1] for key in missing) + 1) * pieces.height, y + height, inside_y)
+        coarser = index + 1
+        while coarser < self.pyramid.overview.first and not self._has_any(
+            coarser, x0, y0, x1, y1, coarser - index
+        ):
+            coarser += 1
+        step = coarser - index
+        cx0, cy0, cx1, cy1 = x0 >> step, y0 >> step, -(-x1 >> step), -(-y1 >> step)
+        if coarser >= self.pyramid.overview.first:
+            base, _ = self.pyramid.overview.part(coarser, cx0, cy0, cx1 - cx0, cy1 - cy0)
+        else:
+            base = np.empty((cy1 - cy0, cx1 - cx0, 3), np.uint8)
+            self._assemble(base, coarser, cx0, cy0)
+        factor = 1 << step
+        if len(missing) * pieces.width * pieces.height >= (x1 - x0) * (y1 - y0) / 2:
+            whole = enlarged(base, factor)
+            if not self._overlaps(index, x0, y0, x1, y1, pieces, missing):
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = whole[
+                    y0 - (cy0 << step) : y1 - (cy0 << step),
+                    x0 - (cx0 << step) : x1 - (cx0 << step),
+                ]
+                return
+            for _, row, column in missing:
+                left, top = max(column * pieces.width, x0), max(row * pieces.height, y0)
+                part = whole[
+                    top - (cy0 << step) : (row + 1) * pieces.height - (cy0 << step),
+                    left - (cx0 << step) : (column + 1) * pieces.width - (cx0 << step),
+                ]
+                _copy(part, left, top, out, x, y)
+            return
+        for _, row, column in missing:
+            left, top = max(column * pieces.width, x0), max(row * pieces.height, y0)
+            right = min((column + 1) * pieces.width, x1)
+            bottom = min((row + 1) * pieces.height, y1)
+            bx, by = left >> step, top >> step
+            part = enlarged(
+                base[by - cy0 : -(-bottom >> step) - cy0, bx - cx0 : -(-right >> step) - cx0],
+                factor,
+            )
+            _copy(part[top - (by << step) :, left - (bx << step) :], left, top, out, x, y)
+
+    @staticmethod
+    def _overlaps(
+        index: int, x0: int, y0: int, x1: int, y1: int, pieces: Pieces, missing: list[Key]
+    ) -> bool:
+        """Say whether some piece of the area is not missing."""
+        rows, columns = pieces.span(x0, y0, x1 - x0, y1 - y0)
+        return len(missing) < len(rows) * len(columns)
+
+    def _has_any(self, index: int, x0: int, y0: int, x1: int, y1: int, step: int) -> bool:
+        pieces = self.pyramid.pieces[index]
+        rows, columns = pieces.span(
+            x0 >> step, y0 >> step, max(x1 - x0 >> step, 1), max(y1 - y0 >> step, 1)
+        )
+        return any(
+            (index, row, column) in self._held or pieces.find(row, column) is not None
+            for row in rows
+            for column in columns
+        )
+
+    # --- wanting ---
+
+    def _see(self, area: Area, held: dict[Key, Uint8Image], missing: list[Key]) -> None:
+        """Note what is in view now, and want what is missing and what comes next."""
+        with self._lock:
+            if self._closed:
+                return
+            last, self._last = self._last, area
+            self._held = held
+            self._missing = set(missing)
+        jobs = self._in_view(area, missing) + self._ahead(area, last)
+        self.pyramid.loader.want(self, jobs)
+
+    def _in_view(self, area: Area, missing: list[Key]) -> list[Job]:
+        _, x, y, width, height = area
+        jobs = []
+        for key in missing:
+            pieces = self.pyramid.pieces[key[0]]
+            dx = ((key[2] + 0.5) * pieces.width - x) / max(width, 1) - 0.5
+            dy = ((key[1] + 0.5) * pieces.height - y) / max(height, 1) - 0.5
+            rank = IN_VIEW + min((dx * dx + dy * dy) * 0.5, 0.4)
+            jobs.append(Job(rank, key, lambda key=key: self._fetch(key)))
+        return jobs
+
+    def _ahead(self, area: Area, last: Area | None) -> list[Job]:
+        """Return jobs for what the view comes to next if it goes on as it does."""
+        if last is None or last == area:
+            return []
+        index, x, y, width, height = area
+        wanted: list[Area] = []
+        if last[0] == index:
+            dx, dy = (
+                x + width / 2 - (last[1] + last[3] / 2),
+                y + height / 2 - (last[2] + last[4] / 2),
+            )
+            if abs(dx) < width and abs(dy) < height:
+                step_x, step_y = int(width * AHEAD_SHARE), int(height * AHEAD_SHARE)
+                if dx > 0:
+                    wanted.append((index, x + width, y, step_x, height))
+                elif dx < 0:
+                    wanted.append((index, x - step_x, y, step_x, height))
+                if dy > 0:
+                    wanted.append((index, x, y + height, width, step_y))
+                elif dy < 0:
+                    wanted.append((index, x, y - step_y, width, step_y))
+        elif index < last[0] and index > 0:  # zooms in: the middle, one level finer
+            wanted.append((index - 1, 2 * x + width // 2, 2 * y + height // 2, width, height))
+        elif index > last[0]:  # zooms out: all around, one level coarser
+            corner = (x - width // 2) // 2, (y - height // 2) // 2
+            wanted.append((index + 1, *corner, width, height))
+        jobs = []
+        for finer in wanted:
+            if not finer[0] < self.pyramid.overview.first:
+                continue
+            pieces = self.pyramid.pieces[finer[0]]
+            rows, columns = pieces.span(*finer[1:])
+            for row in rows:
+                for column in columns:
+                    if pieces.find(row, column) is None:
+                        key = finer[0], row, column
+                        jobs.append(Job(AROUND, key, lambda key=key: self._fetch(key)))
+        return jobs
+
+    def _fetch(self, key: Key) -> None:
+        """Make one piece, in a thread of the loader."""
+        if self._closed:
+            return
+        index, row, column = key
+        pieces = self.pyramid.pieces[index]
+        try:
+            piece = pieces.make(row, column)
+        except HistomilError as error:
+            if self._closed or self.pyramid.closed:
+                return
+            self.pyramid.report(error)
+            piece = damaged(pieces.width, pieces.height)
+        with self._lock:
+            seen = key in self._missing
+            if seen:
+                self._missing.discard(key)
+                self._held[key] = piece
+        if seen and self._arrived is not None:
+            self._arrived()
+
+    def _overview_grew(self) -> None:
+        last = self._last
+        if last is not None and self._arrived is not None and not self.final:
+            self._arrived()
+
+
+def enlarged(pixels: Uint8Image, factor: int) -> Uint8Image:
+    """Return a picture with each pixel `factor` times as wide and high; quick, not pretty."""
+    height, width = pixels.shape[:2]
+    wide = np.empty((height, width, factor, 3), np.uint8)
+    for channel in range(3):  # long inner loops: four times as quick as by pixel
+        values = pixels[..., channel]
+        for step in range(factor):
+            wide[:, :, step, channel] = values
+    out = np.empty((height, factor, width * factor, 3), np.uint8)
+    out[:] = wide.reshape(height, 1, width * factor, 3)
+    return out.reshape(height * factor, width * factor, 3)
+
+
+def _copy(piece: Uint8Image, left: int, top: int, out: Uint8Image, x: int, y: int) -> None:
+    """Copy a piece whose corner lies at (left, top) to `out`, whose corner lies at (x, y)."""
+    height, width = out.shape[:2]
+    xa, xb = max(left, x), min(left + piece.shape[1], x + width)
+    ya, yb = max(top, y), min(top + piece.shape[0], y + height)
+    if xb > xa and yb > ya:
+        out[ya - y : yb - y, xa - x : xb - x] = piece[ya - top : yb - top, xa - left : xb - left]

@@ -1,0 +1,251 @@
+"""Keeps the shown layers of slides painted: what is there at once, the rest as it comes in.
+
+napari asks a layer for its pixels on the GUI thread. The layer's arrays answer at once through a
+`Look` (`slides/look.py`), and the loader fetches what is missing. A `Painting` hears of that and
+lets napari ask again: at once when the view is complete, else at most every `REFRESH_MS`.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.components.overlays import TextOverlay
+from napari.utils.notifications import show_error
+from numpy.typing import NDArray
+from psygnal import Signal
+from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import Signal as QtSignal
+from qtpy.QtWidgets import QApplication
+
+from napari_histomil.inference.courtesy import person_moves
+from napari_histomil.slides.look import Look
+from napari_histomil.slides.pyramid import LevelArray, Pyramid
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+REFRESH_MS = 50
+"""Between two refreshes of a view that is not complete yet."""
+
+OVERVIEW_REFRESH_MS = 200
+"""Between two refreshes while an overview fills, which takes seconds."""
+
+SETTLE_S = 0.05
+"""How long `Painting.wait` lets a changed view be drawn before it believes that it is complete."""
+
+LOADING = "histomil_loading"
+"""Key of the canvas overlay that says what is still coming."""
+
+
+class _Bell(QObject):
+    """Carries word from any thread to the GUI thread."""
+
+    rung = QtSignal()
+
+
+class Painting:
+    """One shown layer of a slide; get it with `follow` or `painting`.
+
+    Attributes
+    ----------
+    pyramid
+        The slide's levels.
+    """
+
+    changed = Signal()
+    """More pixels are shown, or the view is complete; emitted on the GUI thread."""
+
+    def __init__(self, viewer: Any, layer: Image) -> None:
+        arrays: list[LevelArray] = list(layer.data)
+        self.pyramid: Pyramid = arrays[0].pyramid
+        self._viewer = weakref.ref(viewer)
+        self._layer = weakref.ref(layer)
+        self._bell = _Bell()
+        self._bell.rung.connect(self._arrived)
+        self._timer: QTimer | None = None
+        self._refreshed_s = 0.0
+        self._was_complete = False
+        self._overview_done = self.pyramid.overview.complete
+        self._said: Exception | None = None
+        self._closed = False
+        bell = self._bell
+        self._look = Look(self.pyramid, lambda: bell.rung.emit())
+        for array in arrays:
+            array.look = self._look
+        layer.events.visible.connect(self._on_visible)
+        viewer.scene.camera.events.center.connect(self._on_camera)
+        viewer.scene.camera.events.zoom.connect(self._on_camera)
+        viewer.layers.events.removed.connect(self._on_removed)
+        self._mark()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is in view is shown as fine as it can be."""
+        layer = self._layer()
+        return self._closed or layer is None or not layer.visible or self._look.final
+
+    def wait(self, timeout_s: float) -> bool:
+        """Process events until what is in view is complete.
+
+        Parameters
+        ----------
+        timeout_s
+            Give up after so long.
+
+        Returns
+        -------
+        bool
+            Whether it is complete.
+        """
+        end = time.monotonic() + timeout_s
+        quiet_since = None
+        while (now := time.monotonic()) < end:
+            QApplication.processEvents()
+            if not self.complete:
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = now
+            elif now - quiet_since > SETTLE_S:  # a move of the camera has been drawn by now
+                return True
+            time.sleep(0.002)
+        return self.complete
+
+    def set_lut(self, lut: NDArray[np.uint8] | None) -> None:
+        """Show the slide through a table of brightness; its pixels stay as they are.
+
+        Parameters
+        ----------
+        lut
+            uint8 [256]: what is shown for each value; None for the pixels themselves.
+        """
+        if lut is not None and (lut.shape != (256,) or lut.dtype != np.uint8):
+            raise ValueError(f"a table has 256 values of uint8, not {lut.dtype} {lut.shape}")
+        self._look.set_lut(lut)
+        self._refresh()
+
+    def close(self) -> None:
+        """Let go of the layer; what it shows stays as it is."""
+        if self._closed:
+            return
+        self._closed = True
+        self._look.close()
+        layer, viewer = self._layer(), self._viewer()
+        if layer is not None:
+            layer.events.visible.disconnect(self._on_visible)
+            for array in layer.data:
+                if getattr(array, "look", None) is self._look:
+                    array.look = None
+            _PAINTINGS.pop(layer, None)
+        if viewer is not None:
+            viewer.scene.camera.events.center.disconnect(self._on_camera)
+            viewer.scene.camera.events.zoom.disconnect(self._on_camera)
+            viewer.layers.events.removed.disconnect(self._on_removed)
+            self._show_text(viewer, "")
+        if self._timer is not None:
+            self._timer.stop()
+
+    # --- pixels come in ---
+
+    def _arrived(self) -> None:
+        """Refresh now, or soon; on the GUI thread."""
+        if self._closed:
+            return
+        self._say_trouble()
+        waited_ms = (time.monotonic() - self._refreshed_s) * 1000
+        filling = self._look.waiting == 0 and not self.pyramid.overview.complete
+        between_ms = OVERVIEW_REFRESH_MS if filling else REFRESH_MS
+        all_in = self._look.waiting == 0 and not filling
+        if all_in or waited_ms >= between_ms:
+            self._refresh()
+            return
+        if self._timer is None:
+            self._timer = QTimer()
+            self._timer.setSingleShot(True)
+            self._timer.timeout.connect(self._refresh)
+        if not self._timer.isActive():
+            self._timer.start(int(between_ms - waited_ms) + 1)
+
+    def _refresh(self) -> None:
+        layer = self._layer()
+        if self._closed or layer is None:
+            return
+        if self._timer is not None:
+            self._timer.stop()
+        self._refreshed_s = time.monotonic()
+        renewed = self.pyramid.overview.complete and not self._overview_done
+        self._overview_done = self.pyramid.overview.complete
+        layer.refresh(thumbnail=renewed, extent=False, highlight=False)
+        self._mark()
+        self.changed.emit()
+
+    def _mark(self) -> None:
+        viewer, layer = self._viewer(), self._layer()
+        if viewer is None or layer is None:
+            return
+        overview = self.pyramid.overview
+        loading = layer.visible and not overview.complete and overview.slow
+        self._show_text(viewer, f"loading {overview.share:.0%}" if loading else "")
+
+    @staticmethod
+    def _show_text(viewer: Any, text: str) -> None:
+        overlays = viewer.canvas.overlays
+        if LOADING not in overlays:
+            if not text:
+                return
+            overlays[LOADING] = TextOverlay(position="top_left")
+        overlay = overlays[LOADING]
+        overlay.text = text
+        overlay.visible = bool(text)
+
+    def _say_trouble(self) -> None:
+        trouble = self.pyramid.trouble
+        if trouble is not None and self._said is None:
+            self._said = trouble
+            show_error(f"{trouble} The place is shown as a grey checker.")
+
+    # --- what the person does ---
+
+    def _on_camera(self) -> None:
+        person_moves()
+
+    def _on_visible(self) -> None:
+        layer = self._layer()
+        if layer is not None and not layer.visible:
+            self._look.rest()
+        self._mark()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._layer():
+            self.close()
+
+
+_PAINTINGS: weakref.WeakKeyDictionary[Any, Painting] = weakref.WeakKeyDictionary()
+
+
+def painting(layer: Any) -> Painting | None:
+    """Return the painting of a slide's layer that is shown in a viewer, or None."""
+    return _PAINTINGS.get(layer)
+
+
+def follow(viewer: Any, layer: Image) -> Painting:
+    """Keep a slide's layer painted as long as it is in the viewer.
+
+    Parameters
+    ----------
+    viewer
+        The viewer that holds the layer; a ``ViewerModel`` of a second canvas will do.
+    layer
+        A layer made by `layers.slide_layer`, or a copy of one.
+    """
+    found = _PAINTINGS.get(layer)
+    if found is not None and layer.data[0].look is found._look:
+        return found
+    if found is not None:  # its data were replaced
+        found.close()
+    if layer.data[0].look is not None:  # a copy, which shares the arrays of another layer
+        layer.data = layer.data[0].pyramid.arrays()
+    made = _PAINTINGS[layer] = Painting(viewer, layer)
+    return made
