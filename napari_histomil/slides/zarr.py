@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ UM_PER_UNIT = {
 }  # fmt: skip
 """Length units of the specification (UDUNITS-2 names), and what programs write instead."""
 
-MAX_TILE_BYTES = 1 << 30
+MAX_TILE_BYTES = 1 << 28
 MAX_SAMPLE_TILES = 16
 
 
@@ -120,7 +121,7 @@ def open_zarr(path: Path) -> TiledSlide:
         columns = slice(x, min(x + stored.tile_width, stored.width))
         try:
             return composite.convert(_read(arrays[level], axes, rows, columns))
-        except READ_ERRORS as error:
+        except Exception as error:  # READ_ERRORS, and those of whatever package reaches a server
             corner = round(x * stored.downsample), round(y * stored.downsample)
             raise SlideError(
                 f"{path.name} cannot be read at {corner} of level {level}: {brief(error)}."
@@ -182,11 +183,13 @@ def _check(arrays: Sequence[Any], axes: _Axes, path: Path) -> None:
             raise ValueError("a level is no array of the stated axes")
         if array.dtype.kind not in "buif":
             raise SlideError(f"{path.name} stores {array.dtype} values, which cannot be shown.")
-        if 0 in array.shape:
+        if 0 in array.shape or 0 in array.chunks:
             raise ValueError("a level has no pixels")
         channels = array.shape[axes.index("c")] if "c" in axes.names else 1
         tile = array.chunks[axes.index("y")] * array.chunks[axes.index("x")]
-        if tile * channels * array.dtype.itemsize > MAX_TILE_BYTES:
+        # What is decoded at once: a chunk may hold layers and channels that are not shown.
+        values = max(tile * channels, prod(array.chunks))
+        if values * array.dtype.itemsize > MAX_TILE_BYTES:
             raise SlideError(
                 f"{path.name} has chunks of {array.chunks}, too large to be read one by one: "
                 f"save it again with smaller chunks."
