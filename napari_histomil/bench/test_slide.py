@@ -48,7 +48,7 @@ TEXTURE_NAME = "CMU-1-Small-Region.svs"
 CELL_PX = 16
 """Side of the cells in which the outline of the tissue is drawn; it divides the tile."""
 GLASS = (243, 241, 244)
-GLASS_NOISE = 1.2
+GLASS_NOISE = 2.5
 WHITE_MEAN = 225
 """A crop that is brighter than this on average shows more glass than tissue."""
 

@@ -66,7 +66,7 @@ def test_two_fifths_are_tissue_and_no_two_tiles_are_alike(made: Path) -> None:
     cells = outline.reshape(8, 15, 10, 15)
     tissue = [len(tiles[i]) for i in np.flatnonzero(cells.all((1, 3)))]
     glass = [len(tiles[i]) for i in np.flatnonzero(~cells.any((1, 3)))]
-    assert len(tissue) > 10
+    assert len(tissue) >= 10
     assert np.mean(tissue) > 5 * np.mean(glass)
 
 
