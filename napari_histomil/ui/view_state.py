@@ -35,7 +35,7 @@ from napari_histomil.ui import camera, jobs
 from napari_histomil.ui.brightness import Tone, tones
 from napari_histomil.ui.colours import COLOUR_MAPS
 from napari_histomil.ui.layers import center_of_view_px0, world_scale
-from napari_histomil.ui.orientation import Orientation, orientation_of, view_signals
+from napari_histomil.ui.orientation import Orientation, orientation_of, set_orientation, view_signals
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import PLUGIN, reopens_views
 from napari_histomil.ui.session import RunView, SlideSession, session
@@ -339,7 +339,7 @@ def bring_back_camera(viewer: Any, info: SlideInfo, view: Mapping[str, Any]) -> 
     """Look where a view was; what is damaged in it, or lies off the slide, is left out."""
     turns, mirrored = view.get("quarter_turns"), view.get("mirrored")
     if turns in (0, 1, 2, 3) and isinstance(mirrored, bool):
-        camera.turn(viewer, Orientation(int(turns), mirrored), info)
+        set_orientation(viewer, Orientation(int(turns), mirrored))
     center = view.get("center_px0")
     per_pixel = _number(view, "px0_per_screen_pixel", 0.0)
     if not (isinstance(center, list) and len(center) == 2 and all(map(_is_number, center))):

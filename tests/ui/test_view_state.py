@@ -15,7 +15,7 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.remembered import remember_view
 from napari_histomil.ui import camera
 from napari_histomil.ui.layers import center_of_view_px0
-from napari_histomil.ui.orientation import Orientation, orientation_of
+from napari_histomil.ui.orientation import Orientation, orientation_of, set_orientation
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import VIEWS_VARIABLE
 from napari_histomil.ui.session import session
@@ -78,7 +78,7 @@ def test_a_slide_comes_back_as_it_was_left(window, qtbot, path, info, make_run):
     run.layer.opacity = 0.35
     viewer.window.dock_widgets["Overlay (napari-histomil)"].parentWidget().raise_()
     viewer.canvas.overlays.scale_bar.visible = False
-    camera.turn(viewer, Orientation(1, True))
+    set_orientation(viewer, Orientation(1, True))
     qtbot.wait(50)
     view_keeper(viewer).save()
     assert kept(info)["center_px0"] == [512, 384]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_histomil.errors import HistomilError
 from napari_histomil.ui.brightness import AS_STORED, BRIGHTNESS_RANGE, GAMMA_RANGE, Tone, tones
-from napari_histomil.ui.session import SlideSession
+from napari_histomil.ui.dialogs import show_error
+from napari_histomil.ui.session import SlideSession, session
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import follow
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
@@ -21,6 +22,7 @@ class Display(QWidget):
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._session = session(viewer)
         self._tones = tones(viewer)
         self._slide: SlideSession | None = None
         self.brightness = SliderSpin(*BRIGHTNESS_RANGE, step=5, suffix=" %")
@@ -33,6 +35,7 @@ class Display(QWidget):
         for slider in (self.brightness, self.gamma):
             slider.value_changed.connect(self._set)
         self.profile_box = QCheckBox("Colours by ICC profile")
+        self.profile_box.clicked.connect(self._set_profile)
         self.reset_button = QPushButton("Reset")
         self.reset_button.setToolTip("Show the slide's own brightness again")
         self.reset_button.clicked.connect(self._reset)
@@ -42,8 +45,9 @@ class Display(QWidget):
         column.addLayout(form(("Brightness", self.brightness), ("Gamma", self.gamma)))
         row = QHBoxLayout()
         row.setSpacing(6)
-        row.addWidget(self.profile_box, 1)
-        row.addWidget(self.reset_button, 0, Qt.AlignmentFlag.AlignRight)
+        row.addWidget(self.profile_box)
+        row.addStretch(1)
+        row.addWidget(self.reset_button)
         column.addLayout(row)
         follow(self, self._tones.changed, self._update)
 
@@ -59,6 +63,23 @@ class Display(QWidget):
         self.brightness.set_value(tone.brightness)
         self.gamma.set_value(tone.gamma)
         self.reset_button.setEnabled(tone != AS_STORED)
+        info = self._slide.info
+        self.profile_box.setVisible(bool(info.icc_profile))
+        self.profile_box.setChecked(info.icc_applied)
+        self.profile_box.setToolTip(
+            f"Show the colours of the profile '{info.icc_profile}', which the scanner wrote into "
+            f"the file, as the screen's (sRGB). {_ONLY_SHOWN}"
+        )
+
+    def _set_profile(self, on: bool) -> None:
+        slide = self._slide
+        if slide is None:
+            return
+        try:
+            self._session.set_icc(slide, on)
+        except HistomilError as error:
+            self._update()
+            show_error(error, self, info=slide.info)
 
     def _set(self, _value: float) -> None:
         if self._slide is not None:

@@ -286,8 +286,9 @@ class SlideWidget(Panel):
         if not self.isVisible():
             self._memory_timer.stop()
         cache = shared_cache()
-        used, may = cache.used_bytes / 1e9, cache.budget_bytes / 1e9
-        self.memory_label.setText(f"Memory: {used:.1f} of {may:.1f} GB")
+        used_mb, may_gb = cache.used_bytes / (1 << 20), cache.budget_bytes / (1 << 30)
+        used = f"{used_mb:.0f} MB" if used_mb < 100 else f"{used_mb / 1024:.1f}"
+        self.memory_label.setText(f"Memory: {used} of {may_gb:.1f} GB")
 
     def _show_keys(self) -> None:
         KeySheet(self.window()).open()
