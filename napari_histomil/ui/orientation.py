@@ -4,11 +4,11 @@ napari can show either axis of the plane across the canvas (``dims.order``) and 
 way (``camera.orientation2d``). Together these are all eight ways to lay a sheet on a table: turned
 by quarters, and turned over. Both belong to the viewer, so layers, annotations, heatmaps and
 whatever is read out or exported stay where they are, and the finest pixels stay pixels of the
-screen. Free angles are not to be had this way: napari's flat camera has none, and a rotation in the
-layers' transforms would move their coordinates in the world.
+screen. Free angles are not to be had this way: napari's flat camera has none, and a rotation in
+the layers' transforms would move their coordinates in the world.
 
-The viewer is the only place where the state is kept; so napari's own "transpose" is understood too.
-It knows neither Qt nor slides.
+The viewer is the only place where the state is kept, so napari's own "transpose" is understood
+too. This module knows neither Qt nor slides.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def orientation_of(viewer: Any) -> Orientation:
     vertical, horizontal = (str(each.value) for each in viewer.scene.camera.orientation2d)
     across = 1 if horizontal == "right" else -1
     down = 1 if vertical == "down" else -1
-    matrix = np.array([[0, across], [down, 0]] if _transposed(viewer) else [[across, 0], [0, down]])
+    matrix = np.array(
+        [[0, across], [down, 0]] if _transposed(viewer) else [[across, 0], [0, down]]
+    )
     return Orientation.from_matrix(matrix)
 
 

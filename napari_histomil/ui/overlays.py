@@ -224,7 +224,7 @@ class Overlays:
             return
         viewer, info = self.session.viewer, run.slide.info
         x, y, width, height = run.heatmap.grid.cell_rects_px0[tile]
-        set_magnification(viewer, LOOK_CLOSELY, pixel_ratio=_pixel_ratio())
+        set_magnification(viewer, LOOK_CLOSELY)
         go_to_px0(viewer, info, (float(x + width / 2), float(y + height / 2)))
         self._draw_frame(run, tile)
         self.stepped.emit()
@@ -291,14 +291,6 @@ def overlays(viewer: Any) -> Overlays:
 
 def _layer_name(store: RunStore, heatmap: HeatmapView) -> str:
     return f"{heatmap.class_name} ({store.model['name']})"
-
-
-def _pixel_ratio() -> float:
-    """Return the physical pixels in a logical one; 1 where there is no screen."""
-    from qtpy.QtGui import QGuiApplication
-
-    application = QGuiApplication.instance()
-    return float(application.devicePixelRatio()) if application is not None else 1.0
 
 
 @contextmanager

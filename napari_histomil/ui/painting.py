@@ -23,6 +23,7 @@ from qtpy.QtWidgets import QApplication
 from napari_histomil.inference.courtesy import person_moves
 from napari_histomil.slides.look import Look
 from napari_histomil.slides.pyramid import LevelArray, Pyramid
+from napari_histomil.ui.dense_screens import use_physical_pixels
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -247,5 +248,6 @@ def follow(viewer: Any, layer: Image) -> Painting:
         found.close()
     if layer.data[0].look is not None:  # a copy, which shares the arrays of another layer
         layer.data = layer.data[0].pyramid.arrays()
+    use_physical_pixels(viewer, layer)
     made = _PAINTINGS[layer] = Painting(viewer, layer)
     return made

@@ -28,6 +28,18 @@ def reopens_views() -> bool:
     return bool(_preference("viewing", "reopen_views", True))
 
 
+def shows_minimap() -> bool:
+    """Return whether there is a minimap on the canvas."""
+    return bool(_preference("viewing", "minimap", True))
+
+
+def keep_minimap_shown(shown: bool) -> None:
+    """Remember whether there is to be a minimap, for the next window too."""
+    viewing = getattr(_settings(), "viewing", None)
+    if viewing is not None:
+        viewing.minimap = shown
+
+
 def memory_budget_bytes() -> int:
     """Return the bytes that decoded pixels may take."""
     return int(_preference("viewing", "memory_mb", 0)) << 20 or automatic_budget_bytes()

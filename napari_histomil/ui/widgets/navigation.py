@@ -1,10 +1,12 @@
-"""Where to look: magnification buttons, fit, go to a place, the scale bar; and where one is."""
+"""Where to look: magnifications, fit, go to a place, turn and mirror; and where one is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -20,13 +22,40 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import camera
-from napari_histomil.ui.keys import bind, hint
+from napari_histomil.ui.keys import KEYS, bind, hint
 from napari_histomil.ui.layers import center_of_view_px0
+from napari_histomil.ui.minimap import readout
+from napari_histomil.ui.orientation import (
+    STRAIGHT,
+    Orientation,
+    orientation_of,
+    set_orientation,
+    view_signals,
+)
+from napari_histomil.ui.preferences import shows_minimap
 from napari_histomil.ui.session import session
+from napari_histomil.ui.widgets.minimap import Minimap, attach_minimap
 from napari_histomil.ui.widgets.panel import follow, plain_label
 
 _NO_SCALE = "Needs the slide's µm/px: set it above"
 _NO_SLIDE = "Open a slide first"
+
+_TURNS: dict[str, Callable[[Orientation], Orientation]] = {
+    "turn.left": lambda seen: seen.turned(-1),
+    "turn.right": lambda seen: seen.turned(1),
+    "mirror.left_right": Orientation.mirrored_left_right,
+    "mirror.up_down": Orientation.mirrored_up_down,
+    "turn.reset": lambda _: STRAIGHT,
+}
+"""By their names in the table of keys: what becomes of the view."""
+
+_TURN_TEXTS = {
+    "turn.left": "↺ 90°",
+    "turn.right": "↻ 90°",
+    "mirror.left_right": "⇆",
+    "mirror.up_down": "⇅",
+    "turn.reset": "Reset",
+}
 
 
 class Navigation(QWidget):
@@ -36,6 +65,8 @@ class Navigation(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._info: SlideInfo | None = None
+        self.minimap: Minimap | None = None
+        """On the canvas; None as long as this is in no window."""
         self.readout = plain_label()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -43,13 +74,35 @@ class Navigation(QWidget):
         column.addWidget(self.readout)
         column.addLayout(self._make_magnifications())
         column.addLayout(self._make_go_to())
-        column.addWidget(self._make_scale_bar())
-        follow(self, viewer.scene.camera.events.zoom, self._update_readout)
-        follow(self, viewer.scene.camera.events.center, self._update_readout)
+        column.addLayout(self._make_turns())
+        column.addLayout(self._make_boxes())
+        for signal in view_signals(viewer):
+            follow(self, signal, self._update_readout)
+        follow(self, session(viewer).slide_closed, self._on_closed)
         for power in camera.MAGNIFICATIONS:
             bind(viewer, f"magnification.{power:g}", self._magnify, power)
         bind(viewer, "slide.fit", self._fit)
+        bind(viewer, "slide.native", self._native)
+        bind(viewer, "zoom.in", self._step_zoom, 1)
+        bind(viewer, "zoom.out", self._step_zoom, -1)
+        for name, change in _TURNS.items():
+            bind(viewer, name, self._turn, change)
         self.show_info(None)
+        QTimer.singleShot(0, self._find_canvas)  # once this is in a window
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take the canvas of the window that this is in by now."""
+        super().showEvent(event)
+        self._find_canvas()
+
+    def _find_canvas(self) -> None:
+        """Lay the minimap over the canvas of the window."""
+        if self.minimap is None:
+            self.minimap = attach_minimap(self._viewer, self)
+            if self.minimap is not None:
+                self.minimap_box.setChecked(self.minimap.shown)
+                self.minimap.shown_changed.connect(self.minimap_box.setChecked)
+                self._update_readout()
 
     def _make_magnifications(self) -> QGridLayout:
         self.magnification_buttons: dict[float, QPushButton] = {}
@@ -98,10 +151,34 @@ class Navigation(QWidget):
             row.addWidget(widget, stretch)
         return row
 
-    def _make_scale_bar(self) -> QCheckBox:
+    def _make_turns(self) -> QHBoxLayout:
+        self.turn_buttons: dict[str, QPushButton] = {}
+        row = QHBoxLayout()
+        row.setSpacing(4)
+        for name, change in _TURNS.items():
+            button = QPushButton(_TURN_TEXTS[name])
+            button.clicked.connect(lambda _=False, change=change: self._turn(change))
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            button.setMinimumWidth(button.fontMetrics().horizontalAdvance("Reset") + 12)
+            self.turn_buttons[name] = button
+            row.addWidget(button)
+        return row
+
+    def _make_boxes(self) -> QHBoxLayout:
         self.scale_bar_box = QCheckBox("Scale bar")
         self.scale_bar_box.toggled.connect(self._toggle_scale_bar)
-        return self.scale_bar_box
+        self.minimap_box = QCheckBox("Minimap")
+        self.minimap_box.setChecked(shows_minimap())
+        self.minimap_box.toggled.connect(self._toggle_minimap)
+        self.minimap_box.setToolTip(
+            "Show the whole slide in the corner of the view: click or drag there to move"
+            + hint("minimap.toggle")
+        )
+        row = QHBoxLayout()
+        row.addWidget(self.scale_bar_box)
+        row.addWidget(self.minimap_box)
+        row.addStretch(1)
+        return row
 
     def show_info(self, info: SlideInfo | None) -> None:
         """Navigate on this slide from now on."""
@@ -117,12 +194,16 @@ class Navigation(QWidget):
             )
         for widget, tooltip in (
             (self.fit_button, f"Show the whole slide{hint('slide.fit')}"),
-            (self.native_button, "One pixel of the finest level on one screen pixel"),
+            (
+                self.native_button,
+                f"One pixel of the finest level on one screen pixel{hint('slide.native')}",
+            ),
             (self.go_button, "Move this place to the middle of the view; the zoom stays"),
+            *((self.turn_buttons[name], KEYS[name].what + hint(name)) for name in _TURNS),
         ):
             widget.setEnabled(info is not None)
             widget.setToolTip(_NO_SLIDE if info is None else tooltip)
-        for widget in (self.x_edit, self.y_edit, self.unit_box):
+        for widget in (self.x_edit, self.y_edit, self.unit_box, self.minimap_box):
             widget.setEnabled(info is not None)
         self.scale_bar_box.setEnabled(scaled)
         self.scale_bar_box.setToolTip(
@@ -139,7 +220,7 @@ class Navigation(QWidget):
     def _magnify(self, power: float) -> None:
         if self._info is None or self._info.mpp_x is None:
             return  # by the key; the button is disabled
-        camera.set_magnification(self._viewer, power, pixel_ratio=self.devicePixelRatioF())
+        camera.set_magnification(self._viewer, power)
 
     def _fit(self) -> None:
         if self._info is not None:
@@ -147,7 +228,23 @@ class Navigation(QWidget):
 
     def _native(self) -> None:
         if self._info is not None:
-            camera.set_native(self._viewer, self._info, pixel_ratio=self.devicePixelRatioF())
+            camera.set_native(self._viewer, self._info)
+
+    def _step_zoom(self, steps: int) -> None:
+        if self._info is not None:
+            camera.step_zoom(self._viewer, self._info, steps)
+
+    def _turn(self, change: Callable[[Orientation], Orientation]) -> None:
+        """Turn or mirror the view; a slide that was shown whole is so afterwards."""
+        if self._info is None:
+            return
+        camera.turn(self._viewer, change(orientation_of(self._viewer)), self._info)
+        if camera.shows_whole(self._viewer, self._info):
+            self._fit()  # and it stays whole when the window changes
+
+    def _on_closed(self, _slide: Any) -> None:
+        if not session(self._viewer).slides:
+            set_orientation(self._viewer, STRAIGHT)  # the next slide begins as it is stored
 
     def _px0_per_unit(self, info: SlideInfo) -> tuple[float, float]:
         if self.unit_box.currentText() == "px":
@@ -174,6 +271,10 @@ class Navigation(QWidget):
         xy_px0 = (self.x_edit.value() * per_x, self.y_edit.value() * per_y)
         camera.go_to_px0(self._viewer, self._info, xy_px0)
 
+    def _toggle_minimap(self, on: bool) -> None:
+        if self.minimap is not None:
+            self.minimap.shown = on
+
     def _toggle_scale_bar(self, on: bool) -> None:
         self._viewer.canvas.overlays.scale_bar.visible = on
 
@@ -187,13 +288,14 @@ class Navigation(QWidget):
             f"the middle of the view, from the slide's top-left corner: "
             f"x {x:.0f} px, y {y:.0f} px of the finest level."
         )
-        if info.mpp_x is None or info.mpp_y is None:
-            self.readout.setText(f"Scale unknown\nmiddle at x {x:.0f} px, y {y:.0f} px")
-            return
-        ratio = self.devicePixelRatioF()
-        power = camera.magnification(self._viewer, pixel_ratio=ratio)
-        per_pixel = camera.um_per_pixel(self._viewer, pixel_ratio=ratio)
-        self.readout.setText(
-            f"<b>{power:.3g}x</b>, {per_pixel:.3g} µm a screen pixel<br>"
-            f"middle at x {x * info.mpp_x:.0f} µm, y {y * info.mpp_y:.0f} µm"
-        )
+        turned = orientation_of(self._viewer).text
+        self.turn_buttons["turn.reset"].setEnabled(bool(turned))
+        lines = [f"Scale unknown<br>middle at x {x:.0f} px, y {y:.0f} px"]
+        if info.mpp_x is not None and info.mpp_y is not None:
+            lines = [
+                f"<b>{readout(self._viewer, info).replace(', ', '</b>, ')} on this screen",
+                f"middle at x {x * info.mpp_x:.0f} µm, y {y * info.mpp_y:.0f} µm",
+            ]
+        if turned:
+            lines.append(f"<i>view {turned}</i>")
+        self.readout.setText("<br>".join(lines))

@@ -21,6 +21,12 @@ from napari_histomil.heatmaps import NORMALISATIONS
 from napari_histomil.ui.colours import COLOUR_MAPS
 from napari_histomil.ui.keys import KEYS, hint
 from napari_histomil.ui.layers import to_px0
+from napari_histomil.ui.orientation import (
+    canvas_step,
+    center_of_world,
+    view_signals,
+    world_step,
+)
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
 from napari_histomil.ui.session import RunView
@@ -150,21 +156,20 @@ class OverlayWidget(Panel):
         column.addWidget(self.readout)
         callbacks = viewer.mouse_move_callbacks
 
-        self._pointer: NDArray[np.float64] | None = None  # (row, col) from the view's middle, px
-        camera = viewer.scene.camera
+        self._pointer: NDArray[np.float64] | None = None  # (x, y) from the canvas's middle, px
 
         def on_move(_viewer: Any, event: Any) -> None:
-            offset = np.array(event.position[-2:]) - camera.center[-2:]
-            self._pointer = offset * camera.zoom
+            aside = np.array(event.position[-2:]) - center_of_world(viewer)
+            self._pointer = canvas_step(viewer, aside)
             self.read_out(event.position)
 
         def on_view(_event: Any) -> None:
             # A key moves the tissue and not the pointer, and napari says nothing of it.
             if self._pointer is not None:
-                self.read_out(camera.center[-2:] + self._pointer / camera.zoom)
+                self.read_out(center_of_world(viewer) + world_step(viewer, self._pointer))
 
-        follow(self, camera.events.center, on_view)
-        follow(self, camera.events.zoom, on_view)
+        for signal in view_signals(viewer):
+            follow(self, signal, on_view)
         callbacks.append(on_move)
         self.destroyed.connect(lambda: callbacks.remove(on_move))
 

@@ -14,6 +14,7 @@ from napari_histomil.geometry import Rect
 from napari_histomil.inference.job import RegionSpec
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.layers import rect_in_view_px0, shapes_to_px0
+from napari_histomil.ui.orientation import view_signals
 from napari_histomil.ui.widgets.panel import follow
 
 _TISSUE, _SHAPES, _VIEW, _ALL = "Tissue", "Drawn shapes", "What is in view", "Whole slide"
@@ -51,8 +52,8 @@ class RegionPicker(QWidget):
         follow(self, viewer.layers.selection.events.active, self._look_for_shapes)
         follow(self, viewer.layers.events.removed, self._look_for_shapes)
         self.destroyed.connect(lambda: self._watch(None))
-        follow(self, viewer.scene.camera.events.center, self._on_view)
-        follow(self, viewer.scene.camera.events.zoom, self._on_view)
+        for signal in view_signals(viewer):
+            follow(self, signal, self._on_view)
         self._look_for_shapes()
 
     def region(self, info: SlideInfo) -> RegionSpec:
