@@ -217,11 +217,14 @@ def _shot(viewer: Any, slide: SlideSession) -> Uint8Image:
 def _bare(viewer: Any) -> Iterator[None]:
     """Put away what napari draws over the canvas, for a moment."""
     hidden = [overlay for overlay in viewer.canvas.overlays.values() if overlay.visible]
+    background = viewer.canvas.background_color_override
     for overlay in hidden:
         overlay.visible = False
+    viewer.canvas.background_color_override = "white"  # around the slide, as on paper
     try:
         yield
     finally:
+        viewer.canvas.background_color_override = background
         for overlay in hidden:
             overlay.visible = True
 

@@ -162,6 +162,8 @@ def test_without_a_resolution_there_is_no_scale(make_napari_viewer, array_slide,
     taken = take_figure(viewer, slide, FigureOptions())
     assert (taken.um_per_pixel, taken.power) == (None, None)
     np.testing.assert_array_equal(paint(taken), taken.picture)
+    assert (taken.picture[:3] == 255).all(), "around the slide it is white, as on paper"
+    assert viewer.canvas.background_color_override is None
 
 
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(viewer, tmp_path, monkeypatch):
