@@ -6,6 +6,7 @@ opened (never one that depends on what is in view), and a sentence that says wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ CHANNEL_COLORS: tuple[Rgb, ...] = (
 """Given in turn to channels for which the file names no colour."""
 
 GREY: Rgb = (255, 255, 255)
+
+MAX_SAMPLE_PX = 1 << 20
+"""Of larger blocks not all pixels are looked at to find the range of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,12 @@ def ycbcr_to_rgb(raw: Raw) -> Uint8Image:
         [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], -1
     )
     return np.asarray(np.clip(np.rint(rgb), 0, 255), np.uint8)
+
+
+def thinned(raw: Raw) -> Raw:
+    """Return the values [n, C] of a block [h, w, C], of a large one only every n-th."""
+    step = max(math.isqrt(raw.shape[0] * raw.shape[1] // MAX_SAMPLE_PX), 1)
+    return raw[::step, ::step].reshape(-1, raw.shape[2])
 
 
 def _first_three(raw: Raw) -> Uint8Image:

@@ -25,6 +25,9 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ONE_PASS = frozenset({0xC0, 0xC1})
 """Frames (baseline, extended) whose rows come one after the other."""
 
+MAX_SCANS = 100
+"""Of a picture, each of which is gone through; a hostile one has thousands without any data."""
+
 CONTEXT_ROWS = 4
 """Rows below the last wanted one that smoothing of the colours looks at, rounded up."""
 
@@ -161,6 +164,8 @@ class JpegDecoder:
 
     def _stream(self, data: bytes) -> tuple[Head, bytes]:
         head = self._known_head(data)
+        if not head.rows_alone:
+            check_scans(data)
         return head, b"".join((head.clean, memoryview(data)[len(head.stored) :]))
 
     def _known_head(self, data: bytes) -> Head:
@@ -197,6 +202,19 @@ class JpegDecoder:
                     data[:end], b"".join(clean), width, height, components, height_at, unit
                 )
         raise ValueError("a tile's JPEG has no picture")
+
+
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG that would be gone through too often.
+
+    Raises
+    ------
+    ValueError
+        If it has more than `MAX_SCANS` scans.
+    """
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+    if scans > MAX_SCANS:
+        raise ValueError(f"a tile's JPEG has {scans} scans")
 
 
 def _adobe(rgb: bool | None) -> bytes:

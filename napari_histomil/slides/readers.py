@@ -1,13 +1,14 @@
 """Open a slide: which reader takes a file, and one good sentence where none can.
 
-The TIFF path takes the TIFFs whose layout it knows (Aperio, OME, plain pyramids); OpenSlide takes
-what it recognises otherwise, DICOM too; what it refuses of that goes to wsidicom; OME-Zarr, in
-folders and at addresses, has its own reader.
+The TIFF path takes the TIFFs whose layout it knows (Aperio, OME, plain pyramids), a path of its
+own takes Hamamatsu's NDPI; OpenSlide takes what it recognises otherwise, DICOM too; what it
+refuses of that goes to wsidicom; OME-Zarr, in folders and at addresses, has its own reader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Protocol
 
 from napari_histomil.errors import SlideError
 from napari_histomil.files import remote_url
+from napari_histomil.slides.claims import TIFF_BEGINNINGS, check_size, check_tiff_claims
 from napari_histomil.slides.dicom import is_dicom, other_kind, series_in, series_of
 from napari_histomil.slides.icc import Convert, to_srgb
+from napari_histomil.slides.ndpi import open_ndpi
 from napari_histomil.slides.openslide import OpenSlideReader, detect_format
 from napari_histomil.slides.remembered import recall_mpp
 from napari_histomil.slides.resolution import given_mpp
@@ -40,6 +43,7 @@ class _Opened(Slide, Protocol):
 
 READERS: dict[str, Callable[[Path], _Opened]] = {
     "tiff": open_tiff,
+    "ndpi": open_ndpi,
     "openslide": OpenSlideReader,
     "zarr": open_zarr,
     "wsidicom": open_wsidicom,
@@ -51,7 +55,6 @@ SLIDE_SUFFIXES = (
 )  # fmt: skip
 """File names that usually are slides: for lists and file dialogs; the content decides."""
 
-TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 
 TIFF_VENDORS = (None, "aperio", "generic-tiff")
@@ -104,6 +107,7 @@ def open_slide(
     except OSError as error:
         raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
+        check_size(slide.info)
         slide.info = _settle_mpp(slide.info, mpp)
         if icc:
             _to_srgb(slide)
@@ -161,6 +165,7 @@ def _open(path: Path, reader: str | None) -> _Opened:
     if not path.is_file():  # a pipe would be waited for without end
         raise SlideError(f"{path.name} is neither a file nor a folder: open the slide's file.")
     head = _head(path)
+    check_tiff_claims(path)
     if reader == "zarr":
         raise SlideError(f"{path.name} is a file, but an OME-Zarr is a folder.")
     if is_dicom(head):
@@ -174,6 +179,9 @@ def _open(path: Path, reader: str | None) -> _Opened:
         except UnsupportedTiffError:
             if vendor is None:
                 raise
+    if head.startswith(TIFF_BEGINNINGS) and vendor == "hamamatsu":
+        with suppress(UnsupportedTiffError):
+            return open_ndpi(path)
     if vendor is None:
         raise SlideError(_why_no_slide(path))
     return OpenSlideReader(path)

@@ -97,7 +97,7 @@ def open_tiff(path: Path) -> TiledSlide:
         tile_bytes=pixels.tile_bytes,
         read_halved=pixels.halved,
         read_part=pixels.part,
-        same_tile=pixels.same,
+        same_tiles=pixels.same,
     )
 
 
@@ -125,7 +125,10 @@ def _composite(
     dtype = _dtype(page)
     alone = len(levels[0].planes) == 1
     if page.photometric == PHOTOMETRIC_PALETTE and alone and page.colormap is not None:
-        return palette_composite(np.asarray(page.colormap, np.uint16)), white
+        table = np.asarray(page.colormap, np.uint16)
+        if table.ndim != 2 or len(table) != 3 or not table.size:
+            raise ValueError("its table of colours has not three columns")
+        return palette_composite(table), white
     if page.photometric in (PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR) and alone and samples >= 3:
         alpha = samples == 4 and page.extrasamples[:1] in [(kind,) for kind in ALPHA_SAMPLES]
         peak = 255.0 if dtype == np.uint8 else float(np.nanmax(sample()))

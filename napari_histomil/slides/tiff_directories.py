@@ -148,6 +148,8 @@ def find_directories(file: tifffile.TiffFile, path: Path) -> Directories:
             if found is not None:
                 return found
     pages = list(islice(_all_pages(file), MAX_PAGES))
+    if any(0 in (page.imagewidth, page.imagelength) for page in pages):
+        raise SlideError(f"{path.name} is damaged: it claims a picture without size.")
     metadata = aperio_metadata(first) if file.is_svs else plain_metadata(first)
     return _from_pages(pages, metadata)
 

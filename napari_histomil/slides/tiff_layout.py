@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
-from napari_histomil.slides.jpeg import JpegDecoder
+from napari_histomil.slides.jpeg import JpegDecoder, check_scans
 
-MAX_BLOCK_BYTES = 1 << 30
+MAX_BLOCK_BYTES = 1 << 28
 """Decoded size of the largest tile or strip that is accepted."""
 
 MAX_CLAIM = 4
@@ -98,7 +98,11 @@ class StoredLevel:
         )
 
     def repeated_blocks(self) -> NDArray[np.int64] | None:
-        """Return for each block the first one that is stored in the same bytes; None: no two are.
+        """Return for each block which is the first one stored in the same bytes.
+
+        Returns
+        -------
+        int64 [rows, columns, 2] of (row, column); None if no two blocks are the same.
 
         Blocks that the file leaves out are the same too. Blocks that are cut at the level's
         edges stay by themselves, as do those of several planes.
@@ -116,7 +120,7 @@ class StoredLevel:
         if len(first) == len(whole):
             return None
         index[whole] = whole[first][which]
-        return index
+        return np.stack(np.divmod(index.reshape(cut.shape), self.columns), axis=-1)
 
     def block_bytes(self) -> NDArray[np.int64]:
         """Return the stored bytes of each block, all its planes together; [rows, columns]."""
@@ -177,9 +181,7 @@ def stored_level(pages: list[tifffile.TiffPage], path: Path) -> StoredLevel:
             f"{path.name} stores pieces of {tile_width} x {tile_height} px, too large to be "
             f"decoded one by one: save it again as a tiled TIFF."
         )
-    for plane in planes:
-        _check_blocks(plane, level, path)
-    return level
+    return replace(level, planes=tuple(_checked(plane, level, path) for plane in planes))
 
 
 def read_block(
@@ -255,6 +257,7 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
     def decode_block(data: bytes, index: int) -> Raw:
         # The long way, also for JPEG that the short one finds odd.
         claim = _claimed_size(data)
+        check_scans(data)
         if claim is not None and claim[0] * claim[1] > tile_px:
             raise ValueError(f"a tile claims to have {claim[0]} x {claim[1]} px")
         pixels, _, _ = decode(data, index, jpegtables=tables)
@@ -263,13 +266,21 @@ def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
 
     return Plane(
         file,
-        np.asarray(page.dataoffsets, np.int64),
-        np.asarray(page.databytecounts, np.int64),
+        _positions(page.dataoffsets),
+        _positions(page.databytecounts),
         decode_block,
         key.samplesperpixel,
         separate,
         jpeg,
     )
+
+
+def _positions(values: Sequence[int]) -> NDArray[np.int64]:
+    """Return positions as numbers of 64 bits; what is larger is beyond any end all the same."""
+    try:
+        return np.asarray(values, np.int64)
+    except OverflowError:
+        return np.asarray([min(int(value), 2**63 - 1) for value in values], np.int64)
 
 
 def _jpeg_decoder(page: tifffile.TiffPage) -> JpegDecoder | None:
@@ -386,7 +397,8 @@ def _uncompressed_strips(page: tifffile.TiffPage, file: Path, rows: int, separat
     )
 
 
-def _check_blocks(plane: Plane, level: StoredLevel, path: Path) -> None:
+def _checked(plane: Plane, level: StoredLevel, path: Path) -> Plane:
+    """Return the plane with as many blocks as the level has, all of them inside the file."""
     wanted = level.rows * level.columns * (plane.samples if plane.separate else 1)
     if min(len(plane.offsets), len(plane.counts)) < wanted:
         raise SlideError(
@@ -402,6 +414,7 @@ def _check_blocks(plane: Plane, level: StoredLevel, path: Path) -> None:
             f"{plane.file.name} is truncated or damaged: {int(bad.sum())} of {wanted} tiles lie "
             f"beyond its end, get the file again."
         )
+    return replace(plane, offsets=offsets, counts=counts)
 
 
 def _name(tag_value: object) -> str:

@@ -25,6 +25,7 @@ from napari_histomil.slides.composite import (
     Rgb,
     channel_composite,
     rgb_composite,
+    thinned,
 )
 from napari_histomil.slides.resolution import Mpp, plausible_mpp
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
@@ -290,5 +291,5 @@ def _sample(array: Any, axes: _Axes) -> Raw:
     for index in sorted({count * step // MAX_SAMPLE_TILES for step in range(MAX_SAMPLE_TILES)}):
         y, x = (index // columns) * tile_h, (index % columns) * tile_w
         raw = _read(array, axes, slice(y, y + tile_h), slice(x, x + tile_w))
-        parts.append(raw.reshape(-1, raw.shape[2]))
+        parts.append(thinned(raw))
     return np.concatenate(parts)

@@ -8,6 +8,8 @@ themselves (as ``AWS_...``): none is kept by this program.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.files import remote_url
@@ -27,11 +32,43 @@ CONNECT_SECONDS, SILENCE_SECONDS = 15, 60
 
 READ_ERRORS = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
-    MemoryError, ImportError, ArithmeticError, RecursionError,
+    MemoryError, ImportError, ArithmeticError, RecursionError, SystemError,
 )  # fmt: skip
 """What zarr, its codecs and stores raise on what only looks like an image."""
 
 METADATA_FILES = ("zarr.json", ".zattrs", ".zgroup")
+
+
+class _Folder(LocalStore):
+    """A folder in which only files are read: a pipe would be waited for without end."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        # zarr keeps to the names that it makes up: none leads out of the folder.
+        self._check(key)
+        return await super().get(key, prototype, byte_range)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        self._check(key)
+        return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+
+    def _check(self, key: str) -> None:
+        try:
+            mode = os.stat(f"{self.root}/{key}").st_mode
+        except OSError:
+            return  # there is nothing: that has a meaning, which zarr knows
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError(f"{key} is no file")
 
 
 def is_zarr(path: Path) -> bool:
@@ -50,7 +87,7 @@ def open_root(path: Path) -> zarr.Group:
     url = remote_url(path)
     try:
         if url is None:
-            return zarr.open_group(path, mode="r")
+            return zarr.open_group(_Folder(path, read_only=True), mode="r")
         return zarr.open_group(url, mode="r", storage_options=_options(url))
     except ImportError as error:
         raise SlideError(
