@@ -93,12 +93,15 @@ def sidecar(slide_path: Path, fingerprint: str, *, out: Path | None = None) -> P
     -------
     Path
         ``<out>/<slide file name>.histomil``, or the same beside the slide, or, where that
-        folder is not writable, ``slides/<fingerprint>.histomil`` in the user's data folder.
+        folder is not writable or a part of this program, ``slides/<fingerprint>.histomil`` in
+        the user's data folder.
     """
     name = f"{slide_path.name}{SIDECAR_SUFFIX}"
     if out is not None:
         return out / name
     beside = slide_path.absolute().parent / name
+    if _travels_with_program(beside):
+        return fallback_sidecar(fingerprint)
     if _writable(beside if beside.is_dir() else beside.parent):
         return beside
     return fallback_sidecar(fingerprint)
@@ -235,6 +238,14 @@ def _read_json(entry: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _travels_with_program(path: Path) -> bool:
+    """Return whether a path lies among the packaged samples: nobody's work belongs there."""
+    try:
+        return path.resolve().is_relative_to(packaged("sample_data").resolve())
+    except HistomilError:  # an installation without samples
+        return False
 
 
 def _writable(folder: Path) -> bool:

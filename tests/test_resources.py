@@ -66,6 +66,11 @@ def test_where_nothing_can_be_written_work_lies_in_the_user_data(
     assert sidecars(slide, FINGERPRINT) == [place], "found again where it was kept"
 
 
+def test_work_on_a_sample_does_not_lie_in_the_program(own_user_data: Path) -> None:
+    sample = packaged("sample_data") / "synthetic-lymph-node.tiff"
+    assert sidecar(sample, FINGERPRINT).is_relative_to(own_user_data)
+
+
 def test_a_folder_that_is_missing_is_not_writable(tmp_path: Path) -> None:
     assert not resources._writable(tmp_path / "gone")
 

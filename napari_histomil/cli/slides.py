@@ -253,10 +253,12 @@ def view(args: argparse.Namespace) -> int:
 
 
 def _may_be_run(path: Path) -> bool:
-    """Return whether a path means a run: what ends in .zarr and is no OME-Zarr image."""
-    from napari_histomil.slides.zarr_store import is_zarr
+    """Return whether a path means a run, though an OME-Zarr slide may be called the same."""
+    from napari_histomil.results import is_run
 
-    return path.suffix == ".zarr" and not remote_url(path) and not is_zarr(path)
+    if path.suffix != ".zarr" or remote_url(path):
+        return False
+    return is_run(path) or path.absolute().parent.name == "runs" or not path.exists()
 
 
 def _check_place(place: tuple[float, float, float], facts: SlideInfo) -> None:

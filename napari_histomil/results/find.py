@@ -45,6 +45,11 @@ def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a Zarr folder is a run, to judge by its attributes."""
+    return _slide_of(path) is not None
+
+
 def find_slide(run: Path, slide_path: Path, fingerprint: str) -> Path | None:
     """Return where the slide of a run is now, or None where it is not found.
 

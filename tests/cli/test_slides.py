@@ -218,6 +218,14 @@ def test_view_of_several_slides_and_runs(histomil, slide, no_mpp, opened):
     assert len(opened) == 1
 
 
+def test_view_tells_runs_from_slides_that_are_zarr(histomil, slide, run_path, opened, data_dir):
+    damaged = run_path.with_name("damaged.zarr")
+    damaged.mkdir()
+    picture = Path("picture.zarr")  # not there: open_window says so
+    assert histomil("view", slide, run_path, damaged, picture).code == 0
+    assert opened == [([slide], [run_path, damaged, picture], None)]
+
+
 @pytest.mark.parametrize("text", ["320,256,20", "320.0,256,20x", " 320, 256, 2e1"])
 def test_view_at_a_place(histomil, slide, opened, text):
     assert histomil("view", slide, "--at", text).code == 0

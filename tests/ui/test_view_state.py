@@ -10,6 +10,7 @@ import pytest
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
+from napari_histomil.cli import main
 from napari_histomil.resources import sidecar
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.remembered import remember_view
@@ -250,3 +251,26 @@ def test_the_docks_alone_keep_views_too(make_napari_viewer, qtbot, path, info):
     assert kept(info)["center_px0"] == [123, 45]
     assert kept(info)["dock"] == "Slide"
     assert not [each for each in QApplication.allWidgets() if isinstance(each, OverlayWidget)]
+
+
+def test_a_moved_slide_is_seen_as_it_was_left_through_the_command_line(
+    window, path, info, make_run, tmp_path, monkeypatch
+):
+    store = make_run(info)
+    viewers = []
+    monkeypatch.setattr("napari_histomil.ui.window.stay_open", lambda: None)
+    monkeypatch.setattr(
+        "napari_histomil.ui.window.open_window",
+        lambda *args, **kwargs: viewers.append(window(*args, **kwargs)),
+    )
+    assert main(["view", str(path), str(store.path), "--at", "700,300,10"]) == 0
+    overlays(viewers[0]).current.layer.opacity = 0.25
+    view_keeper(viewers[0]).save()
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "another.tiff")
+    assert main(["view", str(moved)]) == 0
+    assert session(viewers[1]).active.info.path == moved
+    assert center_of_view_px0(viewers[1], info) == pytest.approx((700, 300), abs=0.01)
+    run = overlays(viewers[1]).current
+    assert run.store.run_id == store.run_id
+    assert run.layer.opacity == pytest.approx(0.25)
