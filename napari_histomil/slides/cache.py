@@ -16,8 +16,8 @@ from napari_histomil.slides.slide import Uint8Image
 
 DEFAULT_BUDGET_BYTES = 512 << 20
 
-PASSING_BYTES = 192 << 20
-"""Share of tiles passed on a walk: two rows of tiles of a slide 250,000 px wide."""
+LEAST_PASSING_BYTES = 32 << 20
+"""Share of tiles passed on a walk, where no open slide needs more."""
 
 MAX_SEEN = 1 << 14
 """Keys remembered of tiles that were made and not kept."""
@@ -68,6 +68,8 @@ class TileCache:
         self._pending: dict[Key, _Pending] = {}
         self._seen: OrderedDict[Key, None] = OrderedDict()
         self._owners: Counter[Hashable] = Counter()
+        self._walks: dict[Hashable, int] = {}
+        self._walk_bytes = LEAST_PASSING_BYTES
         self._lock = threading.Lock()
         self._gone: deque[Hashable] = deque()
         self.hits = 0
@@ -103,18 +105,29 @@ class TileCache:
                 self.hits += 1
             return tile
 
-    def seen_before(self, key: Key) -> bool:
-        """Note that a tile is about to be made without being kept; say whether it lately was.
+    def find_or_note(self, key: Key) -> tuple[Uint8Image | None, bool]:
+        """Find a tile, or say whether it should be made without being kept.
 
-        Whoever asks for such a tile again should keep it.
+        Returns
+        -------
+        tile
+            None if it is not kept.
+        beside
+            True the first time that a tile which is not kept is asked for so; it counts as
+            made. Whoever asks for it again should keep it.
         """
         with self._lock:
+            tile = self._find(key)
+            if tile is not None:
+                self.hits += 1
+                return tile, False
             if key in self._seen:
-                return True
+                return None, False
             self._seen[key] = None
             if len(self._seen) > MAX_SEEN:
                 self._seen.popitem(last=False)
-            return False
+            self.misses += 1
+            return None, True
 
     def count_miss(self) -> None:
         """Count a tile that was made without being kept."""
@@ -213,7 +226,7 @@ class TileCache:
         self._shrink(key)
 
     def _shrink(self, newest: Key | None = None) -> None:
-        share = min(PASSING_BYTES, self._budget_bytes // 2)
+        share = min(self._walk_bytes, self._budget_bytes // 2)
         while self._passing_bytes > share and len(self._passing) > 1:
             self._drop_oldest(self._passing)
         while self._used_bytes > self._budget_bytes and len(self._tiles) + len(self._passing) > 1:
@@ -226,10 +239,18 @@ class TileCache:
         if tiles is self._passing:
             self._passing_bytes -= oldest.nbytes
 
-    def acquire(self, owner: Hashable) -> None:
-        """Note that one more open slide uses tiles whose key begins with `owner`."""
+    def acquire(self, owner: Hashable, walk_bytes: int = 0) -> None:
+        """Note that one more open slide uses tiles whose key begins with `owner`.
+
+        Parameters
+        ----------
+        walk_bytes
+            What has to be kept on a walk over the slide, row by row, to make no tile twice.
+        """
         with self._lock:
             self._owners[owner] += 1
+            self._walks[owner] = walk_bytes
+            self._walk_bytes = max(sum(self._walks.values()), LEAST_PASSING_BYTES)
 
     def release(self, owner: Hashable) -> None:
         """Note that one of them is closed; with the last one the owner's tiles go."""
@@ -238,6 +259,8 @@ class TileCache:
             if self._owners[owner] > 0:
                 return
             del self._owners[owner]
+            self._walks.pop(owner, None)
+            self._walk_bytes = max(sum(self._walks.values()), LEAST_PASSING_BYTES)
             for tiles in (self._tiles, self._passing):
                 for key in [key for key in tiles if key[0] == owner]:
                     tiles.move_to_end(key, last=False)

@@ -173,7 +173,7 @@ def stored_level(pages: list[tifffile.TiffPage], path: Path) -> StoredLevel:
         tile_width = first.imagewidth
         tile_height = _strip_rows(first) or min(first.rowsperstrip, first.imagelength)
     level = StoredLevel(first.imagewidth, first.imagelength, tile_width, tile_height, planes)
-    if min(level.width, level.height, tile_width, tile_height) < 1:
+    if min(level.width, level.height, tile_width, tile_height, level.samples) < 1:
         raise SlideError(f"{path.name} is damaged: it claims a picture without size.")
     block_bytes = tile_width * tile_height * level.samples * first.dtype.itemsize
     if block_bytes > MAX_BLOCK_BYTES:

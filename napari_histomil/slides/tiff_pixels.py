@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError, brief
-from napari_histomil.slides.composite import Composite, Raw
+from napari_histomil.slides.composite import Composite, Raw, thinned
 from napari_histomil.slides.jpeg import JpegDecoder
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.slides.tiff_layout import (
@@ -25,6 +25,7 @@ from napari_histomil.slides.tiff_layout import (
     StoredLevel,
     read_block,
 )
+from napari_histomil.slides.tile_memory import tile_memory
 from napari_histomil.slides.tiles import Box
 
 SAMPLE_BLOCKS = 16
@@ -71,7 +72,7 @@ class TiffPixels:
         quick = self._quick[level]
         try:
             if quick is not None:
-                out = np.empty((height, width, 3), np.uint8)
+                out = tile_memory().empty(height, width)
                 if self._decode_part(stored, quick, row, column, (0, height, 0, width), out):
                     return out
             raw = read_block(stored, row, column, self._read)
@@ -121,15 +122,11 @@ class TiffPixels:
             return None
         return np.ascontiguousarray(small[:height, :width])
 
-    def same(self, level: int, row: int, column: int) -> tuple[int, int]:
-        """Return the first tile that is stored in the same bytes; `tiles.SameTile`."""
+    def same(self, level: int) -> NDArray[np.int64] | None:
+        """Return which tiles are stored in the same bytes; `tiles.SameTiles`."""
         if level not in self._same:  # looked for when a tile is first asked for
             self._same[level] = self._levels[level].repeated_blocks()
-        known = self._same[level]
-        if known is None:
-            return row, column
-        columns = self._levels[level].columns
-        return divmod(int(known[row * columns + column]), columns)
+        return self._same[level]
 
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         """Return the stored bytes of each tile, all channels together; int64 [rows, columns]."""
@@ -217,11 +214,11 @@ class TiffPixels:
         stored = self._levels[-1]
         count = stored.rows * stored.columns
         chosen = {count * index // SAMPLE_BLOCKS for index in range(SAMPLE_BLOCKS)}
-        blocks = [
-            read_block(stored, *divmod(index, stored.columns), self._read)
-            for index in sorted(chosen)
-        ]
-        values = [raw.reshape(-1, raw.shape[2]) for raw in blocks if raw is not None]
+        values = []
+        for index in sorted(chosen):
+            raw = read_block(stored, *divmod(index, stored.columns), self._read)
+            if raw is not None:
+                values.append(thinned(raw))
         return np.concatenate(values) if values else np.zeros((1, stored.samples))
 
 

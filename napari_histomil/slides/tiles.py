@@ -21,6 +21,9 @@ from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
 
 WHITE = 255
 
+WALK_ROWS = 4
+"""Rows of tiles kept on a walk: two that a read touches, for two threads apart."""
+
 MANY_TILES = 9
 """A region of more tiles than this is no random glance: its neighbour will follow."""
 
@@ -30,14 +33,18 @@ MAX_HALVINGS = 3
 ReadTile = Callable[[int, int, int], Uint8Image]
 """(level, row, column) -> uint8 [h, w, 3] of the tile; it may be cut at the level's edges."""
 
+Place = tuple[int, int, int]
+"""(level, row, column) of a tile."""
+
 Box = tuple[int, int, int, int]
 """A part of a tile: rows from, to, columns from, to."""
 
 ReadPart = Callable[[int, int, int, Box, Uint8Image], bool]
 """(level, row, column, part, out) -> whether the part of a tile is in `out` now."""
 
-SameTile = Callable[[int, int, int], tuple[int, int]]
-"""(level, row, column) -> (row, column) of the first tile with the same pixels."""
+SameTiles = Callable[[int], NDArray[np.int64] | None]
+"""level -> int64 [rows, columns, 2]: (row, column) of the first tile with the same pixels as
+this one; None if no two tiles are known to be the same."""
 
 ReadHalved = Callable[[int, int, int, int], Uint8Image | None]
 """(level, row, column, halvings) -> the tile decoded smaller; None: it has to be averaged."""
@@ -68,7 +75,7 @@ class TiledSlide:
     read_part
         Decodes no more of one tile than a part of it needs, and keeps nothing; None if every
         tile is decoded whole.
-    same_tile
+    same_tiles
         Finds tiles that are stored once for many places.
     icc
         The colour profile of the pixels; empty if there is none.
@@ -91,7 +98,7 @@ class TiledSlide:
         read_halved: ReadHalved | None = None,
         tile_bytes: Callable[[int], NDArray[np.int64] | None] = lambda level: None,
         read_part: ReadPart | None = None,
-        same_tile: SameTile = lambda level, row, column: (row, column),
+        same_tiles: SameTiles = lambda level: None,
         icc: bytes = b"",
     ) -> None:
         self.info = info
@@ -103,12 +110,12 @@ class TiledSlide:
         self._read_halved = read_halved
         self._tile_bytes = tile_bytes
         self._read_part = read_part
-        self._same_tile = same_tile
+        self._same_tiles = same_tiles
         self._order = ReadingOrder()
         self._cache = cache if cache is not None else shared_cache()
         self._closing = threading.Lock()
         self._closed = False
-        self._cache.acquire(owner)
+        self._cache.acquire(owner, _walk_bytes(info))
 
     def convert_colors(self, convert: Callable[[Uint8Image], Uint8Image]) -> None:
         """Give pixels through `convert` from now on; side pictures stay as they are.
@@ -127,7 +134,7 @@ class TiledSlide:
         self._read_halved = converted_halved
         self._read_part = None  # it would have to be converted for each read of it
         stored, self._owner = self._owner, ("converted", self._owner)
-        self._cache.acquire(self._owner)
+        self._cache.acquire(self._owner, _walk_bytes(self.info))
         self._cache.release(stored)
 
     def read_region(
@@ -161,39 +168,35 @@ class TiledSlide:
                 xa, xb = max(x0, x), min(x1, x + tile_width)
                 part = out[ya - top : yb - top, xa - left : xb - left]
                 box = ya - y, yb - y, xa - x, xb - x
-                if not self._fill(level, row, column, box, part, keep):
+                # A tile of which a random read wants a piece, or any read all of it, is decoded
+                # without being kept, the first time.
+                whole = yb - ya == tile_height and xb - xa == tile_width
+                if not self._fill((level, row, column), box, part, once=whole or not keep):
                     later.append((row, column, box, part))
         for row, column, box, part in later:  # by now whoever makes them may be done
             tile = self._tile(level, row, column, 0, passing=True)
             part[:] = tile[box[0] : box[1], box[2] : box[3]]
         return out
 
-    def _fill(
-        self, level: int, row: int, column: int, box: Box, part: Uint8Image, keep: bool
-    ) -> bool:
+    def _fill(self, place: Place, box: Box, part: Uint8Image, *, once: bool) -> bool:
         """Put a part of a tile into `part`; False if another thread is making the tile.
 
-        A tile of which a random read wants a piece, or any read all of it, is decoded without
-        being kept, the first time.
+        Parameters
+        ----------
+        once
+            Whether the tile need not be kept, unless it was asked for lately.
         """
-        first = self._same_tile(level, row, column)
-        key = (self._owner, level, *first, 0)
-        tile = self._cache.find(key)
-        if tile is None:
-            stored = self.info.levels[level]
-            once = not keep or box == (0, stored.tile_height, 0, stored.tile_width)
-            if (
-                once
-                and self._read_part is not None
-                and first == (row, column)
-                and not self._cache.seen_before(key)
-                and self._read_part(level, row, column, box, part)
-            ):
-                self._cache.count_miss()
+        key = self._key(*place, 0)
+        if once and self._read_part is not None and key[1:4] == place:
+            tile, beside = self._cache.find_or_note(key)
+            if beside and self._read_part(*place, box, part):
                 return True
-            tile = self._cache.get_or_none(key, lambda: self._make(level, *first, 0), passing=True)
-            if tile is None:
-                return False
+        else:
+            tile = None
+        if tile is None:
+            tile = self._cache.get_or_none(key, lambda: self._make(*place, 0), passing=True)
+        if tile is None:
+            return False
         part[:] = tile[box[0] : box[1], box[2] : box[3]]
         return True
 
@@ -245,7 +248,10 @@ class TiledSlide:
         return self._tile_bytes(level)
 
     def _key(self, level: int, row: int, column: int, halvings: int) -> Key:
-        return (self._owner, level, *self._same_tile(level, row, column), halvings)
+        same = self._same_tiles(level)
+        if same is not None:
+            row, column = same[row, column].tolist()
+        return (self._owner, level, row, column, halvings)
 
     def _tile(
         self, level: int, row: int, column: int, halvings: int, *, passing: bool = False
@@ -308,3 +314,9 @@ class TiledSlide:
     def _check_open(self) -> None:
         if self._closed:
             raise SlideError(f"{self.info.path.name} is closed already.")
+
+
+def _walk_bytes(info: SlideInfo) -> int:
+    level = info.levels[0]
+    columns = -(-level.width // level.tile_width)
+    return WALK_ROWS * columns * level.tile_width * level.tile_height * 3
