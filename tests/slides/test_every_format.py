@@ -30,6 +30,7 @@ from tests.slides.test_zarr import channels_first, write_zarr
 
 ODD = halves(picture(401, 307), 2)
 TILED = halves(picture(512, 256), 2)
+ROWS_OF_8 = halves(picture(768, 800), 2)
 
 Truth = Callable[[Path], Sequence[np.ndarray]]
 
@@ -95,6 +96,7 @@ REAL = [
     Case(SVS, "tiff", of_tifffile),
     Case(SVS, "openslide", of_tifffile, force=True),
     Case(NDPI, "openslide", of_openslide, force=True),
+    Case(NDPI, "ndpi", of_openslide, levels=4),  # OpenSlide makes three smaller ones itself
     Case("wsi-ome-tiff/OS-1-detail.ome.tif", "tiff", of_tifffile),
     Case(CMU, "openslide", of_openslide),
     Case("wsi-dicom-cmu1-small", "openslide", lambda path: of_openslide(path / Path(CMU).name)),
@@ -186,6 +188,17 @@ def with_white(level: np.ndarray, tiles: Sequence[tuple[int, int]], size: int) -
     return out
 
 
+def ndpi(sampling: str, units: int | None = None) -> Callable[[Path], Path]:
+    return lambda path: vendors.write_ndpi(
+        path.with_suffix(".ndpi"), ROWS_OF_8, sampling=sampling, units=units
+    )
+
+
+def first_of_openslide(path: Path) -> list[np.ndarray]:
+    """Return the levels that are stored; of NDPI OpenSlide makes smaller ones."""
+    return of_openslide(path)[: len(ROWS_OF_8)]
+
+
 SCN_CORNER = 320, 160
 
 
@@ -221,6 +234,10 @@ MADE = [
     Made("dicom rle", dicom(syntax=RLELossless), "wsidicom", made(ODD), "dicom"),
     Made("dicom sparse", dicom_sparse, "openslide",
          made([with_white(ODD[0], [(0, 1), (2, 2)], 64), *ODD[1:]]), "dicom"),
+    Made("ndpi in rows", ndpi("4:4:4"), "ndpi", first_of_openslide, "hamamatsu"),
+    Made("ndpi in pieces", ndpi("4:4:4", 4), "ndpi", first_of_openslide, "hamamatsu"),
+    Made("ndpi in rows, 4:2:2", ndpi("4:2:2"), "ndpi", first_of_openslide, "hamamatsu"),
+    Made("ndpi in pieces, 4:2:2", ndpi("4:2:2", 4), "ndpi", first_of_openslide, "hamamatsu"),
     Made("zarr 0.4", lambda p: write_zarr(p.with_suffix(".zarr"), channels_first(ODD), "cyx",
          version="0.4"), "zarr", made(ODD)),
     Made("zarr 0.5", lambda p: write_zarr(p.with_suffix(".zarr"), channels_first(ODD), "cyx"),

@@ -42,7 +42,7 @@ class TestNdpi(SlideContract):
         return path
 
     def test_what_the_file_says(self, path: Path):
-        with open_slide(path) as slide:
+        with open_slide(path, reader="openslide") as slide:
             assert slide.info.reader == "openslide"
             assert slide.info.mpp == pytest.approx(0.22818, abs=1e-5)
             assert slide.info.objective_power == 40
@@ -52,7 +52,7 @@ class TestNdpi(SlideContract):
     def test_equal_to_openslide_anywhere(self, path: Path):
         """Also between the pixels of a level, and partly outside: transparent becomes white."""
         rng = np.random.default_rng(0)
-        with open_slide(path) as slide, openslide.OpenSlide(path) as other:
+        with open_slide(path, reader="openslide") as slide, openslide.OpenSlide(path) as other:
             for level in range(other.level_count):
                 for _ in range(8):
                     corner = tuple(rng.integers(-300, [4200, 5200]).tolist())

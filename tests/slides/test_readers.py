@@ -16,7 +16,7 @@ from tests.slides.conftest import halves, picture, write_pyramid
 
 OPENED = {
     "wsi-aperio-svs/CMU-1-Small-Region.svs": ("tiff", 2220, 2967, 0.499),
-    "wsi-hamamatsu-ndpi/test3-DAPI-2-387.ndpi": ("openslide", 3968, 4864, 0.2281751),
+    "wsi-hamamatsu-ndpi/test3-DAPI-2-387.ndpi": ("ndpi", 3968, 4864, 0.2281751),
     "wsi-dicom-camelyon-thumb/multi_frame_jpeg_camelyon_challenge_image.dcm": (
         "openslide", 1152, 700, 28.9685,
     ),
@@ -143,7 +143,7 @@ def test_a_truncated_ndpi_file(tmp_path: Path, data_dir: Path):
 
 
 def test_an_unknown_reader(small: Path):
-    assert "choose one of tiff, openslide, zarr" in sentence(small, reader="bioformats")
+    assert "choose one of tiff, ndpi, openslide, zarr, wsidicom" in sentence(small, reader="bioformats")
 
 
 def test_a_forced_reader_that_cannot(small: Path, data_dir: Path):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import tifffile
+from PIL import Image
 
 TILE = (128, 128)
 
@@ -265,3 +267,61 @@ def mirax_pixels(
                 stored[part] = imagecodecs.jpeg8_decode(tile)
         out.append(stored)
     return out
+
+
+def write_ndpi(
+    path: Path, levels: Sequence[np.ndarray], *, sampling: str, units: int | None = None
+) -> Path:
+    """Write a Hamamatsu NDPI: each level one JPEG, with a list of its restarts.
+
+    Parameters
+    ----------
+    sampling
+        Of the colours: 4:4:4, 4:2:2 or 4:2:0.
+    units
+        Units of coding (8 or 16 px wide) between restarts; None for a row of them.
+    """
+    unit_width = 8 if sampling == "4:4:4" else 16
+    out = bytearray(b"II*\0" + bytes(8))
+    link = 4  # where the place of the next directory stands, in eight bytes
+    for index, level in enumerate(levels):
+        height, width = level.shape[:2]
+        every = {"restart_marker_rows": 1}
+        if units is not None:
+            every = {"restart_marker_blocks": min(units, width // unit_width)}
+        stream = BytesIO()
+        Image.fromarray(level).save(stream, "JPEG", quality=90, subsampling=sampling, **every)
+        data = stream.getvalue()
+        scan = data.index(b"\xff\xda")
+        first = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4])
+        starts = [first] + [
+            at + 2
+            for at in range(first, len(data) - 1)
+            if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7
+        ]
+        data_at = len(out)
+        out += data
+        dots = struct.pack("<II", 20_000, 2**index)
+        entries = [
+            (256, 4, [width]), (257, 4, [height]), (258, 3, [8, 8, 8]), (259, 3, [7]),
+            (262, 3, [6]), (271, 2, b"Hamamatsu\0"),
+            (272, 2, b"C0000\0"), (273, 4, [data_at]), (277, 3, [3]),
+            (278, 4, [height]), (279, 4, [len(data)]), (282, 5, dots), (283, 5, dots),
+            (296, 3, [3]), (305, 2, b"NDP.scan\0"), (65420, 4, [1]), (65421, 11, struct.pack("<f", 20 / 2**index)),
+            (65422, 9, [0]), (65423, 9, [0]), (65424, 9, [0]), (65426, 4, starts),
+        ]  # fmt: skip
+        packed = []
+        for tag, kind, value in entries:
+            size = {2: 1, 3: 2, 4: 4, 5: 8, 9: 4, 11: 4}[kind]
+            raw = value if isinstance(value, bytes) else np.array(value, f"<i{size}").tobytes()
+            place = raw.ljust(4, b"\0")
+            if len(raw) > 4:
+                place = struct.pack("<I", len(out))
+                out += raw
+            packed.append(struct.pack("<HHI", tag, kind, len(raw) // size) + place)
+        out[link : link + 8] = struct.pack("<Q", len(out))
+        out += struct.pack("<H", len(packed)) + b"".join(packed)
+        link = len(out)
+        out += bytes(8 + 4 * len(packed))  # next directory; upper halves of the values
+    path.write_bytes(out)
+    return path
