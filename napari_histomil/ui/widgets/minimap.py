@@ -152,11 +152,9 @@ class Minimap(QWidget):
         """Follow the view; the picture is painted again only where it has another frame."""
         if self._slide is None or not self._wanted:
             return
-        frame = frame_of(self._viewer, self._slide.info)
-        words = self._make_words()
-        if frame != self.frame or len(words) != len(self._words):
+        if frame_of(self._viewer, self._slide.info) != self.frame:
             self._arrange()
-        self._words = words
+        self._words = self._make_words()
         self.update()
 
     def _make_words(self) -> list[str]:
