@@ -89,6 +89,8 @@ def test_a_slide_comes_back_as_it_was_left(window, qtbot, path, info, make_run):
     assert camera.magnification(viewer) == pytest.approx(10)
     assert orientation_of(viewer) == Orientation(1, True)
     assert not viewer.canvas.overlays.scale_bar.visible
+    (dock,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, SlideWidget)]
+    assert not dock.navigation.scale_bar_box.isChecked()
     assert {each.store.run_id for each in session(viewer).runs} == {"1" * 16, "2" * 16}
     run = overlays(viewer).current
     assert run.store.run_id == "2" * 16

@@ -167,6 +167,9 @@ class Navigation(QWidget):
     def _make_boxes(self) -> QHBoxLayout:
         self.scale_bar_box = QCheckBox("Scale bar")
         self.scale_bar_box.toggled.connect(self._toggle_scale_bar)
+        self._wants_scale_bar = True
+        scale_bar = self._viewer.canvas.overlays.scale_bar
+        follow(self, scale_bar.events.visible, self._on_scale_bar)
         self.minimap_box = QCheckBox("Minimap")
         self.minimap_box.setChecked(shows_minimap())
         self.minimap_box.toggled.connect(self._toggle_minimap)
@@ -209,8 +212,8 @@ class Navigation(QWidget):
         self.scale_bar_box.setToolTip(
             "Show a scale bar in µm in the corner of the view" if scaled else why_not
         )
-        self.scale_bar_box.setChecked(scaled)
-        self._toggle_scale_bar(scaled)
+        self.scale_bar_box.setChecked(scaled and self._wants_scale_bar)
+        self._toggle_scale_bar(scaled and self._wants_scale_bar)
         unit = self.unit_box.model().item(0)
         unit.setEnabled(scaled)
         self.unit_box.setCurrentText("µm" if scaled else "px")
@@ -277,6 +280,13 @@ class Navigation(QWidget):
 
     def _toggle_scale_bar(self, on: bool) -> None:
         self._viewer.canvas.overlays.scale_bar.visible = on
+
+    def _on_scale_bar(self, _event: Any) -> None:
+        """Follow what napari's menu or a view that comes back has made of the scale bar."""
+        if self._info is None or self._info.mpp_x is None:
+            return
+        self._wants_scale_bar = self._viewer.canvas.overlays.scale_bar.visible
+        self.scale_bar_box.setChecked(self._wants_scale_bar)
 
     def _update_readout(self, _event: Any = None) -> None:
         info = self._info
