@@ -19,7 +19,7 @@ from napari_histomil.ui.session import session
 from napari_histomil.ui.view_state import Place, view_keeper
 from napari_histomil.ui.widgets.panel import DOCK_WIDTH
 
-DOCKS = ("Slide", "Run", "Overlay")
+DOCKS = ("Slide", "Run", "Overlay", "Compare")
 """The docks in the order of the work, by their names in ``napari.yaml``."""
 
 SETTLE_SECONDS = 1.0
@@ -98,7 +98,7 @@ def add_docks(viewer: napari.Viewer, *, front: str = DOCKS[0]) -> list[QDockWidg
         for index, name in enumerate(DOCKS)
     ]
     for dock, name in zip(docks, DOCKS, strict=True):
-        dock.setWindowTitle(name)  # all three names fit on the tabs
+        dock.setWindowTitle(name)  # all names fit on the tabs
     docks[DOCKS.index(front)].raise_()
     return docks
 
