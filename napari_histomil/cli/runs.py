@@ -168,6 +168,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         mpp=args.mpp,
         stride_px=args.stride,
         reader=args.reader,
+        icc=args.icc,
     )
     from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
     from napari_histomil.results import RunStore

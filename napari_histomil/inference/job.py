@@ -160,13 +160,14 @@ def plan_job(
     mpp: float | None = None,
     stride_px: int | None = None,
     reader: str | None = None,
+    icc: bool = False,
 ) -> Job:
     """Return the job that runs `model` on a slide with the model's own settings, or others.
 
     Parameters
     ----------
     info
-        The slide's facts; a slide opened with ``icc=True`` is read so.
+        The slide's facts.
     model
         The model.
     region
@@ -177,6 +178,9 @@ def plan_job(
         Resolution and stride other than the model's.
     reader
         The slide's reader, where it is forced.
+    icc
+        Whether the model is given colours converted to sRGB. A slide that is only shown so is
+        still looked at as it is stored, as models were trained.
 
     Raises
     ------
@@ -192,7 +196,7 @@ def plan_job(
     )
     return Job(
         slide=SlideRef(
-            info.path, info.fingerprint, info.mpp_xy, icc=info.icc_applied, reader=reader
+            info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader
         ),
         model=ModelRef(model.name, model.path, model.sha256),
         task=model.task,

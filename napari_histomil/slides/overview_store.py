@@ -82,6 +82,8 @@ def _read(info: SlideInfo, file: object, size: tuple[int, int]) -> Uint8Image | 
         shape = (size[1], size[0], 3)
         if facts["schema"] != SCHEMA or facts["fingerprint"] != info.fingerprint:
             return None
+        if facts.get("icc", False) != info.icc_applied:  # of other colours
+            return None
         if page.shape != shape or page.dtype != np.uint8:  # before memory is taken for it
             return None
         pixels: Uint8Image = page.asarray(maxworkers=1)
@@ -95,5 +97,6 @@ def _facts(info: SlideInfo, pixels: Uint8Image) -> dict[str, object]:
         "schema": SCHEMA,
         "program": "napari-histomil",
         "fingerprint": info.fingerprint,
+        "icc": info.icc_applied,
         "crc32": zlib.crc32(np.ascontiguousarray(pixels)),
     }

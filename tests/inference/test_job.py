@@ -57,6 +57,8 @@ def test_the_order_of_polygons_does_not_matter() -> None:
     [
         replace(JOB, slide=replace(JOB.slide, fingerprint="0" * 64)),
         replace(JOB, slide=replace(JOB.slide, mpp_xy=(0.25, 0.26))),
+        replace(JOB, slide=replace(JOB.slide, icc=True)),
+        replace(JOB, slide=replace(JOB.slide, reader="openslide")),
         replace(JOB, model=replace(JOB.model, sha256="0" * 64)),
         replace(JOB, grids=(GridSpec(1.0, 128, 32),)),
         replace(JOB, region=RegionSpec("all")),
