@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import napari
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_histomil.errors import HistomilError, OutputError
 from napari_histomil.slides.readers import open_slide
@@ -19,8 +18,6 @@ from napari_histomil.ui.orientation import Orientation, set_orientation
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.figure_dialog import FigureDialog
-from napari_histomil.ui.widgets.slide import SlideWidget
-from napari_histomil.ui.window import open_window
 
 BARE = FigureOptions(scale_bar=False, magnification=False, colour_bar=False)
 
@@ -34,9 +31,9 @@ def path(write_slide):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer, monkeypatch, qtbot, path):
-    monkeypatch.setattr(napari, "Viewer", make_napari_viewer)
-    viewer = open_window([path])
+def viewer(make_napari_viewer, qtbot, path):
+    viewer = make_napari_viewer(show=True)
+    session(viewer).open_slide(path)
     camera.set_native(viewer, session(viewer).active.info)
     camera.go_to_px0(viewer, session(viewer).active.info, (700, 500))
     qtbot.wait(100)
@@ -177,15 +174,15 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(viewer, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("napari_histomil.files.os.replace", refuse)
-    (dock,) = [each for each in QApplication.allWidgets() if isinstance(each, SlideWidget)]
-    dialog = FigureDialog(viewer, slide, heatmap=False, parent=dock.window())
+    parent = QWidget()
+    dialog = FigureDialog(viewer, slide, heatmap=False, parent=parent)
     before = sorted(tmp_path.iterdir())
     for name in ("a.png", "a.tif", "a.pdf"):
         assert not dialog.save(tmp_path / name)
     errors = [each for each in QApplication.topLevelWidgets() if isinstance(each, ErrorDialog)]
     assert len(errors) == 3
     assert all("No space left on device" in error.sentence for error in errors)
-    for widget in (*errors, dialog):
+    for widget in (*errors, dialog, parent):
         widget.close()
         widget.deleteLater()
     assert sorted(tmp_path.iterdir()) == before

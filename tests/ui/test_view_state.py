@@ -7,6 +7,7 @@ import os
 
 import napari
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
@@ -48,6 +49,24 @@ def restored(viewer, qtbot):
     keeper = view_keeper(viewer)
     qtbot.waitUntil(lambda: not keeper.busy, timeout=10_000)
     qtbot.wait(50)
+
+
+@pytest.fixture
+def model(qtbot):
+    """Open a slide in a viewer without a window, which is quick."""
+
+    def make(path):
+        viewer = ViewerModel()
+        keeper = view_keeper(viewer)
+        session(viewer).open_slide(path)
+        restored(viewer, qtbot)
+        made.append((viewer, keeper))
+        return viewer
+
+    made = []
+    yield make
+    for viewer, _ in made:
+        viewer.layers.clear()
 
 
 @pytest.fixture
@@ -136,13 +155,15 @@ def test_a_place_that_was_asked_for_wins(window, path, info):
     assert not viewer.canvas.overlays.scale_bar.visible, "the rest comes back"
 
 
-def test_somebody_who_has_moved_already_is_left_where_they_are(window, qtbot, path, info):
+def test_somebody_who_has_moved_already_is_left_where_they_are(qtbot, path, info):
     remember_view(info, {"center_px0": [10, 10], "px0_per_screen_pixel": 1})
-    viewer = window()
+    viewer = ViewerModel()
+    keeper = view_keeper(viewer)
     session(viewer).open_slide(path)
     QApplication.processEvents()
     camera.go_to_px0(viewer, info, (700, 300))
     restored(viewer, qtbot)
+    assert not keeper.busy
     assert center_of_view_px0(viewer, info) == pytest.approx((700, 300))
 
 
@@ -160,15 +181,15 @@ def test_somebody_who_has_moved_already_is_left_where_they_are(window, qtbot, pa
         {"runs": [None, {"id": 3}, {"id": "f" * 16}], "current_run": [], "dock": "No such"},
     ],
 )
-def test_what_makes_no_sense_is_left_out(window, qtbot, path, info, view):
+def test_what_makes_no_sense_is_left_out(model, path, info, view):
     remember_view(info, view)
-    viewer = window([path])
+    viewer = model(path)
     fitted = 0.92 * min(viewer.canvas.size[1] / 750, viewer.canvas.size[0] / 518.5)
     assert viewer.scene.camera.zoom == pytest.approx(fitted, rel=0.01)
     assert session(viewer).runs == []
 
 
-def test_numbers_of_a_heatmap_that_make_no_sense_are_left_out(window, path, info, make_run):
+def test_numbers_of_a_heatmap_that_make_no_sense_are_left_out(model, path, info, make_run):
     store = make_run(info)
     state = {
         "id": store.run_id,
@@ -179,7 +200,7 @@ def test_numbers_of_a_heatmap_that_make_no_sense_are_left_out(window, path, info
         "opacity": "strong",
     }
     remember_view(info, {"runs": [state], "current_run": store.run_id})
-    viewer = window([path])
+    viewer = model(path)
     run = overlays(viewer).current
     assert (run.heatmap.class_name, run.heatmap.colours) == ("tumor", "viridis")
     assert run.heatmap.normalisation == "raw"
@@ -187,40 +208,41 @@ def test_numbers_of_a_heatmap_that_make_no_sense_are_left_out(window, path, info
     assert run.layer.opacity == 0.5
 
 
-def test_a_run_that_is_gone_or_damaged_is_left_out(window, path, info, make_run):
+def test_a_run_that_is_gone_or_damaged_is_left_out(model, path, info, make_run):
     gone, broken, whole = (make_run(info, name * 16) for name in "abc")
     states = [{"id": run.run_id} for run in (gone, broken, whole)]
     remember_view(info, {"runs": states, "current_run": gone.run_id})
     gone.path.rename(gone.path.with_name("elsewhere"))
     (broken.path / "zarr.json").write_text("{")
-    viewer = window([path])
+    viewer = model(path)
     assert [run.store.run_id for run in session(viewer).runs] == [whole.run_id]
 
 
-def test_hidden_heatmaps_stay_hidden(window, qtbot, path, info, make_run):
+def test_hidden_heatmaps_stay_hidden(model, path, info, make_run):
     store = make_run(info)
-    viewer = window([path], runs=[store.path])
+    viewer = model(path)
+    overlays(viewer).add(store)
     overlays(viewer).toggle()
     view_keeper(viewer).save()
-    viewer = window([path])
+    viewer = model(path)
     assert not overlays(viewer).current.layer.visible
 
 
-def test_nothing_is_kept_where_it_is_switched_off(window, qtbot, path, info, monkeypatch):
+def test_nothing_is_kept_where_it_is_switched_off(model, path, info, monkeypatch):
     monkeypatch.setenv(VIEWS_VARIABLE, "0")
-    viewer = window([path])
+    viewer = model(path)
     camera.go_to_px0(viewer, info, (400, 300))
     view_keeper(viewer).save()
     assert not sidecar(path, info.fingerprint).exists()
 
 
 def test_pictures_in_memory_leave_nothing_on_the_disk(
-    make_napari_viewer, qtbot, array_slide, checkered, tmp_path, monkeypatch
+    qtbot, array_slide, checkered, tmp_path, monkeypatch
 ):
     from napari_histomil.ui.layers import slide_layer
 
     monkeypatch.chdir(tmp_path)
-    viewer = make_napari_viewer()
+    viewer = ViewerModel()
     keeper = view_keeper(viewer)
     session(viewer).add_slide(slide_layer(array_slide(checkered)))
     qtbot.waitUntil(lambda: not keeper.busy)
