@@ -25,7 +25,8 @@ from napari_histomil.slides.identity import fingerprint_file
 from napari_histomil.slides.jpeg import JpegDecoder
 from napari_histomil.slides.resolution import plausible_magnification
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
-from napari_histomil.slides.tiff_layout import DECODE_ERRORS, FileReader, UnsupportedTiffError
+from napari_histomil.slides.tiff_codecs import DECODE_ERRORS, UnsupportedTiffError
+from napari_histomil.slides.tiff_layout import FileReader
 from napari_histomil.slides.tiff_metadata import plain_metadata
 from napari_histomil.slides.tiles import TiledSlide
 

@@ -25,7 +25,7 @@ from napari_histomil.slides.remembered import recall_mpp
 from napari_histomil.slides.resolution import given_mpp
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.slides.tiff import open_tiff
-from napari_histomil.slides.tiff_layout import UnsupportedTiffError
+from napari_histomil.slides.tiff_codecs import UnsupportedTiffError
 from napari_histomil.slides.wsidicom import INSTALL, open_wsidicom
 from napari_histomil.slides.zarr import open_zarr
 from napari_histomil.slides.zarr_store import is_zarr

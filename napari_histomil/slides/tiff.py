@@ -29,13 +29,9 @@ from napari_histomil.slides.composite import (
 from napari_histomil.slides.icc import profile_name
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_files
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
+from napari_histomil.slides.tiff_codecs import DECODE_ERRORS, UnsupportedTiffError
 from napari_histomil.slides.tiff_directories import Directories, check_chain, find_directories
-from napari_histomil.slides.tiff_layout import (
-    DECODE_ERRORS,
-    StoredLevel,
-    UnsupportedTiffError,
-    stored_level,
-)
+from napari_histomil.slides.tiff_layout import StoredLevel, stored_level
 from napari_histomil.slides.tiff_pixels import TiffPixels
 from napari_histomil.slides.tiles import TiledSlide
 

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from napari_histomil.errors import SlideError
-from napari_histomil.slides.tiff_layout import UnsupportedTiffError
+from napari_histomil.slides.tiff_codecs import UnsupportedTiffError
 from napari_histomil.slides.tiff_metadata import (
     Metadata,
     aperio_metadata,

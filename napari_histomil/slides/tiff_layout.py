@@ -1,4 +1,4 @@
-"""Where the tiles of a TIFF lie and how each is decoded.
+"""Where the tiles of a TIFF lie; how one is decoded is the matter of `tiff_codecs.py`.
 
 tifffile knows the format; the pixels are read without it. A *plane* is one directory of the file
 (one channel, or all of an RGB picture). Everything is checked against the file's size when a
@@ -9,7 +9,6 @@ what it claims.
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,34 +18,22 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_histomil.errors import SlideError, brief
-from napari_histomil.slides.composite import Raw, ycbcr_to_rgb
-from napari_histomil.slides.jpeg import JpegDecoder, check_scans
+from napari_histomil.errors import SlideError
+from napari_histomil.slides.composite import Raw
+from napari_histomil.slides.jpeg import JpegDecoder
+from napari_histomil.slides.resample import Uint8Image
+from napari_histomil.slides.tiff_codecs import (
+    block_decoder,
+    check_supported,
+    eighth_decoder,
+    jpeg_decoder,
+)
 
 MAX_BLOCK_BYTES = 1 << 28
 """Decoded size of the largest tile or strip that is accepted."""
 
-MAX_CLAIM = 4
-"""A compressed tile may claim this many times the pixels that it should have, not more."""
-
-JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
 STRIP_BYTES = 2 << 20
 """An uncompressed picture is read in strips of about this size, however it is cut in the file."""
-
-JPEG_OLD = 6
-APERIO_JPEG2000_YCBCR = 33003
-JPEG_COMPRESSIONS = (7, 34892, 33007)
-RGB, YCBCR = 2, 6
-
-DECODE_ERRORS = (
-    RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, struct.error,
-)  # fmt: skip
-"""What imagecodecs, tifffile and numpy raise on bytes that are no picture."""
-
-
-class UnsupportedTiffError(SlideError):
-    """A sound TIFF in a layout that this path does not read; OpenSlide may."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +50,8 @@ class Plane:
     """Whether each sample has blocks of its own (planar configuration 2)."""
     jpeg: JpegDecoder | None = None
     """Where blocks are JPEG that this gives as 8-bit RGB by itself."""
+    decode_eighth: Callable[[bytes], Uint8Image | None] | None = None
+    """Where blocks are JPEG 2000 of 8-bit RGB: one at 1/8 (see `jpeg2000.decode_eighth`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,39 +228,20 @@ def read_block(
 
 def _plane(page: tifffile.TiffPage, path: Path) -> Plane:
     key = page.keyframe  # a TiffFrame has positions only, its keyframe the tags
-    _check_supported(key, path)
+    check_supported(key, path)
     file = Path(page.parent.filehandle.path)
     separate = key.planarconfig == 2 and key.samplesperpixel > 1
     if rows := _strip_rows(key):
         return _uncompressed_strips(page, file, rows, separate)
-    decode, tables = key.decode, key.jpegtables
-    to_rgb = key.compression == APERIO_JPEG2000_YCBCR or (
-        key.photometric == YCBCR and key.compression not in (*JPEG_COMPRESSIONS, 34712, 50001)
-    )
-
-    jpeg = _jpeg_decoder(key)
-    tile_px = MAX_CLAIM * (
-        key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
-    )
-
-    def decode_block(data: bytes, index: int) -> Raw:
-        # The long way, also for JPEG that the short one finds odd.
-        claim = _claimed_size(data)
-        check_scans(data)
-        if claim is not None and claim[0] * claim[1] > tile_px:
-            raise ValueError(f"a tile claims to have {claim[0]} x {claim[1]} px")
-        pixels, _, _ = decode(data, index, jpegtables=tables)
-        raw: Raw = pixels[0]
-        return ycbcr_to_rgb(raw) if to_rgb else raw
-
     return Plane(
         file,
         _positions(page.dataoffsets),
         _positions(page.databytecounts),
-        decode_block,
+        block_decoder(key),
         key.samplesperpixel,
         separate,
-        jpeg,
+        jpeg_decoder(key),
+        eighth_decoder(key),
     )
 
 
@@ -281,79 +251,6 @@ def _positions(values: Sequence[int]) -> NDArray[np.int64]:
         return np.asarray(values, np.int64)
     except OverflowError:
         return np.asarray([min(int(value), 2**63 - 1) for value in values], np.int64)
-
-
-def _jpeg_decoder(page: tifffile.TiffPage) -> JpegDecoder | None:
-    """Return the decoder of a page of 8-bit JPEG in colours; None for anything else."""
-    plain = (
-        page.compression in JPEG_COMPRESSIONS
-        and page.photometric in (RGB, YCBCR)
-        and page.samplesperpixel == 3
-        and page.planarconfig == 1
-        and page.bitspersample == 8
-        and page.dtype == np.uint8
-        and not page.extrasamples
-    )
-    if not plain:
-        return None
-    # Scanners' tiles of red, green and blue do not say so; JFIF always is YCbCr.
-    rgb = True if page.photometric == RGB and not page.is_jfif else None
-    try:
-        return JpegDecoder(page.jpegtables, 3, rgb)
-    except ValueError:  # damaged tables: each tile will say so
-        return None
-
-
-def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) that a JPEG, JPEG 2000 or PNG stream says it has, else None.
-
-    A few hostile bytes can claim gigapixels, which the decoders would believe.
-    """
-    if data.startswith(b"\xff\xd8"):
-        position = 2
-        while position + 9 <= len(data) and data[position] == 0xFF:
-            marker = data[position + 1]
-            if marker in JPEG_FRAME_MARKERS:
-                height, width = struct.unpack_from(">HH", data, position + 5)
-                return int(width), int(height)
-            position += 2 + int.from_bytes(data[position + 2 : position + 4])
-        return None
-    start = data.find(b"\xff\x4f\xff\x51", 0, 512)  # of a code stream, bare or in a JP2 box
-    if start >= 0 and len(data) >= start + 16:
-        width, height = struct.unpack_from(">II", data, start + 8)
-        return int(width), int(height)
-    if data.startswith(b"\x89PNG") and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
-        return int(width), int(height)
-    return None
-
-
-def _check_supported(page: tifffile.TiffPage, path: Path) -> None:
-    if page.imagedepth > 1 or (page.is_tiled and page.tiledepth > 1):
-        raise SlideError(
-            f"{path.name} stores a volume ({page.imagedepth} layers in one picture), "
-            f"which cannot be shown as a slide."
-        )
-    if page.dtype is None or page.dtype.kind not in "buif":
-        raise UnsupportedTiffError(
-            f"{path.name} stores values of {_name(page.bitspersample)} bits "
-            f"(sample format {int(page.sampleformat)}), which cannot be shown."
-        )
-    if page.photometric not in (0, 1, 2, 3, YCBCR):
-        raise UnsupportedTiffError(
-            f"{path.name} stores colours as {_name(page.photometric)}: save it as RGB."
-        )
-    try:
-        page.decode(None, 0)  # says whether there is a decoder, without decoding
-    except (ValueError, NotImplementedError) as error:
-        raise UnsupportedTiffError(
-            f"{path.name} cannot be decoded ({_name(page.compression)}): {brief(error)}."
-        ) from error
-    if page.compression == JPEG_OLD:
-        raise UnsupportedTiffError(
-            f"{path.name} uses the old JPEG layout of TIFF 6.0, which was never clear: "
-            f"save it again with another compression."
-        )
 
 
 def _strip_rows(page: tifffile.TiffPage) -> int | None:
@@ -415,7 +312,3 @@ def _checked(plane: Plane, level: StoredLevel, path: Path) -> Plane:
             f"beyond its end, get the file again."
         )
     return replace(plane, offsets=offsets, counts=counts)
-
-
-def _name(tag_value: object) -> str:
-    return brief(str(getattr(tag_value, "name", tag_value)))

@@ -18,13 +18,8 @@ from napari_histomil.errors import SlideError, brief
 from napari_histomil.slides.composite import Composite, Raw, thinned
 from napari_histomil.slides.jpeg import JpegDecoder
 from napari_histomil.slides.slide import Uint8Image
-from napari_histomil.slides.tiff_layout import (
-    DECODE_ERRORS,
-    MAX_CLAIM,
-    FileReader,
-    StoredLevel,
-    read_block,
-)
+from napari_histomil.slides.tiff_codecs import DECODE_ERRORS, MAX_CLAIM
+from napari_histomil.slides.tiff_layout import FileReader, StoredLevel, read_block
 from napari_histomil.slides.tile_memory import tile_memory
 from napari_histomil.slides.tiles import Box
 
@@ -103,24 +98,36 @@ class TiffPixels:
     def halved(self, level: int, row: int, column: int, halvings: int) -> Uint8Image | None:
         """Decode one tile smaller; `tiles.ReadHalved`."""
         stored = self._levels[level]
-        quick = self._quick[level]
         height, width = stored.block_size(row, column)
         factor = 1 << halvings
         uncut = (height, width) == (stored.tile_height, stored.tile_width)
-        if quick is None or not (uncut or height % factor == width % factor == 0):
+        if not (uncut or height % factor == width % factor == 0):
             return None  # the last pixels would be mixed with what lies beyond the edge
+        try:
+            small = self._smaller(self._levels[level], row, column, halvings)
+        except ValueError:
+            return None  # the whole tile says what is wrong
+        height, width = -(-height // factor), -(-width // factor)
+        if small is None or small.shape[0] < height or small.shape[1] < width:
+            return None
+        return np.ascontiguousarray(small[:height, :width])
+
+    def _smaller(
+        self, stored: StoredLevel, row: int, column: int, halvings: int
+    ) -> Uint8Image | None:
+        """Decode a tile as it is stored, also beyond the level's edge, smaller."""
+        if len(stored.planes) > 1 or stored.planes[0].separate:
+            return None
+        jpeg, decode_eighth = stored.planes[0].jpeg, stored.planes[0].decode_eighth
+        if jpeg is None and (decode_eighth is None or halvings < 3):
+            return None
         data = self._stored_bytes(stored, row, column)
         if data is None:
             return None
-        try:
+        if jpeg is not None:
             most_px = MAX_CLAIM * stored.tile_width * stored.tile_height
-            small = quick.decode_halved(data, halvings, most_px)
-        except ValueError:
-            return None
-        height, width = -(-height // factor), -(-width // factor)
-        if small.shape[0] < height or small.shape[1] < width:
-            return None
-        return np.ascontiguousarray(small[:height, :width])
+            return jpeg.decode_halved(data, halvings, most_px)
+        return decode_eighth(data) if decode_eighth is not None else None
 
     def same(self, level: int) -> NDArray[np.int64] | None:
         """Return which tiles are stored in the same bytes; `tiles.SameTiles`."""

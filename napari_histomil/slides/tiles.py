@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import SlideError
 from napari_histomil.slides.cache import Key, TileCache, shared_cache
+from napari_histomil.slides.helpers import shared_helpers
 from napari_histomil.slides.reading_order import ReadingOrder
 from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
@@ -38,6 +39,9 @@ Place = tuple[int, int, int]
 
 Box = tuple[int, int, int, int]
 """A part of a tile: rows from, to, columns from, to."""
+
+_Piece = tuple[Place, Box, Uint8Image, bool]
+"""A tile that is not kept, the part of it that is wanted, where to, and whether just once."""
 
 ReadPart = Callable[[int, int, int, Box, Uint8Image], bool]
 """(level, row, column, part, out) -> whether the part of a tile is in `out` now."""
@@ -159,7 +163,7 @@ class TiledSlide:
         columns = range(x0 // tile_width, -(-x1 // tile_width))
         follows = self._order.follows(level, (left, top), (width, height))
         keep = follows or len(rows) * len(columns) > MANY_TILES
-        later = []
+        missing: list[_Piece] = []
         for row in rows:
             y = row * tile_height
             ya, yb = max(y0, y), min(y1, y + tile_height)
@@ -168,18 +172,35 @@ class TiledSlide:
                 xa, xb = max(x0, x), min(x1, x + tile_width)
                 part = out[ya - top : yb - top, xa - left : xb - left]
                 box = ya - y, yb - y, xa - x, xb - x
+                tile = self._cache.find(self._key(level, row, column, 0))
+                if tile is not None:
+                    part[:] = tile[box[0] : box[1], box[2] : box[3]]
+                    continue
                 # A tile of which a random read wants a piece, or any read all of it, is decoded
                 # without being kept, the first time.
                 whole = yb - ya == tile_height and xb - xa == tile_width
-                if not self._fill((level, row, column), box, part, once=whole or not keep):
-                    later.append((row, column, box, part))
-        for row, column, box, part in later:  # by now whoever makes them may be done
-            tile = self._tile(level, row, column, 0, passing=True)
-            part[:] = tile[box[0] : box[1], box[2] : box[3]]
+                missing.append(((level, row, column), box, part, whole or not keep))
+        if missing:
+            self._fill_all(missing)
         return out
 
-    def _fill(self, place: Place, box: Box, part: Uint8Image, *, once: bool) -> bool:
-        """Put a part of a tile into `part`; False if another thread is making the tile.
+    def _fill_all(self, pieces: list[_Piece]) -> None:
+        later: list[_Piece] = []
+
+        def fill(piece: _Piece) -> None:
+            if not self._fill(*piece):
+                later.append(piece)
+
+        if len(pieces) == 1:
+            fill(pieces[0])
+        else:
+            shared_helpers().share(fill, pieces)
+        for place, box, part, _ in later:  # by now whoever makes them may be done
+            tile = self._tile(*place, 0, passing=True)
+            part[:] = tile[box[0] : box[1], box[2] : box[3]]
+
+    def _fill(self, place: Place, box: Box, part: Uint8Image, once: bool) -> bool:
+        """Decode a tile for a part of it; False if another thread is making the tile.
 
         Parameters
         ----------

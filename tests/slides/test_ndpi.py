@@ -14,7 +14,7 @@ from napari_histomil.errors import SlideError
 from napari_histomil.slides.ndpi import open_ndpi
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.resample import mean_of_blocks
-from napari_histomil.slides.tiff_layout import UnsupportedTiffError
+from napari_histomil.slides.tiff_codecs import UnsupportedTiffError
 from tests.slides.conftest import halves, picture
 from tests.slides.contract import SlideContract
 from tests.slides.vendor_files import write_ndpi

@@ -12,7 +12,8 @@ import tifffile
 from napari_histomil.errors import MissingMppError, SlideError
 from napari_histomil.slides.cache import TileCache, shared_cache
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.tiff_layout import FileReader, UnsupportedTiffError
+from napari_histomil.slides.tiff_codecs import UnsupportedTiffError
+from napari_histomil.slides.tiff_layout import FileReader
 from tests.slides.conftest import halves, picture, write_pyramid
 from tests.slides.contract import SlideContract
 
