@@ -21,6 +21,7 @@ from PIL import Image, ImageCms
 
 from napari_histomil.errors import SlideError, brief
 from napari_histomil.geometry import Rect
+from napari_histomil.slides.claims import check_tile
 from napari_histomil.slides.icc import Convert, profile_name
 from napari_histomil.slides.identity import fingerprint_file, fingerprint_text
 from napari_histomil.slides.resolution import plausible_magnification, plausible_mpp
@@ -30,6 +31,9 @@ FORMATS_OF_MANY_FILES = frozenset({"dicom", "mirax"})
 """OpenSlide's names of formats where the file opened is only a part of the slide."""
 
 DEFAULT_TILE_PX = 256
+
+MAX_ASSOCIATED_PX = 1 << 25
+SIDES = ("width", "height")
 
 
 def detect_format(path: Path) -> str | None:
@@ -156,6 +160,17 @@ def on_white(image: Image.Image, convert: Convert | None = None) -> Uint8Image:
 
 def _describe(path: Path, handle: openslide.OpenSlide, icc: bytes) -> SlideInfo:
     properties = _properties(handle)
+    levels = tuple(
+        Level(
+            *handle.level_dimensions[index],
+            handle.level_downsamples[index],
+            int(properties.get(f"openslide.level[{index}].tile-width", DEFAULT_TILE_PX)),
+            int(properties.get(f"openslide.level[{index}].tile-height", DEFAULT_TILE_PX)),
+        )
+        for index in range(handle.level_count)
+    )
+    for level in levels:
+        check_tile(path, level.tile_width, level.tile_height)
     width, height = handle.dimensions
     mpp = plausible_mpp(
         properties.get(openslide.PROPERTY_NAME_MPP_X),
@@ -173,20 +188,12 @@ def _describe(path: Path, handle: openslide.OpenSlide, icc: bytes) -> SlideInfo:
         objective_power=plausible_magnification(
             properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
         ),
-        levels=tuple(
-            Level(
-                *handle.level_dimensions[index],
-                handle.level_downsamples[index],
-                int(properties.get(f"openslide.level[{index}].tile-width", DEFAULT_TILE_PX)),
-                int(properties.get(f"openslide.level[{index}].tile-height", DEFAULT_TILE_PX)),
-            )
-            for index in range(handle.level_count)
-        ),
+        levels=levels,
         channels=("red", "green", "blue"),
         dtype="uint8",
         composite="",
         bounds_px0=_bounds(properties, (width, height)),
-        associated_images=tuple(handle.associated_images),
+        associated_images=_associated(handle, properties),
         properties=properties,
         fingerprint=_fingerprint(path, handle, properties),
         icc_profile=profile_name(icc),
@@ -209,6 +216,19 @@ def _properties(handle: openslide.OpenSlide) -> dict[str, str]:
         with contextlib.suppress(KeyError, UnicodeDecodeError):
             found[name] = handle.properties[name]
     return found
+
+
+def _associated(handle: openslide.OpenSlide, properties: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the side pictures that are not too large to be looked at."""
+    sizes = {
+        name: [properties.get(f"openslide.associated.{name}.{side}", "0") for side in SIDES]
+        for name in handle.associated_images
+    }
+    return tuple(
+        name
+        for name, (width, height) in sizes.items()
+        if int(width) * int(height) <= MAX_ASSOCIATED_PX
+    )
 
 
 def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> Rect | None:

@@ -124,7 +124,7 @@ def _vendors(folder: Path) -> dict[str, Path]:
         "mirax": folder / "mirax",
     }
     made["mirax"].mkdir()
-    vendors.write_mirax(made["mirax"] / "made.mrxs", levels, {(1, 2)})
+    vendors.write_mirax(made["mirax"] / "made.mrxs", levels[:2], {(1, 2)})
     return made
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.slides.fuzz_sources import REAL, TIFFS, damaged_copy, make_sources
 from tests.slides.fuzzing import Reader, damage, structure
 
-EXAMPLES = 25
+EXAMPLES = 12
 """Of each source."""
 
 MADE = (*(f"tiff-{name}" for name in TIFFS), "tiff-motorola", "tiff-palette", "tiff-float",
