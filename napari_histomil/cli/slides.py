@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histomil.cli.shared import (
+    add_icc,
     add_output,
     add_reader,
     add_slide_mpp,
@@ -93,6 +94,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "(20 is 0.5 µm a screen pixel)",
     )
     add_slide_mpp(parser)
+    add_reader(parser)
+    add_icc(parser, "for the eye; runs are given the colours as stored")
 
 
 def _place(text: str) -> tuple[float, float, float]:
@@ -240,14 +243,14 @@ def view(args: argparse.Namespace) -> int:
             f"'histomil info' for each."
         )
     for path in slides:  # told here what the window would tell
-        with open_slide_with(path, args.slide_mpp) as slide:
+        with open_slide_with(path, args.slide_mpp, reader=args.reader, icc=args.icc) as slide:
             facts = slide.info
     if args.at is not None:
         _check_place(args.at, facts)
     from napari_histomil.ui.window import open_window, stay_open
 
     say("Opening the window ...")
-    open_window(slides, runs=runs, at=args.at)
+    open_window(slides, runs=runs, at=args.at, reader=args.reader, icc=args.icc)
     stay_open()
     return 0
 

@@ -118,20 +118,24 @@ class Session:
         """The slide that was selected or opened last, by itself or through its heatmap."""
         return self._active
 
-    def open_slide(self, path: Path) -> SlideSession:
+    def open_slide(
+        self, path: Path, *, reader: str | None = None, icc: bool = False
+    ) -> SlideSession:
         """Open a slide, add its layer and look at it; the other slides are hidden.
 
         Parameters
         ----------
         path
             File or folder of the slide.
+        reader, icc
+            As in `readers.open_slide`.
 
         Raises
         ------
         SlideError
             If it cannot be opened, in one sentence.
         """
-        return self.add_slide(slide_layer(open_slide(path)))
+        return self.add_slide(slide_layer(open_slide(path, reader=reader, icc=icc)))
 
     def add_slide(self, layer_data: LayerData) -> SlideSession:
         """Add the layer of an open slide (`slide_layer`) and look at it.

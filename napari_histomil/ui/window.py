@@ -36,6 +36,8 @@ def open_window(
     at: tuple[float, float, float] | None = None,
     front: str | None = None,
     show: bool = True,
+    reader: str | None = None,
+    icc: bool = False,
 ) -> napari.Viewer:
     """Open napari with the docks in place, slides and runs in it; returns at once.
 
@@ -53,6 +55,8 @@ def open_window(
         closed.
     show
         Whether the window appears.
+    reader, icc
+        How the slides are read, as in `readers.open_slide`.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def open_window(
         if slides and at is not None:
             keeper.look_at(slides[-1], Place(at[:2], at[2]))
         for path in slides:
-            session(viewer).open_slide(path)
+            session(viewer).open_slide(path, reader=reader, icc=icc)
         for path in runs:
             overlays(viewer).add(RunStore.open(path))
     except BaseException:

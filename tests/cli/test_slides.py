@@ -189,7 +189,7 @@ def test_view_opens_the_window_with_slide_and_runs_and_stays(histomil, slide, mo
     opened = []
     window = ModuleType("napari_histomil.ui.window")
     window.stay_open = lambda: opened.append("stays")
-    window.open_window = lambda slides, *, runs, at: opened.append((slides, runs, at))
+    window.open_window = lambda slides, *, runs, at, **_options: opened.append((slides, runs, at))
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     said = histomil("view", slide, "a.zarr", "b.zarr", "--slide-mpp", "0.25")
@@ -203,7 +203,7 @@ def opened(monkeypatch):
     asked = []
     window = ModuleType("napari_histomil.ui.window")
     window.stay_open = lambda: None
-    window.open_window = lambda slides, *, runs, at: asked.append((slides, runs, at))
+    window.open_window = lambda slides, *, runs, at, **_options: asked.append((slides, runs, at))
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     return asked
@@ -277,3 +277,26 @@ def test_view_of_a_bad_slide_opens_no_window(histomil, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari_histomil.ui.window", window)
     monkeypatch.setenv("DISPLAY", ":99")
     assert histomil("view", tmp_path / "missing.svs").code == 2
+
+
+def test_a_reader_can_be_forced(histomil, data_dir):
+    path = data_dir / "wsi-aperio-svs/CMU-1-Small-Region.svs"
+    assert "format      aperio (read by tiff)" in histomil("info", path).out
+    said = histomil("info", path, "--reader", "openslide")
+    assert "format      aperio (read by openslide)" in said.out
+    said = histomil("info", path, "--reader", "ndpi")
+    assert said.code != 0
+    assert "CMU-1-Small-Region.svs" in said.complaint
+
+
+def test_a_colour_profile_is_named(histomil, data_dir):
+    path = data_dir / "wsi-dicom-highdicom/sm_image.dcm"
+    assert "profile     sRGB IEC61966-2.1 (colours are as stored" in histomil("info", path).out
+    facts = json.loads(histomil("info", path, "--json").out)
+    assert (facts["icc_profile"], facts["icc_applied"]) == ("sRGB IEC61966-2.1", False)
+
+
+def test_a_folder_of_dicom_files(histomil, data_dir):
+    said = histomil("info", data_dir / "wsi-dicom-cmu1-small")
+    assert "level 11    1 x 1 px, 1/2593.5, tiles of 1 x 1" in said.out
+    assert "holds 2 slides" in histomil("info", data_dir / "wsi-dicom-highdicom").complaint

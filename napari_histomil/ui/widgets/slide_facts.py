@@ -17,7 +17,13 @@ from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.dialogs import MPP_SOURCES
 from napari_histomil.ui.widgets.panel import plain_label
 
-_READERS = {"tiff": "TIFF reader", "openslide": "OpenSlide", "zarr": "OME-Zarr reader"}
+_READERS = {
+    "tiff": "TIFF reader",
+    "ndpi": "NDPI reader",
+    "openslide": "OpenSlide",
+    "zarr": "OME-Zarr reader",
+    "wsidicom": "wsidicom",
+}
 
 _TOOLTIPS = {
     "Name": "File name of the slide",
