@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QImage, QPainter, QPixmap, QTransform
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QTransform
 
 from napari_histomil.geometry import Rect
 from napari_histomil.slides.slide import SlideInfo, Uint8Image
@@ -36,6 +36,15 @@ FAINT = 0.7
 
 MOST_CELLS = 512
 """A heatmap with more rows or columns is thinned out: the map has fewer pixels."""
+
+SMALL_PX = 9
+"""A view rectangle with a shorter side gets cross-hairs, so that it is found."""
+
+LEAST_PX = 3
+CROSS_PX = 7
+
+VIEW_COLOUR, HALO = QColor(0, 90, 255), QColor(255, 255, 255, 200)
+"""Blue is neither in H&E nor in the colour maps; the halo keeps it apart from dark tissue."""
 
 _MOST_PX = 2048
 """Of the coarse picture, where the map shows a small part of the slide only."""
@@ -176,6 +185,41 @@ def paint_map(
         painter.drawImage(frame._placed(extent), _image(heat_picture(run)))
     painter.end()
     return pixmap
+
+
+def paint_view(painter: QPainter, view: QRectF, place: QRectF) -> None:
+    """Paint where the view lies, visible however small it is.
+
+    Parameters
+    ----------
+    painter
+        Paints on the widget.
+    view
+        The view on the map (`MapFrame.view_rect`).
+    place
+        The map within the widget; nothing is painted beyond it.
+    """
+    middle = view.center() + place.topLeft()
+    shown = QRectF(0, 0, max(view.width(), LEAST_PX), max(view.height(), LEAST_PX))
+    shown.moveCenter(middle)
+    lines = []
+    if min(view.width(), view.height()) < SMALL_PX:
+        x, y = middle.x(), middle.y()
+        lines = [
+            (QPointF(x, shown.top() - CROSS_PX), QPointF(x, shown.top())),
+            (QPointF(x, shown.bottom()), QPointF(x, shown.bottom() + CROSS_PX)),
+            (QPointF(shown.left() - CROSS_PX, y), QPointF(shown.left(), y)),
+            (QPointF(shown.right(), y), QPointF(shown.right() + CROSS_PX, y)),
+        ]
+    painter.save()
+    painter.setClipRect(place)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    for pen in (QPen(HALO, 4), QPen(VIEW_COLOUR, 2)):
+        painter.setPen(pen)
+        painter.drawRect(shown)
+        for start, end in lines:
+            painter.drawLine(start, end)
+    painter.restore()
 
 
 def _image(pixels: Uint8Image) -> QImage:

@@ -9,9 +9,10 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_histomil.geometry import Rect
+from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui import camera
 from napari_histomil.ui.layers import (
     center_of_view_px0,
@@ -30,7 +31,11 @@ from napari_histomil.ui.orientation import (
     set_orientation,
     world_step,
 )
+from napari_histomil.ui.overlays import LOOK_CLOSELY, overlays
+from napari_histomil.ui.painting import painting
 from napari_histomil.ui.session import session
+from napari_histomil.ui.widgets.minimap import canvas_of
+from napari_histomil.ui.widgets.overlay import OverlayWidget
 
 ALL = [Orientation(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
 IDS = [each.text or "straight" for each in ALL]
@@ -133,9 +138,39 @@ def test_naparis_own_transpose_is_understood(array_slide, checkered):
     assert center_of_view_px0(viewer, slide.info) == pytest.approx((310, 520))
 
 
-def settle(qtbot, viewer) -> None:
-    from napari_histomil.ui.painting import painting
+def test_the_tour_and_the_readout_know_of_a_turned_view(write_slide, checkered, make_run, qtbot):
+    viewer = ViewerModel()
+    viewer.canvas.size = (400, 600)
+    path = write_slide(checkered)
+    info = session(viewer).open_slide(path).info
+    with open_slide(path) as slide:
+        laid = overlays(viewer)
+        run = laid.add(make_run(slide.info))
+    dock = OverlayWidget(viewer)
+    qtbot.addWidget(dock)
+    set_orientation(viewer, Orientation(1))
+    laid.next_hottest()
+    tile = int(run.heatmap.tour[0])
+    x, y, width, height = run.heatmap.grid.cell_rects_px0[tile]
+    assert center_of_view_px0(viewer, info) == pytest.approx((x + width / 2, y + height / 2))
+    assert camera.magnification(viewer) == pytest.approx(LOOK_CLOSELY)
 
+    viewer.scene.camera.zoom = 2.0
+    camera.go_to_px0(viewer, info, (500, 400))
+
+    class Event:  # 100 px to the right: 50 µm, so 100 level-0 px, up on the slide
+        position = tuple(to_world_um((500, 300), info))
+
+    for callback in viewer.mouse_move_callbacks:
+        callback(viewer, Event())
+    assert "x 250 µm, y 150 µm" in dock.readout.text()
+    camera.go_to_px0(viewer, info, (600, 500))
+    assert "x 300 µm, y 200 µm" in dock.readout.text()
+    set_orientation(viewer, STRAIGHT)  # the pointer stands still: now it is to the right
+    assert "x 350 µm, y 250 µm" in dock.readout.text()
+
+
+def settle(qtbot, viewer) -> None:
     qtbot.wait(30)
     for slide in session(viewer).slides:
         assert painting(slide.layer).wait(10)
@@ -225,10 +260,6 @@ def test_a_shape_drawn_in_a_turned_view_lies_where_it_was_drawn(
 
 def viewer_canvas(viewer) -> QOpenGLWidget:
     """Return the canvas of a window, found as the program finds it."""
-    from qtpy.QtWidgets import QLabel
-
-    from napari_histomil.ui.widgets.minimap import canvas_of
-
     probe = QLabel()
     dock = viewer.window.add_dock_widget(probe)
     found = canvas_of(probe)

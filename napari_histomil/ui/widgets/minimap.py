@@ -16,7 +16,6 @@ from qtpy.QtGui import (
     QMouseEvent,
     QPainter,
     QPaintEvent,
-    QPen,
     QPixmap,
     QWheelEvent,
 )
@@ -25,7 +24,14 @@ from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_histomil.ui import camera
 from napari_histomil.ui.keys import bind, hint
-from napari_histomil.ui.minimap import MapFrame, coarse_picture, frame_of, paint_map, readout
+from napari_histomil.ui.minimap import (
+    MapFrame,
+    coarse_picture,
+    frame_of,
+    paint_map,
+    paint_view,
+    readout,
+)
 from napari_histomil.ui.orientation import view_signals
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import keep_minimap_shown, shows_minimap
@@ -43,15 +49,6 @@ LOADING_MS = 250
 
 HEAT_MS = 150
 """A heatmap that fills in is painted no more often than that."""
-
-SMALL_PX = 9
-"""A view rectangle with a shorter side gets cross-hairs, so that it is found."""
-
-LEAST_PX = 3
-CROSS_PX = 7
-
-VIEW_COLOUR, HALO = QColor(0, 90, 255), QColor(255, 255, 255, 200)
-"""Blue is neither in H&E nor in the colour maps; the halo keeps it apart from dark tissue."""
 
 ZOOM_PER_STEP = 1.25
 """Of a notch of the wheel."""
@@ -240,7 +237,7 @@ class Minimap(QWidget):
         place = self.map_rect
         if self.frame is not None and self._picture is not None:
             painter.drawPixmap(place.topLeft(), self._picture)
-            self._paint_view(painter, place)
+            paint_view(painter, self.frame.view_rect(self._viewer), place)
         painter.setPen(line)
         painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.setPen(text)
@@ -250,31 +247,6 @@ class Minimap(QWidget):
             painter.drawText(row, Qt.AlignmentFlag.AlignCenter, words)
             row.translate(0, metrics.lineSpacing())
         painter.end()
-
-    def _paint_view(self, painter: QPainter, place: QRectF) -> None:
-        assert self.frame is not None
-        rect = self.frame.view_rect(self._viewer).translated(place.topLeft())
-        shown = QRectF(rect)
-        shown.setSize(rect.size().expandedTo(QRectF(0, 0, LEAST_PX, LEAST_PX).size()))
-        shown.moveCenter(rect.center())
-        painter.save()
-        painter.setClipRect(place)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        lines = []
-        if min(rect.width(), rect.height()) < SMALL_PX:
-            x, y = rect.center().x(), rect.center().y()
-            lines = [
-                (QPointF(x, shown.top() - CROSS_PX), QPointF(x, shown.top())),
-                (QPointF(x, shown.bottom()), QPointF(x, shown.bottom() + CROSS_PX)),
-                (QPointF(shown.left() - CROSS_PX, y), QPointF(shown.left(), y)),
-                (QPointF(shown.right(), y), QPointF(shown.right() + CROSS_PX, y)),
-            ]
-        for pen in (QPen(HALO, 4), QPen(VIEW_COLOUR, 2)):
-            painter.setPen(pen)
-            painter.drawRect(shown)
-            for start, end in lines:
-                painter.drawLine(start, end)
-        painter.restore()
 
     # --- moving the view ---
 
