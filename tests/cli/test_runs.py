@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 from typing import get_args
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from shapely.geometry import LineString, Polygon, box
 
 from napari_histomil.annotations.geojson import write_geojson
@@ -348,3 +350,23 @@ def test_a_moved_slide_finds_its_resolution(histomil, write_slide, tmp_path):
     (tmp_path / "moved").mkdir()
     moved = slide.rename(tmp_path / "moved" / "b.tif")
     assert "µm/px       0.25 (remembered)" in histomil("info", moved).out
+
+
+def test_converted_colours_or_another_reader_are_another_run(run, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(60, 200, (128, 160, 3), np.uint8)
+    path = tmp_path / "profile.tif"
+    profile = imagecodecs.cms_profile("adobergb")
+    tifffile.imwrite(
+        path, pixels, tile=(64, 64), photometric="rgb", resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER", extratags=[(34675, 7, None, profile, True)],
+    )  # fmt: skip
+    plain, converted, other = (
+        RunStore.open(Path(run(path, "--region", "all", *options).out.strip()))
+        for options in ((), ("--icc",), ("--reader", "openslide"))
+    )
+    assert len({plain.path, converted.path, other.path}) == 3
+    assert "icc" not in plain.job["slide"]
+    assert converted.job["slide"]["icc"] is True
+    assert np.abs(plain.scores - converted.scores).max() > 1e-4
+    np.testing.assert_array_equal(plain.scores, other.scores)  # one level: the same pixels
