@@ -1,0 +1,80 @@
+"""Memory for tiles: each its own, used again, given back."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+
+import numpy as np
+
+from napari_histomil.slides.tile_memory import BLOCK_BYTES, TileMemory
+
+SIDE = 240
+A_BLOCK = BLOCK_BYTES // (240 * 240 * 3)
+
+
+def test_tiles_do_not_overlap():
+    memory = TileMemory()
+    tiles = [memory.empty(SIDE, SIDE) for _ in range(A_BLOCK + 5)]
+    for number, tile in enumerate(tiles):
+        tile[:] = number % 251
+    assert all((tile == number % 251).all() for number, tile in enumerate(tiles))
+    assert all(tile.flags.c_contiguous and tile.shape == (SIDE, SIDE, 3) for tile in tiles)
+    assert memory.held_bytes == 2 * BLOCK_BYTES
+
+
+def test_a_place_is_used_again_when_the_last_view_has_gone():
+    memory = TileMemory()
+    for _ in range(3 * A_BLOCK):
+        memory.empty(SIDE, SIDE)[:] = 1
+    assert memory.held_bytes == BLOCK_BYTES
+    view = memory.empty(SIDE, SIDE)[5:9, 3:7]
+    view[:] = 7
+    for _ in range(2 * A_BLOCK):
+        memory.empty(SIDE, SIDE)[:] = 1
+    assert (view == 7).all()
+
+
+def test_blocks_go_back_but_for_one():
+    memory = TileMemory()
+    tiles = [memory.empty(SIDE, SIDE) for _ in range(4 * A_BLOCK)]
+    others = [memory.empty(100, 100) for _ in range(3)]
+    assert memory.held_bytes >= 5 * BLOCK_BYTES
+    del tiles
+    del others
+    gc.collect()
+    assert memory.held_bytes == BLOCK_BYTES
+
+
+def test_very_small_and_very_large_tiles_have_their_own_memory():
+    memory = TileMemory()
+    for side in (8, 2000):
+        assert memory.empty(side, side).shape == (side, side, 3)
+    assert memory.held_bytes == 0
+
+
+def test_many_threads():
+    memory = TileMemory()
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        held: list[tuple[np.ndarray, int]] = []
+        for number in range(400):
+            tile = memory.empty(rng.choice((80, 100)), 100)
+            value = (seed * 31 + number) % 251
+            tile[:] = value
+            held.append((tile, value))
+            if len(held) > 20:
+                old, wanted = held.pop(rng.randrange(len(held)))
+                if not (old == wanted).all():
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert memory.held_bytes <= 2 * BLOCK_BYTES
