@@ -214,7 +214,7 @@ class Linked:
         view, self.view = self.view, None
         self._views = None
         view.layers.clear()
-        self.layer = self._right = self._alignment = None
+        self.layer = self._heat = self._right = self._alignment = None
         self.picking = False
         self._restore_left()
         self.closed.emit()
@@ -242,9 +242,7 @@ class Linked:
         with self._views.still():  # napari fits the first layer into the view
             self._let_heat_go()
             if self.layer is None or slide_of(self.layer) is not right.slide:
-                view.layers.clear()
-                self.layer = self._add_slide(view, right)
-                self._on_tone(right)
+                self._show_slide(view, right)
             if run is not None:
                 self._lay(run)
             self._place()
@@ -254,24 +252,33 @@ class Linked:
         else:
             self._restore_left()
 
-    def _add_slide(self, view: ViewerModel, slide: SlideSession) -> Image:
-        """Show a slide as the first view's layer of it does; both take pixels from one place."""
+    def _show_slide(self, view: ViewerModel, slide: SlideSession) -> None:
+        """Show a slide as the first view's layer of it does; both take pixels from one place.
+
+        The layer stays and its data change: with Mesa's software OpenGL, napari 0.9 crashes when
+        slides' layers come and go in a shown canvas.
+        """
         original = slide.layer
-        layer = view.add_image(
-            pyramid_of(original).arrays(),
-            name=original.name,
-            rgb=True,
-            multiscale=True,
-            contrast_limits=(0, 255),
-            interpolation2d=original.interpolation2d,
-            scale=original.scale,
-            translate=original.translate,
-            units=original.units,
-            axis_labels=original.axis_labels,
-            metadata=original.metadata,
-        )
-        follow(view, layer)
-        return layer
+        levels = pyramid_of(original).arrays()
+        placed = {
+            "name": original.name,
+            "scale": original.scale,
+            "translate": original.translate,
+            "metadata": original.metadata,
+        }
+        if self.layer is None:
+            self.layer = view.add_image(
+                levels, rgb=True, multiscale=True, contrast_limits=(0, 255),
+                interpolation2d=original.interpolation2d, units=original.units,
+                axis_labels=original.axis_labels, **placed,
+            )  # fmt: skip
+        else:
+            self.layer.data = levels
+            self.layer.units = original.units
+            for name, value in placed.items():
+                setattr(self.layer, name, value)
+        follow(view, self.layer)
+        self._on_tone(slide)
 
     def _on_tone(self, slide: SlideSession) -> None:
         """Show the slide as bright as it is in the first view."""
@@ -282,6 +289,7 @@ class Linked:
 
     def _lay(self, run: RunView) -> None:
         """Lay a run's heatmap over the second view's slide, and keep it as the first shows it."""
+        assert self.view is not None
         heatmap, original = run.heatmap, run.layer
         data, attributes, _ = heatmap_layer(
             heatmap.grid,
@@ -291,19 +299,25 @@ class Linked:
             opacity=original.opacity,
             interpolation2d=original.interpolation2d,
         )
-        assert self.view is not None
-        self._heat = self.view.add_image(data, **attributes)
+        if self._heat is None:
+            self._heat = self.view.add_image(data, **attributes)
+        else:  # the layer stays, as the slide's does
+            self._heat.data = data
+            for name in ("name", "scale", "translate"):
+                setattr(self._heat, name, attributes[name])
+            self._heat.visible = True
         self._heat_of = run
         heatmap.changed.connect(self._on_heatmap)
         heatmap.filled.connect(self._on_heatmap)
         original.events.opacity.connect(self._on_heatmap)
         original.events.interpolation2d.connect(self._on_heatmap)
+        self._on_heatmap()
 
     def _let_heat_go(self) -> None:
-        run, layer = self._heat_of, self._heat
-        self._heat_of = self._heat = None
-        if layer is not None and self.view is not None and layer in self.view.layers:
-            self.view.layers.remove(layer)
+        run, self._heat_of = self._heat_of, None
+        if self._heat is not None:
+            self._heat.visible = False
+            self._heat.data = np.full((1, 1), np.nan, np.float32)  # holds no run's image
         if run is not None:
             run.heatmap.changed.disconnect(self._on_heatmap)
             run.heatmap.filled.disconnect(self._on_heatmap)

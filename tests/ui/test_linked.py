@@ -19,7 +19,7 @@ from napari_histomil.slides.alignment import PointPair, align
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.heatmap_view import HeatmapView
-from napari_histomil.ui.layers import slide_layer
+from napari_histomil.ui.layers import pyramid_of, slide_layer
 from napari_histomil.ui.linked import Linked, Shown, linked
 from napari_histomil.ui.orientation import (
     STRAIGHT,
@@ -29,6 +29,7 @@ from napari_histomil.ui.orientation import (
     set_orientation,
 )
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.painting import painting
 from napari_histomil.ui.session import RunView, session
 
 
@@ -103,7 +104,7 @@ def test_the_heatmap_goes_to_the_right_and_comes_back(laid, viewer):
     assert laid.label("left") == ["run.tiff", "without heatmap"]
     assert laid.label("right") == ["run.tiff", "with tumor (maker)"]
     laid.open(Shown())
-    assert [layer.name for layer in laid.view.layers] == ["run.tiff"]
+    assert [layer.visible for layer in laid.view.layers] == [True, False]
     assert run.layer.visible
     assert laid.label("left") == ["run.tiff", "with tumor (maker)"]
     laid.open(Shown(current=True))
@@ -153,7 +154,8 @@ def test_another_run_and_the_loss_of_it(laid, viewer, store):
     for run in list(session(viewer).runs):
         session(viewer).remove_run(run)
     assert laid.run is None
-    assert len(laid.view.layers) == 1
+    assert [layer.visible for layer in laid.view.layers] == [True, False]
+    assert laid.view.layers[1].data.shape == (1, 1), "it keeps no run's picture"
 
 
 # ----------------------------------------------------------------------------------- cameras
@@ -270,9 +272,14 @@ def test_an_alignment_turns_the_picture_and_no_coordinate(two, turned):
 def test_the_slide_of_the_second_view_coming_to_the_left_swaps_them(two, viewer):
     two.open()
     left, right = two.left, two.right
+    layer = two.layer
     session(viewer).show_only(right)
     assert (two.left, two.right) == (right, left)
+    assert two.layer is layer, "layers that come and go crash Mesa's OpenGL"
     assert two.layer.name == "left.tiff"
+    np.testing.assert_allclose(two.layer.scale, left.layer.scale)
+    assert pyramid_of(two.layer) is pyramid_of(left.layer)
+    assert painting(two.layer).pyramid is pyramid_of(left.layer)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["right", "left"])
