@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_histomil.errors import RunError
+from napari_histomil.files import is_there
 from napari_histomil.resources import SIDECAR_SUFFIX, all_seen_sidecars, user_data_dir
 from napari_histomil.results.layout import ATTRIBUTE
 from napari_histomil.results.lock import WriterLock
@@ -73,12 +74,9 @@ class Cleaned:
 
 def known_sidecars() -> list[Sidecar]:
     """Return the sidecars that the index or the person's data folder knows, largest first."""
-    seen = {
-        each.folder: beside if (beside := each.folder.with_suffix("")).exists() else each.slide
-        for each in all_seen_sidecars()
-    }
+    seen: dict[Path, Path | None] = {each.folder: each.slide for each in all_seen_sidecars()}
     for folder in (user_data_dir() / "slides").glob(f"*{SIDECAR_SUFFIX}"):
-        seen.setdefault(folder, folder.with_suffix(""))
+        seen.setdefault(folder, None)
     return _described(seen)
 
 
@@ -89,13 +87,12 @@ def sidecars_under(*folders: Path) -> list[Sidecar]:
     not followed.
     """
     slides = {each.folder: each.slide for each in all_seen_sidecars()}
-    found: dict[Path, Path] = {}
+    found: dict[Path, Path | None] = {}
     for folder in folders:
         start = folder.absolute()
         beside = start.with_name(f"{start.name}{SIDECAR_SUFFIX}")
         for path in (beside, *_walk(start)) if beside.is_dir() else _walk(start):
-            named = path.with_suffix("")
-            found[path] = named if named.exists() else slides.get(path, named)
+            found[path] = slides.get(path)
     return _described(found)
 
 
@@ -116,9 +113,25 @@ def _walk(start: Path) -> Iterator[Path]:
         ]
 
 
-def _described(folders: dict[Path, Path]) -> list[Sidecar]:
-    found = [describe(path, slide) for path, slide in folders.items() if is_sidecar(path)]
+def _described(folders: dict[Path, Path | None]) -> list[Sidecar]:
+    found = [
+        describe(path, _slide_of(path, seen)) for path, seen in folders.items() if is_sidecar(path)
+    ]
     return sorted(found, key=lambda each: (-each.size, each.path))
+
+
+def _slide_of(path: Path, seen: Path | None) -> Path:
+    """Return where the slide of a sidecar is: beside it, where it was seen, or where runs say."""
+    beside = path.with_suffix("")
+    if beside.exists():
+        return beside
+    if seen is not None and is_there(seen):
+        return seen
+    for run in (path / "runs").glob("*.zarr"):
+        where = _value(run / "zarr.json", "attributes", ATTRIBUTE, "slide", "path")
+        if isinstance(where, str) and is_there(Path(where)):
+            return Path(where)
+    return seen or beside
 
 
 def is_sidecar(path: Path) -> bool:
@@ -147,7 +160,7 @@ def describe(path: Path, slide: Path) -> Sidecar:
         sizes[part] = sizes.get(part, 0) + size
         last_used = max(last_used, when)
     runs = sum(1 for _ in (path / "runs").glob("*.zarr"))
-    return Sidecar(path, slide, slide.exists(), sizes, runs, last_used)
+    return Sidecar(path, slide, is_there(slide), sizes, runs, last_used)
 
 
 def part_of(name: str) -> Part:
@@ -167,13 +180,19 @@ def _children(path: Path) -> list[Path]:
 
 def _says(file: Path, *keys: str) -> bool:
     """Return whether a JSON file has a value under the keys."""
+    return _value(file, *keys) is not None
+
+
+def _value(file: Path, *keys: str) -> object:
+    """Return what a JSON file has under the keys; None where it has nothing."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         for key in keys:
             value = value[key]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return value is not None
+        return None
+    result: object = value
+    return result
 
 
 def _size(path: Path) -> tuple[int, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_histomil.ui.painting import painting
 from napari_histomil.ui.session import SlideSession, session
 
 BRIGHTNESS_RANGE = (25.0, 300.0)
@@ -83,8 +84,6 @@ class Tones:
 
 def _paintings(slide: SlideSession) -> list[Any]:
     """Return what paints a slide on a screen."""
-    from napari_histomil.ui.painting import painting
-
     found = painting(slide.layer)
     return [] if found is None else [found]
 

@@ -16,7 +16,8 @@ from napari_histomil.results import RunStore
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.session import session
-from napari_histomil.ui.view_state import Place, view_keeper
+from napari_histomil.ui.view_keeper import view_keeper
+from napari_histomil.ui.view_state import Place
 from napari_histomil.ui.widgets.panel import DOCK_WIDTH
 
 DOCKS = ("Slide", "Run", "Overlay", "Compare")

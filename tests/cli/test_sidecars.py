@@ -37,6 +37,13 @@ def test_the_list(histomil, run, slide, tmp_path):
     assert found["bytes"] == sum(p.stat().st_size for p in sidecar.rglob("*") if p.is_file())
 
 
+def test_a_slide_elsewhere_is_known_by_its_runs(histomil, run_path, slide, tmp_path, monkeypatch):
+    monkeypatch.setenv("HISTOMIL_USER_DATA", str(tmp_path / "of somebody else"))
+    (found,) = json.loads(histomil("sidecars", tmp_path / "out", "--json").out)
+    assert found["slide"] == str(slide)
+    assert found["slide_there"]
+
+
 def test_nothing_to_list(histomil, tmp_path):
     said = histomil("sidecars", tmp_path)
     assert (said.code, said.out, said.err) == (0, "", "No sidecars there.\n")

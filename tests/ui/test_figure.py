@@ -10,10 +10,11 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_histomil.errors import HistomilError, OutputError
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.ui import camera, figure
+from napari_histomil.ui import camera
 from napari_histomil.ui.colours import colour_steps
 from napari_histomil.ui.dialogs import ErrorDialog
-from napari_histomil.ui.figure import FigureOptions, grab, paint, save_figure, take_figure
+from napari_histomil.ui.figure import grab, save_figure, take_figure
+from napari_histomil.ui.figure_paint import FigureOptions, paint, scale_bar_um
 from napari_histomil.ui.orientation import Orientation, set_orientation
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.session import session
@@ -101,7 +102,7 @@ def test_scale_bar_magnification_and_colours_are_in_it(viewer, path, make_run):
     assert top > 20, "a line for the title"
     picture, strip = drawn[top : top + height], drawn[top + height :]
     # the scale bar: black, a fifth of the width at most, a round length
-    bar = figure.scale_bar_um(width * 0.5)
+    bar = scale_bar_um(width * 0.5)
     dark = (picture < 40).all(axis=2)[height // 2 :, : width // 2]
     assert dark.sum(axis=1).max() == pytest.approx(bar / 0.5, abs=3)
     # the colours above the threshold, none below
@@ -191,7 +192,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(viewer, tmp_p
 def test_a_picture_that_does_not_become_complete_is_one_sentence(viewer, monkeypatch):
     slide = session(viewer).active
     monkeypatch.setattr(
-        "napari_histomil.ui.painting.painting", lambda _: type("P", (), {"wait": lambda *_: False})
+        "napari_histomil.ui.figure.painting", lambda _: type("P", (), {"wait": lambda *_: False})
     )
     viewer.canvas.overlays.scale_bar.visible = True
     with pytest.raises(HistomilError, match="was not complete after"):

@@ -21,7 +21,7 @@ from napari_histomil.ui.orientation import Orientation, orientation_of, set_orie
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import VIEWS_VARIABLE
 from napari_histomil.ui.session import session
-from napari_histomil.ui.view_state import view_keeper
+from napari_histomil.ui.view_keeper import view_keeper
 from napari_histomil.ui.widgets.overlay import OverlayWidget
 from napari_histomil.ui.widgets.slide import SlideWidget
 from napari_histomil.ui.window import open_window

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui.dialogs import show_error
-from napari_histomil.ui.figure import FigureOptions, save_figure
+from napari_histomil.ui.figure import save_figure
+from napari_histomil.ui.figure_paint import FigureOptions
 from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import plain_label

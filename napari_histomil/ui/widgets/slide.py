@@ -32,7 +32,7 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import apply_memory_budget
 from napari_histomil.ui.reader import SLIDE_SUFFIXES
 from napari_histomil.ui.session import SlideSession, session
-from napari_histomil.ui.view_state import view_keeper
+from napari_histomil.ui.view_keeper import view_keeper
 from napari_histomil.ui.widgets.associated import AssociatedImages
 from napari_histomil.ui.widgets.display import Display
 from napari_histomil.ui.widgets.figure_dialog import FigureDialog
