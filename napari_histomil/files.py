@@ -15,7 +15,6 @@ from pathlib import Path
 
 from napari_histomil.errors import OutputError
 
-
 REMOTE = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 """An address: a scheme of two letters or more (one is a Windows drive), then the place."""
 
@@ -32,6 +31,11 @@ def remote_url(path: str | Path) -> str | None:
     text = path.as_posix() if isinstance(path, Path) else path
     match = REMOTE.fullmatch(text)
     return f"{match[1]}://{match[2]}" if match is not None else None
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a file or folder exists; an address always counts as there, unasked."""
+    return remote_url(path) is not None or path.exists()
 
 
 @contextmanager

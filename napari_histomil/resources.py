@@ -21,7 +21,7 @@ from typing import Literal
 import platformdirs
 
 from napari_histomil.errors import HistomilError, OutputError
-from napari_histomil.files import whole_file
+from napari_histomil.files import remote_url, whole_file
 
 PROGRAM = "napari-histomil"
 
@@ -93,12 +93,14 @@ def sidecar(slide_path: Path, fingerprint: str, *, out: Path | None = None) -> P
     -------
     Path
         ``<out>/<slide file name>.histomil``, or the same beside the slide, or, where that
-        folder is not writable or a part of this program, ``slides/<fingerprint>.histomil`` in
-        the user's data folder.
+        folder is not writable or a part of this program, or the slide lies at an address,
+        ``slides/<fingerprint>.histomil`` in the user's data folder.
     """
     name = f"{slide_path.name}{SIDECAR_SUFFIX}"
     if out is not None:
         return out / name
+    if remote_url(slide_path) is not None:
+        return fallback_sidecar(fingerprint)
     beside = slide_path.absolute().parent / name
     if _travels_with_program(beside):
         return fallback_sidecar(fingerprint)
@@ -159,7 +161,9 @@ def note_sidecar(fingerprint: str, folder: Path, slide: Path) -> None:
     slide
         Where the slide is now.
     """
-    folder, slide = folder.absolute(), slide.absolute()
+    folder = folder.absolute()
+    if remote_url(slide) is None:
+        slide = slide.absolute()
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     entry = _index_of(fingerprint) / f"{name}.json"
     known = _read_entry(entry, fingerprint)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from napari_histomil.errors import SlideError
+from napari_histomil.files import is_there
 from napari_histomil.resources import SIDECAR_SUFFIX, seen_sidecars, sidecar, sidecars
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
@@ -65,7 +66,7 @@ def find_slide(run: Path, slide_path: Path, fingerprint: str) -> Path | None:
     fingerprint
         The slide's content fingerprint.
     """
-    if slide_path.exists():
+    if is_there(slide_path):
         return slide_path
     tried: set[Path] = set()
     for candidate in _candidates(run, slide_path, fingerprint):

@@ -7,10 +7,12 @@ import signal
 from pathlib import Path
 from typing import get_args
 
+import fsspec
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from shapely.geometry import LineString, Polygon, box
 
 from napari_histomil.annotations.geojson import write_geojson
@@ -370,3 +372,28 @@ def test_converted_colours_or_another_reader_are_another_run(run, tmp_path):
     assert converted.job["slide"]["icc"] is True
     assert np.abs(plain.scores - converted.scores).max() > 1e-4
     np.testing.assert_array_equal(plain.scores, other.scores)  # one level: the same pixels
+
+
+def test_a_slide_at_an_address(histomil, models, tmp_path, own_user_data):
+    """Runs lie at home, are found again, and know their slide."""
+    pixels = np.random.default_rng(0).integers(60, 200, (3, 128, 160), np.uint8)
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=3)
+    group.create_array("0", data=pixels, chunks=(3, 64, 64))
+    axes = [{"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    step = {"type": "scale", "scale": [1.0, 0.5, 0.5]}
+    levels = [{"path": "0", "coordinateTransformations": [step]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "a.zarr"), "/runs/a.zarr", recursive=True)
+    words = ("run", "tiny-tumor", "memory://runs/a.zarr", "--region", "all", "--models", models)
+    try:
+        said = histomil(*words)
+        assert said.code == 0, said.err
+        path = Path(said.out.strip())
+        assert path.is_relative_to(own_user_data)
+        assert RunStore.open(path).slide["path"] == "memory://runs/a.zarr"
+        assert "were done before" in histomil(*words).err
+        assert histomil("export", path, "-o", tmp_path / "a.png").code == 0
+    finally:
+        memory.rm("/runs", recursive=True)
