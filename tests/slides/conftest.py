@@ -45,7 +45,8 @@ def write_pyramid(
     if mpp is not None:
         options |= {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
     options = {"photometric": "rgb", "metadata": None, "tile": tile} | options
-    with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as file:
+    order, big = options.pop("byteorder", "<"), options.pop("bigtiff", False)
+    with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as file:
         file.write(levels[0], subifds=len(levels) - 1 if subifds else None, **options)
         for level in levels[1:]:
             file.write(level, subfiletype=1, **options)
