@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_histomil.errors import SlideError
+from napari_histomil.files import remote_url
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.layers import LayerData, slide_layer
@@ -38,7 +39,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     Parameters
     ----------
     path
-        File or folder; a list of several is a stack to napari and never a slide.
+        File, folder or address; a list of several is a stack to napari and never a slide.
     """
     if not isinstance(path, str):
         if len(path) != 1:
@@ -52,6 +53,8 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         ours = file.is_file() and _opens(file, _looks_like_slide)
     elif suffix == DICOM_SUFFIX:
         ours = file.is_file() and _opens(file)
+    elif suffix == FOLDER_SUFFIX and remote_url(path) is not None:
+        ours = True  # asking the server may take long, and reading says what is wrong
     else:
         ours = suffix == FOLDER_SUFFIX and file.is_dir() and _opens(file)
     return read_slide if ours else None
@@ -71,16 +74,18 @@ def read_slide(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def _begin_session() -> None:
-    """Let the session of napari's window keep the slide painted, though no dock is open."""
+    """Keep the slide painted, and let it come back as it was left, though no dock is open."""
     if "napari.viewer" not in sys.modules:
         return  # read by a script, without a window
     from napari import current_viewer
 
-    from napari_histomil.ui.session import session
+    from napari_histomil.ui.preferences import apply_memory_budget
+    from napari_histomil.ui.view_keeper import view_keeper
 
     viewer = current_viewer()
     if viewer is not None:
-        session(viewer)
+        apply_memory_budget()
+        view_keeper(viewer)  # which begins the session
 
 
 def _opens(file: Path, accept: Callable[[SlideInfo], bool] = lambda _: True) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QDockWidget, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 
 from napari_histomil.errors import RunError
 from napari_histomil.files import remote_url
@@ -90,6 +90,9 @@ class ViewKeeper(QObject):
         viewer.canvas.overlays.scale_bar.events.visible.connect(self._on_change)
         for slide in self._session.slides:
             self._on_opened(slide)
+        application = QApplication.instance()
+        if application is not None:  # where no window of ours is watched
+            application.aboutToQuit.connect(self.save)
 
     @property
     def busy(self) -> bool:

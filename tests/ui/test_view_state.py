@@ -277,6 +277,18 @@ def test_the_docks_alone_keep_views_too(make_napari_viewer, qtbot, path, info):
     assert not [each for each in QApplication.allWidgets() if isinstance(each, OverlayWidget)]
 
 
+def test_without_docks_it_comes_back_too(make_napari_viewer, qtbot, path, info):
+    """napari's own File > Open, and nothing of ours to see."""
+    remember_view(info, {"center_px0": [321, 123], "px0_per_screen_pixel": 1.5})
+    viewer = make_napari_viewer()
+    viewer.open(str(path), plugin="napari-histomil")
+    restored(viewer, qtbot)
+    assert center_of_view_px0(viewer, info) == pytest.approx((321, 123), abs=0.01)
+    camera.go_to_px0(viewer, info, (400, 300))
+    QApplication.instance().aboutToQuit.emit()
+    assert kept(info)["center_px0"] == [400, 300]
+
+
 def test_a_moved_slide_is_seen_as_it_was_left_through_the_command_line(
     window, path, info, make_run, tmp_path, monkeypatch
 ):
