@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.compat import isalive
+from qtpy.QtCore import QEvent
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QWidget
 
@@ -32,6 +33,9 @@ MAGNIFICATIONS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 FIT_MARGIN = 0.04
 """Share of the canvas left free on each side of what is fitted."""
+
+NEW_SCREEN = getattr(QEvent.Type, "DevicePixelRatioChange", None)
+"""Type of a widget's event when its screen has other pixels; None in Qt before 6.6."""
 
 _canvases: weakref.WeakKeyDictionary[Any, weakref.ref[QWidget]] = weakref.WeakKeyDictionary()
 

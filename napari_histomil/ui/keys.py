@@ -15,7 +15,17 @@ from typing import Any
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QVBoxLayout,
+    QWidget,
+)
+
+_QT_NAMES = {"Control": "Ctrl", "PageUp": "PgUp", "PageDown": "PgDown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +40,10 @@ class Key:
     @property
     def text(self) -> str:
         """As people write it, with the names of this machine's keyboard."""
-        return QKeySequence(self.key.replace("Control", "Ctrl").replace("-", "+")).toString(
-            QKeySequence.SequenceFormat.NativeText
-        )
+        name = self.key.replace("-", "+")
+        for naparis, qts in _QT_NAMES.items():
+            name = name.replace(naparis, qts)
+        return QKeySequence(name).toString(QKeySequence.SequenceFormat.NativeText)
 
 
 KEYS: dict[str, Key] = {
@@ -107,24 +118,43 @@ class KeySheet(QDialog):
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle("Keys of HistoMIL")
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(24)
-        grid.setVerticalSpacing(6)
-        group = None
-        for key in KEYS.values():
-            if key.group != group:
-                group = key.group
-                heading = QLabel(f"<b>{group}</b>")
-                heading.setContentsMargins(0, 8 if grid.count() else 0, 0, 0)
-                grid.addWidget(heading, grid.rowCount(), 0, 1, 2)
-            row = grid.rowCount()
-            grid.addWidget(QLabel(key.text), row, 0)
-            grid.addWidget(QLabel(key.what), row, 1)
-        grid.setColumnStretch(1, 1)
+        columns = QHBoxLayout()
+        columns.setSpacing(40)
+        for keys in _halves():
+            columns.addLayout(_grid(keys))
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(16, 16, 16, 12)
         layout.setSpacing(12)
-        layout.addLayout(grid)
+        layout.addLayout(columns)
         layout.addWidget(buttons)
+
+
+def _halves() -> list[list[Key]]:
+    """Return the keys for two columns; no group is torn apart."""
+    halves: list[list[Key]] = [[], []]
+    for group in dict.fromkeys(key.group for key in KEYS.values()):
+        half = halves[0] if len(halves[0]) < len(KEYS) / 2 else halves[1]
+        half += [key for key in KEYS.values() if key.group == group]
+    return halves
+
+
+def _grid(keys: list[Key]) -> QGridLayout:
+    """Return the keys below each other, with the titles of their groups."""
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(24)
+    grid.setVerticalSpacing(6)
+    group = None
+    for key in keys:
+        if key.group != group:
+            group = key.group
+            heading = QLabel(f"<b>{group}</b>")
+            heading.setContentsMargins(0, 8 if grid.count() else 0, 0, 0)
+            grid.addWidget(heading, grid.rowCount(), 0, 1, 2)
+        row = grid.rowCount()
+        grid.addWidget(QLabel(key.text), row, 0)
+        grid.addWidget(QLabel(key.what), row, 1)
+    grid.setColumnStretch(1, 1)
+    grid.setRowStretch(grid.rowCount(), 1)
+    return grid

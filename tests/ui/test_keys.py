@@ -95,6 +95,7 @@ def test_the_sheet_lists_every_key(qtbot):
     qtbot.addWidget(sheet)
     texts = {label.text() for label in sheet.findChildren(QLabel)}
     for key in KEYS.values():
+        assert key.text, f"Qt knows no key {key.key}"
         assert key.text in texts
         assert key.what in texts
     assert KEYS[KEY_SHEET].text == "?"

@@ -211,7 +211,7 @@ class Minimap(QWidget):
         """Stay in the canvas's corner, and know its screen."""
         if event.type() == QEvent.Type.Resize:
             self._to_corner()
-        elif event.type() == QEvent.Type.DevicePixelRatioChange:
+        elif event.type() == camera.NEW_SCREEN:
             self._paint_again()
         return False
 

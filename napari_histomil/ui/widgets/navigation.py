@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -94,6 +94,12 @@ class Navigation(QWidget):
         """Take the canvas of the window that this is in by now."""
         super().showEvent(event)
         self._find_canvas()
+
+    def event(self, event: QEvent) -> bool:
+        """Say the magnification on another screen at once."""
+        if event.type() == camera.NEW_SCREEN:
+            QTimer.singleShot(0, self._update_readout)  # once the canvas knows of it too
+        return super().event(event)
 
     def _find_canvas(self) -> None:
         """Lay the minimap over the canvas of the window."""
