@@ -18,10 +18,15 @@ import pydicom
 import pytest
 import tifffile
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from shapely.geometry import box
 
+from napari_histomil.annotations.model import SlideFrame
+from napari_histomil.geometry import Rect
 from napari_histomil.slides import READER_NAMES
 from napari_histomil.slides.openslide import on_white
 from napari_histomil.slides.readers import READERS, open_slide
+from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.tissue import find_tissue
 from tests.slides import vendor_files as vendors
 from tests.slides.conftest import halves, picture, write_pyramid
 from tests.slides.contract import window
@@ -275,3 +280,23 @@ def test_both_readers_of_dicom_agree(tmp_path: Path, reader: str, syntax: object
 
 def test_the_names_of_readers():
     assert tuple(READERS) == READER_NAMES
+
+
+def test_what_the_scanner_filled_is_the_frame(tmp_path: Path):
+    """Bounds are level-0 pixels; GeoJSON for QuPath begins at them, and glass beyond is white."""
+    path = vendors.write_leica_scn(tmp_path / "a.scn", TILED, SCN_CORNER)
+    with open_slide(path) as slide:
+        info = slide.info
+        assert info.bounds_px0 == Rect(*SCN_CORNER, 512, 256)
+        assert info.associated_images == ("macro",)
+        assert SlideFrame.of(info).origin_px0 == SCN_CORNER
+        mask = find_tissue(slide)
+    outlines = mask.polygons()
+    assert outlines
+    scanned = box(320, 160, 832, 416).buffer(mask_margin(info))
+    assert all(scanned.contains(outline) for outline in outlines)
+
+
+def mask_margin(info: SlideInfo) -> float:
+    """Return how far an outline may be drawn beyond its tissue: some pixels of the overview."""
+    return max(info.width_px0, info.height_px0) / 20

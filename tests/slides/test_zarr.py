@@ -29,6 +29,8 @@ def write_zarr(
     omero: dict[str, Any] | None = None,
     shards: bool = False,
     extra: float = 1.0,
+    compressors: Any = "auto",
+    fill: int = 0,
 ) -> Path:
     """Write arrays of the given axes as an OME-Zarr image with chunks of 64 px."""
     format_ = 2 if version == "0.4" else 3
@@ -39,6 +41,7 @@ def write_zarr(
         array = group.create_array(
             str(index), shape=level.shape, dtype=level.dtype, chunks=chunks,
             shards=tuple(256 if axis in "yx" else 1 for axis in axes) if shards else None,
+            compressors=compressors, fill_value=fill,
         )  # fmt: skip
         array[...] = level
         factors = [scale * 2**index if axis in "yx" else 1.0 for axis in axes]
@@ -227,3 +230,48 @@ def test_a_damaged_chunk_says_where(tmp_path: Path):
         with pytest.raises(SlideError, match=r"a\.zarr cannot be read at \(128, 64\) of level 0"):
             slide.read_region((130, 70), 0, (5, 5))
         np.testing.assert_array_equal(slide.read_region((0, 0), 0, (64, 64)), ODD[0][:64, :64])
+
+
+@pytest.mark.parametrize("axes", ["tczyx", "czyx", "cyx", "yx"])
+@pytest.mark.parametrize(
+    "compressors",
+    [None, zarr.codecs.ZstdCodec(), zarr.codecs.GzipCodec(), zarr.codecs.BloscCodec(cname="lz4")],
+    ids=["raw", "zstd", "gzip", "blosc"],
+)
+def test_axes_and_compressors(tmp_path: Path, axes: str, compressors: Any):
+    color = "c" in axes
+    level = ODD[0].transpose(2, 0, 1) if color else ODD[0][..., 0]
+    shape = tuple({"y": 207, "x": 301, "c": 3}.get(axis, 1) for axis in axes)
+    path = write_zarr(tmp_path / "a.zarr", [level.reshape(shape)], axes, compressors=compressors)
+    with open_slide(path) as slide:
+        wanted = ODD[0] if color else np.repeat(ODD[0][..., :1], 3, axis=2)
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, (301, 207)), wanted)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("fill", [0, 200])
+def test_chunks_that_are_not_stored_have_the_fill_value(tmp_path: Path, version: str, fill: int):
+    path = tmp_path / "a.zarr"
+    write_zarr(path, channels_first(ODD[:1]), "cyx", version=version, fill=fill)
+    for channel in range(3):
+        key = f"0/{channel}.1.2" if version == "0.4" else f"0/c/{channel}/1/2"
+        (path / key).unlink()
+    wanted = ODD[0].copy()
+    wanted[64:128, 128:192] = fill
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, (301, 207)), wanted)
+
+
+def test_channels_that_are_switched_off_add_nothing(tmp_path: Path):
+    window = {"start": 0, "end": 255}
+    omero = {
+        "channels": [
+            {"label": "DAPI", "color": "0000FF", "window": window, "active": True},
+            {"label": "other", "color": "FF0000", "window": window, "active": False},
+        ]
+    }
+    stack = np.full((2, 64, 64), 255, np.uint8)
+    path = write_zarr(tmp_path / "a.zarr", [stack], "cyx", omero=omero)
+    with open_slide(path) as slide:
+        assert slide.info.channels == ("DAPI", "other")
+        assert slide.read_region((0, 0), 0, (1, 1)).tolist() == [[[0, 0, 255]]]
