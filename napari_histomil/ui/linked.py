@@ -211,6 +211,8 @@ class Linked:
         self._watch(None)
         assert self._views is not None
         self._views.let_go()
+        if self.viewer is not None:
+            self.viewer.events.theme.disconnect(self._on_theme)
         view, self.view = self.view, None
         self._views = None
         view.layers.clear()
@@ -438,11 +440,17 @@ class Linked:
         """Make the second view and join it to the first."""
         viewer = self.viewer
         self.view = ViewerModel(title="Second view")
+        self.view.theme = viewer.theme
+        viewer.events.theme.connect(self._on_theme)
         # Its keys are those of the window: whoever presses one need not know where the focus is.
         self.view.keymap.update(viewer.keymap)
         self._views = JoinedViews(viewer, self.view)
         self._views.pointed.connect(self.pointed.emit)
         self._views.clicked.connect(self._on_clicked)
+
+    def _on_theme(self, _event: Any) -> None:
+        if self.view is not None:
+            self.view.theme = self.viewer.theme
 
     def _on_clicked(self, side: Side, world: NDArray[np.float64]) -> None:
         if self.picking:

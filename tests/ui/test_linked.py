@@ -138,6 +138,14 @@ def test_the_second_heatmap_is_the_same_picture_and_follows(laid, viewer):
     assert len(drawn) == count, "a closed view hears no more of the heatmap"
 
 
+def test_the_second_view_has_the_theme_of_the_first(laid, viewer):
+    viewer.theme = "light"
+    laid.open()
+    assert laid.view.theme == "light"
+    viewer.theme = "dark"
+    assert laid.view.theme == "dark"
+
+
 def test_another_run_and_the_loss_of_it(laid, viewer, store):
     more = make_store(store.path.parents[2] / "run.tiff", "1" * 16)
     first = overlays(viewer).current

@@ -129,6 +129,8 @@ class CompareWidget(Panel):
     def _say(self, can_open: bool, is_open: bool) -> str:
         if not can_open:
             return f"{_NO_SLIDE}."
+        if is_open and not self._linked.joined:
+            return "Each view moves by itself; joined again, the right one goes to the left one."
         if is_open:
             return "The cross in each view is the pointer of the other."
         return "The same place side by side: with its heatmap, or in another open slide."

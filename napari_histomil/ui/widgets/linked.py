@@ -249,6 +249,8 @@ class SecondView(QWidget):
             return
         for side, marks in self.marks.items():
             marks.lines = linked.label(side)
+            if not linked.joined:
+                marks.pointer = None  # the same place is elsewhere in the other view
             marks.scaled = linked.left.has_mpp
             places = [
                 pair.first_px0 if side == "left" else pair.second_px0 for pair in self._pairs
