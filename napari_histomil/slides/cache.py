@@ -105,29 +105,19 @@ class TileCache:
                 self.hits += 1
             return tile
 
-    def find_or_note(self, key: Key) -> tuple[Uint8Image | None, bool]:
-        """Find a tile, or say whether it should be made without being kept.
+    def first_time(self, key: Key) -> bool:
+        """Say whether a tile that is not kept may be made without being kept; count it then.
 
-        Returns
-        -------
-        tile
-            None if it is not kept.
-        beside
-            True the first time that a tile which is not kept is asked for so; it counts as
-            made. Whoever asks for it again should keep it.
+        That is so the first time. Whoever asks for it again should keep it.
         """
         with self._lock:
-            tile = self._find(key)
-            if tile is not None:
-                self.hits += 1
-                return tile, False
             if key in self._seen:
-                return None, False
+                return False
             self._seen[key] = None
             if len(self._seen) > MAX_SEEN:
                 self._seen.popitem(last=False)
             self.misses += 1
-            return None, True
+            return True
 
     def count_miss(self) -> None:
         """Count a tile that was made without being kept."""

@@ -171,7 +171,7 @@ class TiffPixels:
         """Decode a part of a tile into `out`; False if it has to go the other way."""
         top, bottom, left, right = box
         tile_height, tile_width = stored.tile_height, stored.tile_width
-        straight = out.flags.c_contiguous and out.shape[:2] == (tile_height, tile_width)
+        straight = out.shape[:2] == (tile_height, tile_width) and out.flags.c_contiguous
         if not straight and tile_height * tile_width > MAX_SCRATCH_PX:
             return False
         data = self._stored_bytes(stored, row, column)

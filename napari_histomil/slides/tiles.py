@@ -40,8 +40,8 @@ Place = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 """A part of a tile: rows from, to, columns from, to."""
 
-_Piece = tuple[Place, Box, Uint8Image, bool]
-"""A tile that is not kept, the part of it that is wanted, where to, and whether just once."""
+_Piece = tuple[Place, Key, Box, Uint8Image, bool]
+"""A tile that is not kept, its key, the part of it that is wanted, where to, whether just once."""
 
 ReadPart = Callable[[int, int, int, Box, Uint8Image], bool]
 """(level, row, column, part, out) -> whether the part of a tile is in `out` now."""
@@ -163,6 +163,7 @@ class TiledSlide:
         columns = range(x0 // tile_width, -(-x1 // tile_width))
         follows = self._order.follows(level, (left, top), (width, height))
         keep = follows or len(rows) * len(columns) > MANY_TILES
+        same, find, owner = self._same_tiles(level), self._cache.find, self._owner
         missing: list[_Piece] = []
         for row in rows:
             y = row * tile_height
@@ -172,14 +173,16 @@ class TiledSlide:
                 xa, xb = max(x0, x), min(x1, x + tile_width)
                 part = out[ya - top : yb - top, xa - left : xb - left]
                 box = ya - y, yb - y, xa - x, xb - x
-                tile = self._cache.find(self._key(level, row, column, 0))
+                first = (row, column) if same is None else same[row, column].tolist()
+                key = (owner, level, *first, 0)
+                tile = find(key)
                 if tile is not None:
                     part[:] = tile[box[0] : box[1], box[2] : box[3]]
                     continue
                 # A tile of which a random read wants a piece, or any read all of it, is decoded
                 # without being kept, the first time.
                 whole = yb - ya == tile_height and xb - xa == tile_width
-                missing.append(((level, row, column), box, part, whole or not keep))
+                missing.append(((level, row, column), key, box, part, whole or not keep))
         if missing:
             self._fill_all(missing)
         return out
@@ -195,11 +198,11 @@ class TiledSlide:
             fill(pieces[0])
         else:
             shared_helpers().share(fill, pieces)
-        for place, box, part, _ in later:  # by now whoever makes them may be done
+        for place, _, box, part, _ in later:  # by now whoever makes them may be done
             tile = self._tile(*place, 0, passing=True)
             part[:] = tile[box[0] : box[1], box[2] : box[3]]
 
-    def _fill(self, place: Place, box: Box, part: Uint8Image, once: bool) -> bool:
+    def _fill(self, place: Place, key: Key, box: Box, part: Uint8Image, once: bool) -> bool:
         """Decode a tile for a part of it; False if another thread is making the tile.
 
         Parameters
@@ -207,15 +210,16 @@ class TiledSlide:
         once
             Whether the tile need not be kept, unless it was asked for lately.
         """
-        key = self._key(*place, 0)
-        if once and self._read_part is not None and key[1:4] == place:
-            tile, beside = self._cache.find_or_note(key)
-            if beside and self._read_part(*place, box, part):
-                return True
-        else:
-            tile = None
-        if tile is None:
-            tile = self._cache.get_or_none(key, lambda: self._make(*place, 0), passing=True)
+        read_part = self._read_part
+        if (
+            once
+            and read_part is not None
+            and key[1:4] == place
+            and self._cache.first_time(key)
+            and read_part(*place, box, part)
+        ):
+            return True
+        tile = self._cache.get_or_none(key, lambda: self._make(*place, 0), passing=True)
         if tile is None:
             return False
         part[:] = tile[box[0] : box[1], box[2] : box[3]]
