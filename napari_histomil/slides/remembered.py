@@ -177,8 +177,5 @@ def _load(
 
 
 def _damaged(file: Path, path: Path, what: str = "µm/px") -> SlideError:
-    return SlideError(
-        f"{file}, the {what} remembered for {path.name}, is damaged: delete it and say them again."
-        if what != "view"
-        else f"{file}, the view remembered for {path.name}, is damaged: it is passed over."
-    )
+    advice = "it is passed over" if what == "view" else "delete it and say them again"
+    return SlideError(f"{file}, the {what} remembered for {path.name}, is damaged: {advice}.")
