@@ -17,6 +17,8 @@ from scipy import ndimage
 from shapely.geometry import Polygon
 from skimage.filters import threshold_otsu
 
+from napari_histomil.geometry import choose_level
+from napari_histomil.slides.glass import from_afar
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
 
 Mask = NDArray[np.bool_]
@@ -162,8 +164,10 @@ def find_tissue(slide: Slide, *, options: TissueOptions | None = None) -> Tissue
     options = options or TissueOptions()
     info = slide.info
     size = _overview_size(info.width_px0, info.height_px0, info.mpp_x, info.mpp_y, options)
-    image = read_rect(slide, (0, 0), (info.width_px0, info.height_px0), size)
     scale = info.width_px0 / size[0], info.height_px0 / size[1]
+    level = choose_level(info.downsamples, min(scale))
+    seen = from_afar(slide, level, min(scale) / info.downsamples[level])
+    image = read_rect(seen, (0, 0), (info.width_px0, info.height_px0), size)
     pixel_um = None
     if info.mpp_x is not None and info.mpp_y is not None:
         pixel_um = float(np.sqrt(scale[0] * info.mpp_x * scale[1] * info.mpp_y))
