@@ -346,6 +346,21 @@ def test_the_heatmap_lies_faintly_over_it(small, viewer, write_slide, marked, ma
     np.testing.assert_array_equal(grabbed(small), plain)
 
 
+def test_a_minimap_that_is_gone_hears_no_more(viewer, dock, write_slide, marked, make_run, qtbot):
+    path = write_slide(marked)
+    session(viewer).open_slide(path)
+    small = dock.navigation.minimap
+    with open_slide(path) as slide:
+        run = overlays(viewer).add(make_run(slide.info))
+    assert small._run is run
+    canvas = small.parentWidget()
+    small.deleteLater()
+    qtbot.waitUntil(lambda: canvas.findChild(Minimap) is None)
+    run.heatmap.changed.emit()
+    viewer.scene.camera.zoom *= 2
+    assert attach_minimap(viewer, dock) is not small
+
+
 def test_an_incomplete_overview_is_marked_and_looked_at_again(
     small, viewer, write_slide, marked, qtbot, monkeypatch
 ):

@@ -93,7 +93,7 @@ class Minimap(QWidget):
             follow(self, signal, self._on_slide)
         for signal in (self._overlays.current_changed, self._overlays.shown_changed):
             follow(self, signal, self._on_run)
-        self.destroyed.connect(self._let_go)
+        self.destroyed.connect(lambda: self._let_go())  # a slot of its own would not be called
         bind(viewer, "minimap.toggle", self.toggle)
         self._on_slide()
 
