@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from wsidicom import WsiDicom
     from wsidicom.instance import ImageData
 
+# What they log is said by our own errors; without a handler Python prints it on stderr.
+for _library in ("wsidicom", "pydicom"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+
 MAX_TILE_BYTES = 1 << 28
 SAMPLE_TILES = 16
 
@@ -230,7 +234,7 @@ def _composite(
     dtype: np.dtype[np.generic] = np.dtype(first.dtype)
     if first.samples_per_pixel == 3:
         if len(planes) > 1:
-            raise SlideError("it has several pictures in colour, one for each optical path")
+            raise ValueError("it has several pictures in colour, one for each optical path")
         return rgb_composite(dtype, 3, False, 2.0 ** min(first.bits, 16) - 1)
     inverted = first.photometric_interpretation == "MONOCHROME1" and len(planes) == 1
     names = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +170,14 @@ def test_damaged_headers_are_no_dicom_and_never_hang(tmp_path: Path):
     assert read_instance(other) is None
     assert series_of(other) == [other]
     assert series_in(other.parent) is None or other not in (series_in(other.parent) or [])
+
+
+def test_libraries_do_not_talk_to_the_person(data_dir: Path):
+    """wsidicom warns of every level whose tiles have another size."""
+    code = "import sys; from napari_histomil.slides.readers import open_slide as o; "
+    code += "o(sys.argv[1], reader='wsidicom').close()"
+    said = subprocess.run(
+        [sys.executable, "-c", code, data_dir / "wsi-dicom-cmu1-small"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert said.stderr == b""

@@ -204,6 +204,43 @@ def first_of_openslide(path: Path) -> list[np.ndarray]:
     return of_openslide(path)[: len(ROWS_OF_8)]
 
 
+LOSSLESS: dict[str, dict[str, object]] = {
+    "uncompressed": {},
+    "in strips": {"tile": None, "rowsperstrip": 32, "compression": "deflate"},
+    "lzw": {"compression": "lzw"},
+    "lzw with differences": {"compression": "lzw", "predictor": True},
+    "deflate": {"compression": "deflate"},
+    "packbits": {"compression": "packbits"},
+    "zstd": {"compression": "zstd"},
+    "lerc": {"compression": "lerc"},
+    "png": {"compression": "png"},
+    "jpeg 2000, lossless": {"compression": "jpeg2000"},
+    "tiles larger than the slide": {"compression": "lzw", "tile": (512, 512)},
+    "oblong tiles": {"compression": "deflate", "tile": (32, 112)},
+    "levels in subifds": {"compression": "deflate", "subifds": True},
+    "bigtiff": {"bigtiff": True, "compression": "deflate"},
+}
+LOSSY: dict[str, dict[str, object]] = {
+    "jpeg": {"compression": "jpeg", "photometric": "ycbcr"},
+    "jpeg, colours whole": {
+        "compression": "jpeg", "photometric": "ycbcr", "subsampling": (1, 1),
+    },
+    "jpeg of rgb": {"compression": "jpeg"},
+    "jpeg with odd tiles": {"compression": "jpeg", "photometric": "ycbcr", "tile": (48, 80)},
+    "webp": {"compression": "webp", "compressionargs": {"level": 80, "lossless": False}},
+    "jpeg 2000": {"compression": "jpeg2000", "compressionargs": {"level": 30}},
+}  # fmt: skip
+
+
+def tiff(**options: object) -> Callable[[Path], Path]:
+    return lambda path: write_pyramid(path.with_suffix(".tif"), ODD, **options)  # type: ignore[arg-type]
+
+
+def pages_of_tifffile(path: Path) -> list[np.ndarray]:
+    with tifffile.TiffFile(path) as file:
+        return [page.asarray() for page in file.pages]
+
+
 SCN_CORNER = 320, 160
 
 
@@ -249,8 +286,14 @@ MADE = [
          "zarr", made(ODD)),
     Made("zarr in shards", lambda p: write_zarr(p.with_suffix(".zarr"), ODD, "yxc", shards=True),
          "zarr", made(ODD)),
-    Made("tiff, lzw", lambda p: write_pyramid(p.with_suffix(".tif"), ODD, compression="lzw"),
-         "tiff", made(ODD)),
+    *(
+        Made(f"tiff, {name}", tiff(**options), "tiff", made(ODD))
+        for name, options in LOSSLESS.items()
+    ),
+    *(
+        Made(f"tiff, {name}", tiff(**options), "tiff", pages_of_tifffile)
+        for name, options in LOSSY.items()
+    ),
 ]  # fmt: skip
 
 
