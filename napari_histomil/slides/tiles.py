@@ -171,17 +171,19 @@ class TiledSlide:
             for column in columns:
                 x = column * tile_width
                 xa, xb = max(x0, x), min(x1, x + tile_width)
+                if same is None:
+                    key = (owner, level, row, column, 0)
+                else:
+                    key = (owner, level, *same[row, column].tolist(), 0)
                 part = out[ya - top : yb - top, xa - left : xb - left]
-                box = ya - y, yb - y, xa - x, xb - x
-                first = (row, column) if same is None else same[row, column].tolist()
-                key = (owner, level, *first, 0)
                 tile = find(key)
                 if tile is not None:
-                    part[:] = tile[box[0] : box[1], box[2] : box[3]]
+                    part[:] = tile[ya - y : yb - y, xa - x : xb - x]
                     continue
                 # A tile of which a random read wants a piece, or any read all of it, is decoded
                 # without being kept, the first time.
                 whole = yb - ya == tile_height and xb - xa == tile_width
+                box = ya - y, yb - y, xa - x, xb - x
                 missing.append(((level, row, column), key, box, part, whole or not keep))
         if missing:
             self._fill_all(missing)
@@ -194,10 +196,10 @@ class TiledSlide:
             if not self._fill(*piece):
                 later.append(piece)
 
-        if len(pieces) == 1:
-            fill(pieces[0])
-        else:
+        if len(pieces) > 1:
             shared_helpers().share(fill, pieces)
+        else:
+            fill(pieces[0])
         for place, _, box, part, _ in later:  # by now whoever makes them may be done
             tile = self._tile(*place, 0, passing=True)
             part[:] = tile[box[0] : box[1], box[2] : box[3]]
