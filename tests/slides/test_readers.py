@@ -143,7 +143,8 @@ def test_a_truncated_ndpi_file(tmp_path: Path, data_dir: Path):
 
 
 def test_an_unknown_reader(small: Path):
-    assert "choose one of tiff, ndpi, openslide, zarr, wsidicom" in sentence(small, reader="bioformats")
+    text = sentence(small, reader="bioformats")
+    assert "choose one of tiff, ndpi, openslide, zarr, wsidicom" in text
 
 
 def test_a_forced_reader_that_cannot(small: Path, data_dir: Path):
