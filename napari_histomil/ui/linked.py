@@ -20,20 +20,12 @@ from psygnal import Signal
 
 from napari_histomil.slides.alignment import Alignment
 from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.ui.brightness import AS_STORED, tones
-from napari_histomil.ui.colours import colour_map
+from napari_histomil.ui.brightness import tones
 from napari_histomil.ui.joined import JoinedViews, Side
-from napari_histomil.ui.layers import (
-    heatmap_layer,
-    pyramid_of,
-    slide_of,
-    to_px0,
-    to_world_um,
-    world_units,
-)
+from napari_histomil.ui.layers import to_px0, to_world_um
 from napari_histomil.ui.overlays import Overlays, overlays
-from napari_histomil.ui.painting import follow, painting
 from napari_histomil.ui.run_facts import title
+from napari_histomil.ui.second_layers import SecondLayers
 from napari_histomil.ui.session import RunView, Session, SlideSession
 
 
@@ -58,8 +50,6 @@ class Linked:
         The second view, or None while there is none.
     shown
         What it shows.
-    layer
-        The slide's layer in it.
     """
 
     opened = Signal()
@@ -77,15 +67,13 @@ class Linked:
         self._overlays: weakref.ref[Overlays] = weakref.ref(overlays(viewer))
         self.view: ViewerModel | None = None
         self.shown = Shown()
-        self.layer: Image | None = None
         self.picking = False
         self._alignment: Alignment | None = None
-        self._heat: Image | None = None
-        self._heat_of: RunView | None = None
         self._left: SlideSession | None = None
         self._right: SlideSession | None = None
         self._hidden: RunView | None = None
         self._views: JoinedViews | None = None
+        self._layers: SecondLayers | None = None
         session = self.session
         session.active_changed.connect(self._on_active)
         session.slide_closed.connect(self._on_slide_closed)
@@ -127,7 +115,12 @@ class Linked:
     @property
     def run(self) -> RunView | None:
         """The run that lies over the slide in the second view."""
-        return self._heat_of
+        return self._layers.run if self._layers is not None else None
+
+    @property
+    def layer(self) -> Image | None:
+        """The slide's layer in the second view."""
+        return self._layers.slide_layer if self._layers is not None else None
 
     def choices(self) -> list[tuple[str, Shown]]:
         """Return what the second view can show now, each with its title."""
@@ -161,7 +154,7 @@ class Linked:
         """Return what a view shows, in short lines: its slide, its heatmap, how it lies."""
         slide = self._slide(side)
         current = self._of_viewer().current
-        run = self._heat_of
+        run = self.run
         if side == "left":
             run = current if current is not None and current.layer.visible else None
         lines = [slide.name]
@@ -207,16 +200,14 @@ class Linked:
         """Close the second view; its layers and their memory go."""
         if self.view is None:
             return
-        self._let_heat_go()
-        self._watch(None)
         assert self._views is not None
+        assert self._layers is not None
+        self._watch(None)
         self._views.let_go()
+        self._layers.let_go()
         if self.viewer is not None:
             self.viewer.events.theme.disconnect(self._on_theme)
-        view, self.view = self.view, None
-        self._views = None
-        view.layers.clear()
-        self.layer = self._heat = self._right = self._alignment = None
+        self.view = self._views = self._layers = self._right = self._alignment = None
         self.picking = False
         self._restore_left()
         self.closed.emit()
@@ -231,8 +222,8 @@ class Linked:
 
     def _show(self) -> None:
         """Put what is to be shown into the second view, and nothing else."""
-        view, left = self.view, self.session.active
-        if view is None or left is None:
+        left = self.session.active
+        if self.view is None or left is None:
             return
         right = self.shown.slide or left
         run = self._of_viewer().current if self.shown.current else self.shown.run
@@ -241,12 +232,11 @@ class Linked:
         self._watch(left)
         self._right = right
         assert self._views is not None
+        assert self._layers is not None
         with self._views.still():  # napari fits the first layer into the view
-            self._let_heat_go()
-            if self.layer is None or slide_of(self.layer) is not right.slide:
-                self._show_slide(view, right)
-            if run is not None:
-                self._lay(run)
+            self._layers.show_slide(right)
+            self._on_tone(right)
+            self._layers.show_run(run)
             self._place()
         self._views.follow()
         if run is not None and right is left:
@@ -254,90 +244,10 @@ class Linked:
         else:
             self._restore_left()
 
-    def _show_slide(self, view: ViewerModel, slide: SlideSession) -> None:
-        """Show a slide as the first view's layer of it does; both take pixels from one place.
-
-        The layer stays and its data change: with Mesa's software OpenGL, napari 0.9 crashes when
-        slides' layers come and go in a shown canvas.
-        """
-        original = slide.layer
-        levels = pyramid_of(original).arrays()
-        placed = {
-            "name": original.name,
-            "scale": original.scale,
-            "translate": original.translate,
-            "metadata": original.metadata,
-        }
-        if self.layer is None:
-            self.layer = view.add_image(
-                levels, rgb=True, multiscale=True, contrast_limits=(0, 255),
-                interpolation2d=original.interpolation2d, units=original.units,
-                axis_labels=original.axis_labels, **placed,
-            )  # fmt: skip
-        else:
-            self.layer.data = levels
-            self.layer.units = original.units
-            for name, value in placed.items():
-                setattr(self.layer, name, value)
-        follow(view, self.layer)
-        self._on_tone(slide)
-
     def _on_tone(self, slide: SlideSession) -> None:
         """Show the slide as bright as it is in the first view."""
-        shown = painting(self.layer) if self.layer is not None else None
-        if shown is not None and slide is self._right:
-            tone = self._tones.of(slide)
-            shown.set_lut(None if tone == AS_STORED else tone.table())
-
-    def _lay(self, run: RunView) -> None:
-        """Lay a run's heatmap over the second view's slide, and keep it as the first shows it."""
-        assert self.view is not None
-        heatmap, original = run.heatmap, run.layer
-        data, attributes, _ = heatmap_layer(
-            heatmap.grid,
-            heatmap.image,
-            name=original.name,
-            colormap=colour_map(heatmap.colours),
-            opacity=original.opacity,
-            interpolation2d=original.interpolation2d,
-        )
-        if self._heat is None:
-            self._heat = self.view.add_image(data, **attributes)
-        else:  # the layer stays, as the slide's does
-            self._heat.data = data
-            for name in ("name", "scale", "translate"):
-                setattr(self._heat, name, attributes[name])
-            self._heat.visible = True
-        self._heat_of = run
-        heatmap.changed.connect(self._on_heatmap)
-        heatmap.filled.connect(self._on_heatmap)
-        original.events.opacity.connect(self._on_heatmap)
-        original.events.interpolation2d.connect(self._on_heatmap)
-        self._on_heatmap()
-
-    def _let_heat_go(self) -> None:
-        run, self._heat_of = self._heat_of, None
-        if self._heat is not None:
-            self._heat.visible = False
-            self._heat.data = np.full((1, 1), np.nan, np.float32)  # holds no run's image
-        if run is not None:
-            run.heatmap.changed.disconnect(self._on_heatmap)
-            run.heatmap.filled.disconnect(self._on_heatmap)
-            run.layer.events.opacity.disconnect(self._on_heatmap)
-            run.layer.events.interpolation2d.disconnect(self._on_heatmap)
-
-    def _on_heatmap(self, _event: Any = None) -> None:
-        """Show the heatmap as the first view would: the picture is the same array."""
-        run, layer = self._heat_of, self._heat
-        if run is None or layer is None:
-            return
-        colours = colour_map(run.heatmap.colours)
-        if layer.colormap.name != colours.name:
-            layer.colormap = colours
-        layer.opacity = run.layer.opacity
-        layer.interpolation2d = run.layer.interpolation2d
-        layer.refresh(extent=False, highlight=False)
-        self.changed.emit()
+        if slide is self._right and self._layers is not None:
+            self._layers.set_tone(self._tones.of(slide))
 
     def _watch(self, left: SlideSession | None) -> None:
         """Follow the first view's slide where a person transforms its layer."""
@@ -427,11 +337,8 @@ class Linked:
 
     def _place(self) -> None:
         """Lay the second view's layers where they belong in the world of the first view."""
-        if self.view is not None and self._right is not None:
-            matrix = self._matrix("right")
-            for layer in self.view.layers:
-                layer.affine = matrix
-                layer.units = world_units(self._right.info)
+        if self._layers is not None and self._right is not None:
+            self._layers.place(self._matrix("right"))
 
     def _on_affine(self, _event: Any) -> None:
         self._place()
@@ -444,6 +351,8 @@ class Linked:
         viewer.events.theme.connect(self._on_theme)
         # Its keys are those of the window: whoever presses one need not know where the focus is.
         self.view.keymap.update(viewer.keymap)
+        self._layers = SecondLayers(self.view)
+        self._layers.repainted.connect(self.changed.emit)
         self._views = JoinedViews(viewer, self.view)
         self._views.pointed.connect(self.pointed.emit)
         self._views.clicked.connect(self._on_clicked)
@@ -498,7 +407,7 @@ class Linked:
     def _on_choices(self, _changed: Any = None) -> None:
         if self.view is not None and self.shown.current:
             current = self._of_viewer().current
-            if current is not self._heat_of and self.session.active is self._left:
+            if current is not self.run and self.session.active is self._left:
                 self._show()
         self.changed.emit()
 

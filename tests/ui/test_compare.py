@@ -195,6 +195,29 @@ def test_opening_and_closing_many_times_leaves_nothing(compare, heat, viewer, qt
     assert compare.window().centralWidget().layout().count() == 1
 
 
+def test_one_thing_after_another_is_shown_and_painted(
+    compare, heat, viewer, write_slide, checkered, qtbot
+):
+    """With Mesa, layers that came and went in the second canvas ended the process."""
+    session(viewer).open_slide(write_slide(checkered[:, ::-1], "other.tiff"))
+    session(viewer).show_only(heat.slide)
+    compare.toggle()
+    second = linked(viewer)
+    layers = []
+    for round_ in range(2):
+        for _, shown in second.choices():
+            second.open(shown)
+            viewer.scene.camera.zoom *= 1.05
+            settle(qtbot, 2)
+            layers.append(list(second.view.layers))
+            lines = compare.second.marks["right"].lines
+            assert lines[0] == (shown.slide or session(viewer).active).name
+        session(viewer).show_only(session(viewer).slides[1 - round_])
+        settle(qtbot, 2)
+    assert all(each == layers[-1] for each in layers)
+    assert viewer.screenshot(canvas_only=False, flash=False).std() > 10
+
+
 def test_a_viewer_closed_with_it_open_leaves_nothing(compare, heat, qtbot):
     compare.toggle()
     settle(qtbot)

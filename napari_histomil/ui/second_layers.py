@@ -1,0 +1,143 @@
+"""The layers of a second view: a slide and a heatmap, as the first view's layers show them.
+
+There are at most two, and they stay as long as the view does: what is shown otherwise changes
+their data. With Mesa's software OpenGL, napari 0.9 crashes when slides' layers come and go in a
+shown canvas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_histomil.ui.brightness import AS_STORED, Tone
+from napari_histomil.ui.colours import colour_map
+from napari_histomil.ui.layers import heatmap_layer, pyramid_of, slide_of
+from napari_histomil.ui.painting import follow, painting
+from napari_histomil.ui.session import RunView, SlideSession
+
+
+class SecondLayers:
+    """What lies in a second view, from its beginning to its end.
+
+    Attributes
+    ----------
+    slide_layer
+        The slide's layer, or None before the first slide.
+    run
+        The run whose heatmap is shown, or None.
+    """
+
+    repainted = Signal()
+    """The heatmap is shown in another way: its class, say."""
+
+    def __init__(self, view: ViewerModel) -> None:
+        self._view = view
+        self.slide_layer: Image | None = None
+        self.run: RunView | None = None
+        self._heat: Image | None = None
+
+    def show_slide(self, slide: SlideSession) -> None:
+        """Show a slide as the first view's layer of it does; both take pixels from one place."""
+        if self.slide_layer is not None and slide_of(self.slide_layer) is slide.slide:
+            return
+        original = slide.layer
+        levels = pyramid_of(original).arrays()
+        placed = {
+            "name": original.name,
+            "scale": original.scale,
+            "translate": original.translate,
+            "metadata": original.metadata,
+        }
+        if self.slide_layer is None:
+            self.slide_layer = self._view.add_image(
+                levels, rgb=True, multiscale=True, contrast_limits=(0, 255),
+                interpolation2d=original.interpolation2d, units=original.units,
+                axis_labels=original.axis_labels, **placed,
+            )  # fmt: skip
+        else:
+            self.slide_layer.data = levels
+            _set(self.slide_layer, units=original.units, **placed)
+        follow(self._view, self.slide_layer)
+
+    def set_tone(self, tone: Tone) -> None:
+        """Show the slide as bright as this."""
+        shown = painting(self.slide_layer) if self.slide_layer is not None else None
+        if shown is not None:
+            shown.set_lut(None if tone == AS_STORED else tone.table())
+
+    def show_run(self, run: RunView | None) -> None:
+        """Lay a run's heatmap over the slide, and keep it as the first view shows it."""
+        self._let_run_go()
+        if run is None:
+            return
+        heatmap, original = run.heatmap, run.layer
+        data, attributes, _ = heatmap_layer(
+            heatmap.grid,
+            heatmap.image,
+            name=original.name,
+            colormap=colour_map(heatmap.colours),
+            opacity=original.opacity,
+            interpolation2d=original.interpolation2d,
+        )
+        if self._heat is None:
+            self._heat = self._view.add_image(data, **attributes)
+        else:
+            self._heat.data = data
+            _set(self._heat, **{name: attributes[name] for name in ("name", "scale", "translate")})
+            self._heat.visible = True
+        self.run = run
+        for signal in _signals(run):
+            signal.connect(self._on_heatmap)
+        self._on_heatmap()
+
+    def place(self, matrix: NDArray[np.float64]) -> None:
+        """Lay both layers where they belong in the world, by an affine [3, 3] in (row, col)."""
+        for layer in self._view.layers:
+            layer.affine = matrix
+            if self.slide_layer is not None:
+                layer.units = self.slide_layer.units
+
+    def let_go(self) -> None:
+        """Take the layers out of the view, and hear no more of the first view's."""
+        self._let_run_go()
+        self.slide_layer = self._heat = None
+        self._view.layers.clear()
+
+    def _let_run_go(self) -> None:
+        run, self.run = self.run, None
+        if run is None:
+            return
+        for signal in _signals(run):
+            signal.disconnect(self._on_heatmap)
+        assert self._heat is not None
+        self._heat.visible = False
+        self._heat.data = np.full((1, 1), np.nan, np.float32)  # keeps no run's picture alive
+
+    def _on_heatmap(self, _event: Any = None) -> None:
+        """Show the heatmap as the first view would: the picture is the same array."""
+        run, layer = self.run, self._heat
+        if run is None or layer is None:
+            return
+        colours = colour_map(run.heatmap.colours)
+        if layer.colormap.name != colours.name:
+            layer.colormap = colours
+        _set(layer, opacity=run.layer.opacity, interpolation2d=run.layer.interpolation2d)
+        layer.refresh(extent=False, highlight=False)
+        self.repainted.emit()
+
+
+def _signals(run: RunView) -> tuple[Any, ...]:
+    """Return the signals after which a run's heatmap is shown in another way."""
+    events = run.layer.events
+    return run.heatmap.changed, run.heatmap.filled, events.opacity, events.interpolation2d
+
+
+def _set(layer: Image, **attributes: Any) -> None:
+    for name, value in attributes.items():
+        setattr(layer, name, value)
