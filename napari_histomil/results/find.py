@@ -8,7 +8,13 @@ from pathlib import Path
 
 from napari_histomil.errors import SlideError
 from napari_histomil.files import is_there
-from napari_histomil.resources import SIDECAR_SUFFIX, seen_sidecars, sidecar, sidecars
+from napari_histomil.resources import (
+    SIDECAR_SUFFIX,
+    note_sidecar,
+    seen_sidecars,
+    sidecar,
+    sidecars,
+)
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
 
@@ -21,7 +27,7 @@ def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | Non
 
     A run that exists in a place where the slide's work was kept before is taken there; with
     `out`, only in places under it. The id knows the slide's content: a run of that name in
-    another slide's folder is this slide's from before it was renamed.
+    another slide's folder is this slide's from before it was renamed, which is then noted.
     """
     name = f"{run_id}.zarr"
     preferred = sidecar(slide_path, fingerprint, out=out)
@@ -31,6 +37,8 @@ def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | Non
         places = [preferred, *sorted(out.glob(f"*{SIDECAR_SUFFIX}"))]
     for folder in places:
         if (folder / "runs" / name).is_dir():
+            if folder != preferred:  # the slide was moved or renamed: where it is now counts
+                note_sidecar(fingerprint, folder, slide_path)
             return folder / "runs" / name
     return preferred / "runs" / name
 

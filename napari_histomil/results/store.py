@@ -418,5 +418,7 @@ def _note(path: Path, slide: Mapping[str, Any]) -> None:
     """Let the slide find the run at `path` again when it is moved."""
     folder = path.absolute().parent.parent
     where = slide.get("path")
-    if folder.suffix == SIDECAR_SUFFIX and where:  # else a person has put the run elsewhere
+    if folder.suffix != SIDECAR_SUFFIX or not where:
+        return  # a person has put the run elsewhere
+    if Path(str(where)).exists():  # else whoever knows where the slide is now has noted it
         note_sidecar(str(slide["fingerprint"]), folder, Path(str(where)))

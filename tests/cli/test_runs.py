@@ -330,6 +330,10 @@ def test_a_slide_that_was_moved_finds_its_run(histomil, models, slide, tmp_path)
     assert "all 320 tiles were done before" in again.err
     with open_slide(moved) as opened:
         assert find_runs(opened.info) == [Path(first.out.strip())]
+    said = histomil("export", first.out.strip(), "-o", tmp_path / "a.png")
+    assert said.code == 0, said.err
+    assert said.err == f"The slide of the run is now {moved}.\n"
+    assert "No sidecars" in histomil("sidecars", "--gone").err
 
 
 def test_a_renamed_slide_finds_its_run_where_results_were_asked_for(

@@ -317,5 +317,6 @@ def test_a_renamed_slide_keeps_its_runs(tmp_path: Path) -> None:
     assert find_runs(info) == [path]
     assert run_path(info.path, "a", fingerprint=info.fingerprint) == path
     assert find_runs(replace(info, fingerprint="cd" * 32)) == [], "another slide's"
-    slide.write_bytes(b"")  # the folder belongs to a slide again
-    assert find_runs(info) == []
+    slide.write_bytes(b"")  # another slide of the old name: the runs are not its
+    assert find_runs(info) == [path]
+    assert find_runs(replace(info, path=slide, fingerprint="cd" * 32)) == []

@@ -132,7 +132,7 @@ class SlideWidget(Panel):
     def _make_stored(self) -> QWidget:
         self.memory_label = plain_label(
             tooltip="What decoded pixels of the open slides take, of what they may take: see "
-            "Preferences > Plugins > napari-histomil"
+            "File > Preferences > HistoMIL"
         )
         self.stored_button = QPushButton("Stored data…")
         self.stored_button.setToolTip(
