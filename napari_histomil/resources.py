@@ -208,11 +208,22 @@ def seen_sidecars(fingerprint: str) -> list[SeenSidecar]:
 
 
 def all_seen_sidecars() -> list[SeenSidecar]:
-    """Return every folder of the index that exists."""
+    """Return every folder of the index that exists.
+
+    A slide that was moved may have left one behind and begun another: both name it where it is.
+    """
     fingerprints = {
         _fingerprint_of(entry) for entry in (user_data_dir() / "index").glob("*/*.json")
     }
-    return [seen for each in sorted(filter(None, fingerprints)) for seen in seen_sidecars(each)]
+    found: list[SeenSidecar] = []
+    for fingerprint in sorted(filter(None, fingerprints)):
+        seen = seen_sidecars(fingerprint)
+        here = next((each.slide for each in seen if each.slide.exists()), None)
+        found += [
+            each if here is None or each.slide.exists() else SeenSidecar(each.folder, here)
+            for each in seen
+        ]
+    return found
 
 
 def _index_of(fingerprint: str) -> Path:

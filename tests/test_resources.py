@@ -91,6 +91,16 @@ def test_work_is_found_where_it_was_seen(tmp_path: Path) -> None:
     assert all_seen_sidecars() == [SeenSidecar(folder, moved)], "one entry a folder"
 
 
+def test_a_folder_left_behind_names_the_slide_where_it_is(tmp_path: Path) -> None:
+    left, begun = tmp_path / "old" / "a.svs.histomil", tmp_path / "new" / "a.svs.histomil"
+    for folder in (left, begun):
+        folder.mkdir(parents=True)
+        note_sidecar(FINGERPRINT, folder, folder.with_suffix(""))
+    (tmp_path / "new" / "a.svs").touch()
+    assert {each.slide for each in all_seen_sidecars()} == {tmp_path / "new" / "a.svs"}
+    assert {each.folder for each in all_seen_sidecars()} == {left, begun}
+
+
 def test_folders_that_are_gone_are_dropped_and_unplugged_ones_kept(
     tmp_path: Path, own_user_data: Path
 ) -> None:
