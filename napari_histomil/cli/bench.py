@@ -1,20 +1,33 @@
-"""The verb ``bench``."""
+"""The verb ``bench`` and its subjects: ``run`` (as plain ``bench``) and ``slides``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histomil.cli.shared import add_models, add_verb, find_model_near, positive, say
+from napari_histomil.cli.shared import (
+    add_models,
+    add_verb,
+    find_model_near,
+    positive,
+    say,
+    window_problem,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from napari_histomil.bench.slides_report import SlidesBenchmark
     from napari_histomil.cli.shared import Subparsers
 
 DEFAULT_MODEL = "metastasis-patch-small"
 DEFAULT_SLIDE = "synthetic-lymph-node.tiff"
+PARTS = ("reading", "viewer", "memory")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -22,14 +35,31 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = add_verb(
         subparsers,
         "bench",
-        bench,
-        "how fast the engine is on this machine",
+        bench_run,
+        "how fast the engine, reading and the window are on this machine",
+        "Measure this machine, as ratios. Without a subject, or with `run`: the engine. With "
+        "`slides`: reading, and moving around in the window. Leave the machine alone meanwhile.",
+        "  histomil bench\n"
+        "  histomil bench --model my-model --slide slide.svs --results RESULTS.md\n"
+        "  histomil bench slides",
+    )
+    _add_run_options(parser)
+    subjects = parser.add_subparsers(metavar="SUBJECT", dest="subject")
+    run_parser = add_verb(
+        subjects,
+        "run",
+        bench_run,
+        "the engine (what plain `bench` measures)",
         "Run a model over a slide several times, its net alone and its reading alone in turns, "
         "and print how near whole runs come to what the machine can do, and random reads beside "
-        "those of openslide-python. A minute or two; leave the machine alone meanwhile.",
-        "  histomil bench\n"
-        "  histomil bench --model my-model --slide slide.svs --results RESULTS.md",
+        "those of openslide-python. A minute or two.",
+        "  histomil bench run --region all",
     )
+    _add_run_options(run_parser)
+    _add_slides(subjects)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help=f"name or folder; {DEFAULT_MODEL} by default"
     )
@@ -41,15 +71,55 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--rounds", type=positive(int), default=5, help="how often to measure, 5 by default"
     )
+    _add_results(parser)
+    add_models(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="FILE.md", help="add a dated section to this file"
     )
-    add_models(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
-def bench(args: argparse.Namespace) -> int:
-    """Measure, print, and write down where that is wanted."""
+def _add_slides(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers,
+        "slides",
+        bench_slides,
+        "reading slides, and moving around in the window",
+        "Measure sweeps and random reads against raw decoding and other readers, moves of the "
+        "camera against the same pixels as arrays in memory, how soon a slide is seen, and "
+        "memory; each as a ratio with its target. Without a slide, one of a gigapixel is made of "
+        "real texture, twice (with and without a pyramid): 300 MB under your data folder, kept "
+        "for the next time. About six minutes, and up to a quarter of the memory. The exit code "
+        "is 0 even where targets are missed.",
+        "  histomil bench slides\n"
+        "  histomil bench slides slide.svs --only reading\n"
+        "  histomil bench slides --results RESULTS.md",
+    )
+    parser.add_argument(
+        "slide", type=Path, metavar="SLIDE", nargs="?", help="a slide; one is made by default"
+    )
+    parser.add_argument(
+        "--only",
+        choices=PARTS,
+        help="one part: reading; viewer (moves of the camera); memory (and first pictures)",
+    )
+    parser.add_argument(
+        "--rounds", type=positive(int), default=3, help="how often to measure, 3 by default"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where the made slides are kept"
+    )
+    parser.add_argument(
+        "--texture", type=Path, metavar="FILE", help="slide whose tissue the made slides show"
+    )
+    _add_results(parser)
+
+
+def bench_run(args: argparse.Namespace) -> int:
+    """Measure the engine, print, and write down where that is wanted."""
     from napari_histomil.resources import packaged
 
     model = find_model_near(args.model, args.models)
@@ -69,3 +139,91 @@ def bench(args: argparse.Namespace) -> int:
         )
         append_results(args.results, result, command)
     return 0
+
+
+def bench_slides(args: argparse.Namespace) -> int:
+    """Measure reading and the window, print, and write down where that is wanted."""
+    from napari_histomil.bench.slides_report import (
+        SlidesBenchmark,
+        append_results,
+        as_json,
+        describe_machine,
+        report,
+    )
+    from napari_histomil.bench.test_slide import DISK_MB, bench_folder, made_slides
+    from napari_histomil.slides.readers import open_slide
+
+    path, one_level, texture = args.slide, None, ""
+    if path is None:
+        folder = args.folder or bench_folder()
+        say(f"The test slides are kept in {folder} ({DISK_MB} MB; made in about half a minute).")
+        made = made_slides(folder, args.texture)
+        path, one_level, texture = made.slide, made.one_level, made.texture
+    with open_slide(path) as slide:
+        size_px0 = slide.info.width_px0, slide.info.height_px0
+    result = SlidesBenchmark(path.name, size_px0, texture, args.rounds, describe_machine())
+    wanted = PARTS if args.only is None else (args.only,)
+    if "reading" in wanted:
+        from napari_histomil.bench.slides import measure_reading
+
+        result.reading = measure_reading(path, rounds=args.rounds, say=say)
+    if wanted != ("reading",):
+        problem = window_problem()
+        if problem is None:
+            _measure_window(result, path, one_level, wanted)
+        else:
+            result.left_out = f"The window was not measured: {problem[0].lower()}{problem[1:]}"
+            say(result.left_out)
+    print(json.dumps(as_json(result)) if args.json else report(result))
+    if args.results is not None:
+        words = ["histomil bench slides", *([path.name] if args.slide else [])]
+        words += ["--only", args.only] if args.only else []
+        append_results(args.results, result, " ".join([*words, "--rounds", str(args.rounds)]))
+    return 0
+
+
+def _measure_window(
+    result: SlidesBenchmark, path: Path, one_level: Path | None, wanted: tuple[str, ...]
+) -> None:
+    """Measure the parts that need a window, each in a process of its own."""
+    from napari_histomil.bench.views import MemoryFigures
+    from napari_histomil.ui import bench, bench_memory
+
+    # What is shown by a script is no view that a person would come back to.
+    os.environ["HISTOMIL_REOPEN_VIEWS"] = "0"
+    if "memory" in wanted:
+        say("memory, by looking around in a process of its own ...")
+        window = _in_own_process(bench_memory.window_peak)
+        peak, used, again = _in_own_process(bench_memory.slide_peak, path)
+        result.memory = MemoryFigures(
+            window=window,
+            slide=peak,
+            budget=bench_memory.BUDGET_BYTES,
+            used=used,
+            revisited_views=bench_memory.REVISITED,
+            decoded_again=again,
+        )
+        result.painting = _in_own_process(
+            bench.measure_first_paint, path, one_level, rounds=result.rounds, say=say
+        )
+    if "viewer" in wanted:
+        result.viewer = _in_own_process(bench.measure_viewer, path, rounds=result.rounds, say=say)
+
+
+def _in_own_process(measure: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function in a fresh Python: what was measured before leaves no traces there."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    from napari_histomil.errors import RunError
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        try:
+            return pool.submit(measure, *args, **options).result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "The process that measures the window ended before it was done: it may have run "
+                "out of memory; close other programs, or take a smaller slide."
+            ) from error

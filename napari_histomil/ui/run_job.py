@@ -50,6 +50,7 @@ def run_updates(
     device: str,
     batch: int | None,
     models: Sequence[Path],
+    out: Path | None = None,
 ) -> Iterator[RunUpdate]:
     """Run or resume a job; yield after every block that is safely on disk.
 
@@ -67,6 +68,8 @@ def run_updates(
         Tiles in a batch; None lets the engine find the best.
     models
         Folders in which models are looked for besides the usual ones.
+    out
+        Folder for the run; None for the slide's own.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def run_updates(
     progress: Progress | None = None
     read_at = -READ_EVERY_S
     with contextlib.closing(
-        run(job, device=device, batch=batch, models=models, near=near, cancel=cancel)
+        run(job, out=out, device=device, batch=batch, models=models, near=near, cancel=cancel)
     ) as steps:
         for progress in steps:
             if store is None:
