@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,24 +44,27 @@ class Look:
     ----------
     pyramid
         The slide's levels.
-    arrived
-        Called, in any thread, when pixels in view are in.
 
     Attributes
     ----------
+    arrived
+        Called, in any thread, when pixels in view are in; None while nobody follows.
     final
         Whether what was painted last shows all that there is.
-    waiting
-        How many pieces in view are still to come.
+    grown
+        Whether more pixels in view are in than were painted last.
     """
 
-    def __init__(self, pyramid: Pyramid, arrived: Callable[[], None] | None = None) -> None:
+    def __init__(self, pyramid: Pyramid) -> None:
         self.pyramid = pyramid
         self.final = False
-        self._arrived = arrived
+        self.grown = False
+        self.arrived: Callable[[], None] | None = None
         self._held: dict[Key, Uint8Image] = {}
         self._missing: set[Key] = set()
         self._last: Area | None = None
+        self._failed: dict[Key, Uint8Image] = {}
+        self._seen: set[Key] = set()
         self._lut: bytes | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -78,12 +82,14 @@ class Look:
         pyramid = self.pyramid
         overview = pyramid.overview
         overview.start(pyramid.loader)
+        self.grown = False
         step = index - overview.first
         if step >= 0:
             out, final = overview.part(index, x, y, width, height)
             overview.look_at((x << step, y << step, (x + width) << step, (y + height) << step))
             out = out.copy()
-            held, missing = {}, []
+            held: dict[Key, Uint8Image] = {}
+            missing: list[Key] = []
         else:
             out = np.empty((height, width, 3), np.uint8)
             held, missing = self._assemble(out, index, x, y)
@@ -134,7 +140,7 @@ class Look:
                 key = index, row, column
                 piece = self._held.get(key)
                 if piece is None:
-                    piece = pieces.find(row, column)
+                    piece = self._find(key)
                 if piece is None:
                     missing.append(key)
                 else:
@@ -223,8 +229,34 @@ class Look:
             last, self._last = self._last, area
             self._held = held
             self._missing = set(missing)
-        jobs = self._in_view(area, missing) + self._ahead(area, last)
+            # Whoever looks again at what was seen is not on the way to anything new.
+            anew = bool(missing) or not held.keys() <= self._seen
+            self._seen.update(held)
+            self._seen.update(missing)
+        # What came in since it was looked for has told nobody.
+        for key in missing:
+            late = self._find(key)
+            if late is not None:
+                self._take(key, late)
+        missing = [key for key in missing if key in self._missing]
+        jobs = self._in_view(area, missing)
+        if anew:
+            jobs += self._ahead(area, last)
         self.pyramid.loader.want(self, jobs)
+
+    def _find(self, key: Key) -> Uint8Image | None:
+        piece = self._failed.get(key)
+        return piece if piece is not None else self.pyramid.pieces[key[0]].find(*key[1:])
+
+    def _take(self, key: Key, piece: Uint8Image) -> None:
+        """Hold a piece if it is in view, and tell of it."""
+        with self._lock:
+            seen = key in self._missing
+            if seen:
+                self._missing.discard(key)
+                self._held[key] = piece
+        if seen:
+            self._grow()
 
     def _in_view(self, area: Area, missing: list[Key]) -> list[Job]:
         _, x, y, width, height = area
@@ -234,7 +266,7 @@ class Look:
             dx = ((key[2] + 0.5) * pieces.width - x) / max(width, 1) - 0.5
             dy = ((key[1] + 0.5) * pieces.height - y) / max(height, 1) - 0.5
             rank = IN_VIEW + min((dx * dx + dy * dy) * 0.5, 0.4)
-            jobs.append(Job(rank, key, lambda key=key: self._fetch(key)))
+            jobs.append(Job(rank, key, partial(self._fetch, key)))
         return jobs
 
     def _ahead(self, area: Area, last: Area | None) -> list[Job]:
@@ -273,7 +305,7 @@ class Look:
                 for column in columns:
                     if pieces.find(row, column) is None:
                         key = finer[0], row, column
-                        jobs.append(Job(AROUND, key, lambda key=key: self._fetch(key)))
+                        jobs.append(Job(AROUND, key, partial(self._fetch, key)))
         return jobs
 
     def _fetch(self, key: Key) -> None:
@@ -288,19 +320,18 @@ class Look:
             if self._closed or self.pyramid.closed:
                 return
             self.pyramid.report(error)
-            piece = damaged(pieces.width, pieces.height)
-        with self._lock:
-            seen = key in self._missing
-            if seen:
-                self._missing.discard(key)
-                self._held[key] = piece
-        if seen and self._arrived is not None:
-            self._arrived()
+            piece = self._failed[key] = damaged(pieces.width, pieces.height)
+        self._take(key, piece)
 
     def _overview_grew(self) -> None:
-        last = self._last
-        if last is not None and self._arrived is not None and not self.final:
-            self._arrived()
+        if self._last is not None and not self.final:
+            self._grow()
+
+    def _grow(self) -> None:
+        told, self.grown = self.grown, True
+        # Said once until it is painted, and again when the last piece is in.
+        if self.arrived is not None and not (told and self._missing):
+            self.arrived()
 
 
 def enlarged(pixels: Uint8Image, factor: int) -> Uint8Image:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -101,6 +102,7 @@ class Overview:
         self._looking: Area | None = None
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.RLock()
+        self._beginning = threading.Lock()
         self._done = threading.Event()
         self._loader: Loader | None = None
         self._begun = False
@@ -196,10 +198,13 @@ class Overview:
                 self._fill(number)
 
     def _begin(self) -> None:
-        with self._lock:
-            begun, self._begun = self._begun, True
-        if begun:
-            return
+        with self._beginning:  # nobody fills before the sketch is drawn
+            if not self._begun:
+                self._load_or_sketch()
+                self._begun = True
+        self._ask()
+
+    def _load_or_sketch(self) -> None:
         loaded = self._source.load() if self._source.load is not None else None
         if loaded is not None and loaded.shape == self.levels[0].shape:
             self.levels[0][:] = loaded
@@ -208,36 +213,20 @@ class Overview:
                     n: block for n, block in self._waiting.items() if block.index != self.first
                 }
             self._settle()
-            self._ask()
             return
-        self._ask()  # other threads fill meanwhile
+        # Alone: the window, which is just being set up, wants the other cores.
         picture = self._source.sketch() if self._source.sketch is not None else None
         if picture is not None:
             self._draw(picture)
-        self._tell()
+            self._tell()
 
     def _draw(self, picture: Uint8Image) -> None:
-        """Lay a sketch under what is filled already."""
-        with self._lock:
-            for step, level in enumerate(self.levels):
-                width, height = (max(-(-side >> step), 1) for side in self._inside)
-                image = Image.fromarray(picture)
-                drawn = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-                if step == 0:
-                    kept = [
-                        (block, self._cut(0, block).copy())
-                        for number, block in enumerate(self._source.blocks)
-                        if block.index == self.first
-                        and number not in self._waiting
-                        and number not in self._making
-                    ]
-                level[:height, :width] = drawn
-            for block, pixels in kept:
-                self._cut(0, block)[:] = pixels
-                self._halve_down(block)
-
-    def _cut(self, step: int, block: Block) -> Uint8Image:
-        return self.levels[step][block.y : block.y + block.height, block.x : block.x + block.width]
+        """Show a sketch; nothing is filled yet."""
+        image = Image.fromarray(picture)
+        for step, level in enumerate(self.levels):
+            width, height = (max(-(-side >> step), 1) for side in self._inside)
+            drawn = image.resize((width, height), Image.Resampling.BILINEAR)
+            level[:height, :width] = np.asarray(drawn)
 
     def _ask(self) -> None:
         with self._lock:
@@ -249,7 +238,7 @@ class Overview:
             for number, block in self._waiting.items():
                 seen = self._looking is not None and self._touches(block, self._looking)
                 rank = (IN_VIEW if seen else LATER) - 0.4 * block.weight / most
-                jobs.append(Job(rank, number, lambda number=number: self._fill(number)))
+                jobs.append(Job(rank, number, partial(self._fill, number)))
         loader.want(self, jobs)
 
     def _fill(self, number: int) -> None:
@@ -260,11 +249,12 @@ class Overview:
             self._making[number] = block
         try:
             pixels = self._source.make(block)
-            with self._lock:  # a sketch must not come to lie over it
-                self._cut(block.index - self.first, block)[:] = pixels
+            level = self.levels[block.index - self.first]
+            level[block.y : block.y + block.height, block.x : block.x + block.width] = pixels
+            self._halve_down(block)
+            with self._lock:
                 del self._making[number]
                 last = not self._waiting and not self._making
-            self._halve_down(block)
         except BaseException:
             with self._lock:
                 if self._making.pop(number, None) is not None:

@@ -34,7 +34,7 @@ SAMPLE_GRID = 24
 """Rows and columns of places that a sketch looks at, at most."""
 
 SAMPLE_PX = 64
-SAMPLE_S = 0.25
+SAMPLE_S = 0.12
 """A sketch takes about so long, however slow its tiles are."""
 
 ASPECT_TOLERANCE = 0.03
@@ -179,7 +179,8 @@ def _sample(
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     order = np.random.default_rng(0).permutation(len(grid))  # spread evenly at any time
     end = time.monotonic() + SAMPLE_S
-    places, colours = [], []
+    places: list[tuple[int, int]] = []
+    colours: list[NDArray[np.float64]] = []
     for row, column in grid[order]:
         if time.monotonic() > end and len(places) >= 4:
             break
@@ -216,6 +217,7 @@ def _nearest(
     shape: tuple[int, int], places: NDArray[np.int64], colours: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return [rows, columns, 3]: the colour of the nearest place looked at."""
-    cells = np.stack(np.mgrid[: shape[0], : shape[1]], -1).reshape(-1, 1, 2)
+    cells = np.indices(shape).transpose(1, 2, 0).reshape(-1, 1, 2)
     distance = ((cells - places[None]) ** 2).sum(axis=2)
-    return colours[distance.argmin(axis=1)].reshape(*shape, 3)
+    picture: NDArray[np.float64] = colours[distance.argmin(axis=1)].reshape(*shape, 3)
+    return picture

@@ -87,7 +87,7 @@ def _read(info: SlideInfo, file: object, size: tuple[int, int]) -> Uint8Image | 
         if page.shape != shape or page.dtype != np.uint8:  # before memory is taken for it
             return None
         pixels: Uint8Image = page.asarray(maxworkers=1)
-    if zlib.crc32(pixels) != facts["crc32"]:
+    if zlib.crc32(np.ascontiguousarray(pixels).data) != facts["crc32"]:
         raise ValueError("its pixels are not those that were written")
     return pixels
 
@@ -98,5 +98,5 @@ def _facts(info: SlideInfo, pixels: Uint8Image) -> dict[str, object]:
         "program": "napari-histomil",
         "fingerprint": info.fingerprint,
         "icc": info.icc_applied,
-        "crc32": zlib.crc32(np.ascontiguousarray(pixels)),
+        "crc32": zlib.crc32(np.ascontiguousarray(pixels).data),
     }

@@ -63,6 +63,12 @@ OVERVIEW_PX = 1 << 24
 SMALL_PX = 1 << 20
 """Levels of up to this many pixels (3 MiB) are kept although they are stored."""
 
+SNAP_PX = 128
+"""The viewer's rectangles of a level are rounded out to multiples of this.
+
+A short pan then needs no new pixels; much more would have the viewer draw what nobody sees.
+"""
+
 BLOCK_PX = 2048
 """Side of the blocks in which the stored pixels are gone through once for the overview."""
 
@@ -87,9 +93,9 @@ class LevelArray:
     shape
         (height, width, 3).
     chunks
-        Size of the pieces that are quick to read, for each axis.
+        What the viewer rounds its rectangles out to, for each axis.
     look
-        Paints for the viewer; None where nobody follows the layer.
+        Paints for the viewer; None where it waits like everybody else.
     """
 
     dtype = np.dtype(np.uint8)
@@ -120,7 +126,8 @@ class LevelArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         overview = self.pyramid.overview
-        if self._index >= overview.first and not copy and _called_by_viewer():
+        live = self.look is not None and self._index >= overview.first
+        if live and not copy and _called_by_viewer():
             # The viewer keeps the coarsest level for good: it gets what grows by itself.
             overview.start(self.pyramid.loader)
             pixels = overview.levels[self._index - overview.first]
@@ -213,15 +220,9 @@ class Pyramid:
         info = self.slide.info
         return -(-info.width_px0 >> index), -(-info.height_px0 >> index)
 
-    def chunk(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of the pieces of a level that are quick to read."""
-        if index >= self.overview.first:
-            return CHUNK_PX, CHUNK_PX
-        pieces = self.pieces[index]
-        return (
-            pieces.height * max(CHUNK_PX // pieces.height, 1),
-            pieces.width * max(CHUNK_PX // pieces.width, 1),
-        )
+    def chunk(self, _index: int) -> tuple[int, int]:
+        """Return (height, width) that the viewer's rectangles of a level are rounded out to."""
+        return SNAP_PX, SNAP_PX
 
     def stored(self, index: int) -> int | None:
         """Return the number of the slide's level that is this power of two, or None."""
@@ -247,9 +248,18 @@ class Pyramid:
 
     # --- pixels ---
 
-    def arrays(self) -> list[LevelArray]:
-        """Return the levels as arrays, finest first."""
-        return [LevelArray(self, index) for index in range(self.count)]
+    def arrays(self, look: Look | None = None) -> list[LevelArray]:
+        """Return the levels as arrays, finest first.
+
+        Parameters
+        ----------
+        look
+            What paints them for the viewer; without it the viewer waits for pixels too.
+        """
+        arrays = [LevelArray(self, index) for index in range(self.count)]
+        for array in arrays:
+            array.look = look
+        return arrays
 
     def read(self, index: int, x: int, y: int, width: int, height: int) -> Uint8Image:
         """Read a rectangle that lies within a level, in that level's pixels; waits for it.

@@ -24,6 +24,8 @@ from shapely.geometry.base import BaseGeometry
 
 from napari_histomil.geometry import Rect
 from napari_histomil.slides import pyramid
+from napari_histomil.slides.cache import shared_cache
+from napari_histomil.slides.look import Look
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.tiling import TileGrid
 from napari_histomil.ui.orientation import center_of_world, world_step
@@ -127,7 +129,8 @@ def slide_layer(slide: Slide, *, name: str | None = None) -> LayerData:
     """Return the multiscale RGB image layer of an open slide.
 
     The layer's metadata hold the slide, so that whoever sees the layer can adopt it, however it
-    came into the viewer (`slide_of`).
+    came into the viewer (`slide_of`). napari never waits for its pixels; `painting.follow`, which
+    the session of a viewer calls, has it show them as they come in.
     """
     info = slide.info
     attributes = {
@@ -140,7 +143,8 @@ def slide_layer(slide: Slide, *, name: str | None = None) -> LayerData:
         **_raster_transform(world_scale(info), info),
         "metadata": {METADATA_KEY: {"kind": _KIND_SLIDE, "slide": slide}},
     }
-    return pyramid.levels(slide), attributes, "image"
+    shown = pyramid.Pyramid(slide, shared_cache())
+    return shown.arrays(Look(shown)), attributes, "image"
 
 
 def heatmap_layer(

@@ -16,7 +16,7 @@ from napari.components.overlays import TextOverlay
 from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import QApplication
 
@@ -65,7 +65,8 @@ class Painting:
         self._viewer = weakref.ref(viewer)
         self._layer = weakref.ref(layer)
         self._bell = _Bell()
-        self._bell.rung.connect(self._arrived)
+        # Queued always: word may come from within a paint, and must not begin another there.
+        self._bell.rung.connect(self._arrived, Qt.ConnectionType.QueuedConnection)
         self._timer: QTimer | None = None
         self._refreshed_s = 0.0
         self._was_complete = False
@@ -73,9 +74,11 @@ class Painting:
         self._said: Exception | None = None
         self._closed = False
         bell = self._bell
-        self._look = Look(self.pyramid, lambda: bell.rung.emit())
+        self._look = arrays[0].look or Look(self.pyramid)
         for array in arrays:
             array.look = self._look
+        self._look.arrived = lambda: bell.rung.emit()
+        self._look.arrived()  # what came in before somebody followed
         layer.events.visible.connect(self._on_visible)
         viewer.scene.camera.events.center.connect(self._on_camera)
         viewer.scene.camera.events.zoom.connect(self._on_camera)
@@ -152,7 +155,7 @@ class Painting:
 
     def _arrived(self) -> None:
         """Refresh now, or soon; on the GUI thread."""
-        if self._closed:
+        if self._closed or not self._look.grown:
             return
         self._say_trouble()
         waited_ms = (time.monotonic() - self._refreshed_s) * 1000
@@ -246,8 +249,24 @@ def follow(viewer: Any, layer: Image) -> Painting:
         return found
     if found is not None:  # its data were replaced
         found.close()
-    if layer.data[0].look is not None:  # a copy, which shares the arrays of another layer
-        layer.data = layer.data[0].pyramid.arrays()
+    look = layer.data[0].look
+    if look is not None and look.arrived is not None:
+        # A copy, which shares the arrays of another layer.
+        shown = layer.data[0].pyramid
+        layer.data = shown.arrays(Look(shown))
     use_physical_pixels(viewer, layer)
     made = _PAINTINGS[layer] = Painting(viewer, layer)
     return made
+
+
+def complete(viewer: Any, timeout_s: float) -> bool:
+    """Process events until all slides in view are shown as fine as they can be.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+    """
+    end = time.monotonic() + timeout_s
+    shown = [found for layer in viewer.layers if (found := painting(layer)) is not None]
+    return all(each.wait(max(end - time.monotonic(), 0.01)) for each in shown)

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from napari_histomil.errors import OutputError
 from napari_histomil.results import RunStore
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.painting import complete
 from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.session import session
 from napari_histomil.ui.view_keeper import view_keeper
@@ -25,6 +26,9 @@ DOCKS = ("Slide", "Run", "Overlay", "Compare")
 
 SETTLE_SECONDS = 1.0
 """How long a window is given before its picture is taken."""
+
+PICTURE_SECONDS = 60.0
+"""How long a picture waits for the slides in it, at most."""
 
 SMALLEST_SIZE = (1280, 800)
 """(width, height) in logical pixels that the window has at least, where the screen has them."""
@@ -139,6 +143,7 @@ def screenshot_window(viewer: napari.Viewer, path: Path) -> None:
     while time.monotonic() < end:  # what docks look up beside the window arrives
         QApplication.processEvents()
         time.sleep(0.02)
+    complete(viewer, PICTURE_SECONDS)
     pixels = viewer.screenshot(canvas_only=False, flash=False)
     try:
         Image.fromarray(pixels[..., :3]).save(path, format="PNG")

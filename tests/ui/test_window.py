@@ -87,6 +87,7 @@ def test_slide_heatmap_and_polygon_cover_the_same_pixels_of_the_screen(
 ):
     """A red rectangle of the slide, two cells and a polygon, at every level of the pyramid."""
     viewer = make_napari_viewer(show=True)
+    session(viewer)
     slide = array_slide(checkered, (0.5, 0.25))  # x 192 to 320 µm, y 64 to 128 µm
     grid = TileGrid.cover(slide.info, GridSpec(mpp=1.0, tile_px=64, stride_px=64))
     scores = np.full(grid.shape, np.nan, np.float32)
@@ -176,7 +177,9 @@ def test_docks_from_the_menu_become_tabs(make_napari_viewer, qtbot):
         docks.append(viewer.window.add_plugin_dock_widget(PLUGIN, name)[0])
         settle(qtbot)
     assert all(330 <= dock.width() <= 400 for dock in docks)
-    assert [dock.visibleRegion().isEmpty() for dock in docks] == [True] * (len(DOCKS) - 1) + [False]
+    assert [dock.visibleRegion().isEmpty() for dock in docks] == [True] * (len(DOCKS) - 1) + [
+        False
+    ]
     assert set(docks[0].window().tabifiedDockWidgets(docks[0])) == set(docks[1:])
 
 
