@@ -19,6 +19,9 @@ from functools import cache
 MAX_THREADS = 8
 """More than that only wait for each other where Python's own lock is needed."""
 
+LINGER_S = 5.0
+"""How long a thread without work waits for some."""
+
 NICENESS = 2
 """The window's own thread comes first where cores are few."""
 
@@ -40,7 +43,8 @@ class Job:
 class Loader:
     """Threads that do their clients' jobs in the order of rank.
 
-    They begin with the first job and end with the last client.
+    They begin with the first job, and end when the last client leaves or nobody has wanted
+    anything for `LINGER_S`.
 
     Parameters
     ----------
@@ -54,17 +58,19 @@ class Loader:
         self._idle = 0
         self._jobs: dict[Hashable, deque[Job]] = {}
         self._running: set[tuple[Hashable, Hashable]] = set()
+        self._ending = False
         self._changed = threading.Condition()
 
     def want(self, client: Hashable, jobs: Iterable[Job]) -> None:
         """Set what a client wants from now on; what is being done just now is not done again."""
         with self._changed:
-            self._jobs[client] = wanted = deque(
-                sorted(
-                    (job for job in jobs if (client, job.key) not in self._running),
-                    key=lambda job: job.rank,
-                )
-            )
+            new = [job for job in jobs if (client, job.key) not in self._running]
+            wanted = deque(sorted(new, key=lambda job: job.rank))
+            if not wanted:
+                self._jobs.pop(client, None)
+                return
+            self._ending = False
+            self._jobs[client] = wanted
             self._changed.notify(min(len(wanted), self._idle))
             for _ in range(min(len(wanted) - self._idle, self._threads - self._alive)):
                 self._alive += 1
@@ -74,6 +80,7 @@ class Loader:
         """Drop all that a client wants; a job that is being done just now is done to its end."""
         with self._changed:
             self._jobs.pop(client, None)
+            self._ending = not self._jobs
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -81,12 +88,12 @@ class Loader:
         while True:
             with self._changed:
                 while (taken := self._take()) is None:
-                    if not self._jobs:
+                    self._idle += 1
+                    called = not self._ending and self._changed.wait(LINGER_S)
+                    self._idle -= 1
+                    if not called and not self._jobs:
                         self._alive -= 1
                         return
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
             client, job = taken
             try:
                 job.run()
@@ -99,20 +106,15 @@ class Loader:
             del client, job, taken  # an idle thread keeps no slide in memory
 
     def _take(self) -> tuple[Hashable, Job] | None:
-        first = min(
-            ((jobs[0].rank, index, client) for index, (client, jobs) in self._enumerated()),
-            default=None,
-        )
-        if first is None:
+        if not self._jobs:
             return None
-        client = first[2]
-        job = self._jobs[client].popleft()
+        client = min(self._jobs, key=lambda each: self._jobs[each][0].rank)
+        jobs = self._jobs[client]
+        job = jobs.popleft()
+        if not jobs:
+            del self._jobs[client]
         self._running.add((client, job.key))
         return client, job
-
-    def _enumerated(self) -> Iterable[tuple[int, tuple[Hashable, deque[Job]]]]:
-        # The index keeps clients of one rank from being compared.
-        return ((i, item) for i, item in enumerate(self._jobs.items()) if item[1])
 
 
 @cache
