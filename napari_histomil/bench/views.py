@@ -24,16 +24,19 @@ JUMP_PX = 800
 WORST_ZOOM = 0.26
 """Screen pixels that a level-0 pixel takes: napari shows a 4x pyramid's level 0 down to 0.25."""
 WORST_STEPS = 10
+WORST_JUMPS = 6
 
 OURS, ARRAYS, EMPTY, DASK = "ours", "arrays in memory", "empty redraw", "tifffile + dask"
 
-ZOOM, PAN, REVISIT, JUMP, WORST = "zoom in", "pan", "revisit", "jumps", "worst zoom"
+ZOOM, PAN, REVISIT, JUMP = "zoom in", "pan", "revisit", "jumps"
+WORST, WORST_JUMP = "worst zoom", "worst zoom, jumps"
 SCRIPTS = {
     ZOOM: f"from the whole slide to 1:1 in {ZOOM_STEPS} steps",
     PAN: f"{PAN_STEPS} steps of {PAN_PX} px at 1:1",
     REVISIT: "the same views backwards",
     JUMP: f"{JUMPS} steps of {JUMP_PX} px at 1:1",
     WORST: f"{WORST_STEPS} steps of {PAN_PX} px at zoom {WORST_ZOOM}",
+    WORST_JUMP: f"{WORST_JUMPS} steps of {JUMP_PX} px at zoom {WORST_ZOOM}",
 }
 
 STALL_LIMIT, COMPLETE_LIMIT, DASK_LIMIT = 1.3, 4.0, 3.0
@@ -240,7 +243,8 @@ def scripts(places: Sequence[tuple[float, float]], region: Rect, fit_zoom: float
     Parameters
     ----------
     places
-        Four places (x, y): where zooming ends, where panning, jumping and the worst zoom begin.
+        Four places (x, y): where zooming ends, where panning, jumping and the worst zoom begin;
+        jumps at the worst zoom begin where zooming ended.
     region
         What is fitted into the window at first.
     fit_zoom
@@ -262,6 +266,7 @@ def scripts(places: Sequence[tuple[float, float]], region: Rect, fit_zoom: float
         Script(REVISIT, panned[-1], tuple(panned[-2::-1]), cold=False),
         _script(JUMP, _walk(jump_from, JUMPS, JUMP_PX, 1.0, region)),
         _script(WORST, _walk(worst_from, WORST_STEPS, PAN_PX, WORST_ZOOM, region)),
+        _script(WORST_JUMP, _walk(zoom_to, WORST_JUMPS, JUMP_PX, WORST_ZOOM, region)),
     ]
 
 

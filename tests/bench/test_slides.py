@@ -20,6 +20,7 @@ from napari_histomil.bench.views import (
     REVISIT,
     SCRIPTS,
     WORST,
+    WORST_JUMP,
     ZOOM,
     MemoryFigures,
     PaintFigures,
@@ -153,7 +154,7 @@ def test_scripts_are_what_they_say() -> None:
     pan, again = by_name["pan"], by_name[REVISIT]
     assert again.views == (*pan.views[-2::-1], pan.start)
     assert not again.cold
-    for name, step in ((JUMP, 800), (WORST, 100 / 0.26)):
+    for name, step in ((JUMP, 800), (WORST, 100 / 0.26), (WORST_JUMP, 800 / 0.26)):
         script = by_name[name]
         walked = np.diff([script.start.xy_px0, *(view.xy_px0 for view in script.views)], axis=0)
         np.testing.assert_allclose(np.abs(walked).sum(1), step)
