@@ -324,7 +324,8 @@ class Look:
         self._take(key, piece)
 
     def _overview_grew(self) -> None:
-        if self._last is not None and not self.final:
+        # Its end is always told: what is out of view shows elsewhere, as in thumbnails.
+        if self._last is not None and (not self.final or self.pyramid.overview.complete):
             self._grow()
 
     def _grow(self) -> None:

@@ -69,7 +69,6 @@ class Painting:
         self._bell.rung.connect(self._arrived, Qt.ConnectionType.QueuedConnection)
         self._timer: QTimer | None = None
         self._refreshed_s = 0.0
-        self._was_complete = False
         self._overview_done = self.pyramid.overview.complete
         self._said: Exception | None = None
         self._closed = False
@@ -219,6 +218,8 @@ class Painting:
         layer = self._layer()
         if layer is not None and not layer.visible:
             self._look.rest()
+        elif self.pyramid.overview.complete and not self._overview_done:
+            self._refresh()  # it was completed while the layer was hidden
         self._mark()
 
     def _on_removed(self, event: Any) -> None:

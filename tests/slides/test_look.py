@@ -187,3 +187,15 @@ def test_enlarged_repeats_pixels(factor: int):
     small = picture(13, 7)
     expected = small.repeat(factor, axis=0).repeat(factor, axis=1)
     np.testing.assert_array_equal(enlarged(small, factor), expected)
+
+
+def test_slides_without_tiles_of_ours_are_painted_too(data_dir: Path):
+    with open_slide(
+        data_dir / "wsi-hamamatsu-ndpi" / "test3-DAPI-2-387.ndpi", reader="openslide"
+    ) as slide:
+        pyramid = Pyramid(slide, TileCache(), loader=Loader(2))
+        look = Look(pyramid)
+        found = painted(look, 0, 300, 200, 700, 600)
+        np.testing.assert_array_equal(found, pyramid.read(0, 300, 200, 700, 600))
+        assert pyramid.coarse(100)[0].max() > 0
+        pyramid.close()

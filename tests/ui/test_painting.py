@@ -13,11 +13,12 @@ from napari.layers import Image
 from napari.settings import get_settings
 
 from napari_histomil.errors import SlideError
+from napari_histomil.slides import overview_source
 from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui.camera import go_to_px0, set_native
 from napari_histomil.ui.layers import pyramid_of, slide_layer
-from napari_histomil.ui.painting import complete, follow, painting
+from napari_histomil.ui.painting import LOADING, complete, follow, painting
 from napari_histomil.ui.session import session
 
 
@@ -171,6 +172,27 @@ def test_brightness_is_for_the_eye_only(shown, textured):
     np.testing.assert_array_equal(opened.layer.data[0][:50, :50], textured[:50, :50])
     with pytest.raises(ValueError, match="256 values"):
         painted.set_lut(np.zeros(3, np.uint8))
+
+
+def test_a_long_overview_is_marked_while_it_fills(
+    make_napari_viewer, write_slide, textured, monkeypatch
+):
+    monkeypatch.setattr(overview_source, "LONG_PX", 1 << 20)
+    viewer = make_napari_viewer(show=True)
+    slide = open_slide(write_slide(textured))
+    slow = Slow(slide, monkeypatch)
+    opened = session(viewer).add_slide(slide_layer(slide))
+    canvas(viewer)
+    painted = painting(opened.layer)
+    assert not painted.complete
+    mark = viewer.canvas.overlays[LOADING]
+    assert mark.visible
+    assert mark.text == "loading 0%"
+    before = opened.layer.thumbnail.copy()
+    slow.go.set()
+    assert painted.wait(20)
+    assert not mark.visible
+    assert (opened.layer.thumbnail != before).any(), "napari's thumbnail is renewed"
 
 
 def test_damage_is_said_once_in_a_sentence(make_napari_viewer, write_slide, monkeypatch):
