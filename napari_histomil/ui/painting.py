@@ -24,6 +24,7 @@ from napari_histomil.inference.courtesy import person_moves
 from napari_histomil.slides.look import Look
 from napari_histomil.slides.pyramid import LevelArray, Pyramid
 from napari_histomil.ui.dense_screens import use_physical_pixels
+from napari_histomil.ui.draw_order import slice_before_drawing, widget_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -256,6 +257,7 @@ def follow(viewer: Any, layer: Image) -> Painting:
         shown = layer.data[0].pyramid
         layer.data = shown.arrays(Look(shown))
     use_physical_pixels(viewer, layer)
+    slice_before_drawing(widget_of(viewer))
     made = _PAINTINGS[layer] = Painting(viewer, layer)
     return made
 

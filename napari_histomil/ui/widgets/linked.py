@@ -14,10 +14,11 @@ from napari.qt import QtViewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
-from qtpy.QtWidgets import QApplication, QBoxLayout, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_histomil.slides.alignment import PointPair
 from napari_histomil.ui import camera
+from napari_histomil.ui.draw_order import slice_before_drawing, widget_of
 from napari_histomil.ui.joined import Side
 from napari_histomil.ui.keys import hint
 from napari_histomil.ui.linked import Linked
@@ -175,6 +176,7 @@ class SecondView(QWidget):
         canvases = {"left": first.canvas.native, "right": self._qt_viewer.canvas.native}
         viewers = {"left": linked.viewer, "right": linked.view}
         camera.set_canvas(linked.view, canvases["right"])
+        slice_before_drawing(self._qt_viewer)
         self.marks: dict[Side, CanvasMarks] = {
             side: CanvasMarks(viewers[side], canvases[side], self._forget_pointer)
             for side in SIDES
@@ -291,14 +293,5 @@ class SecondView(QWidget):
 
 def show_second(linked: Linked) -> SecondView | None:
     """Put the second view into the window of the first; None where that has no window."""
-    first = _canvas_of(linked.viewer)
+    first = widget_of(linked.viewer)
     return SecondView(linked, first) if first is not None else None
-
-
-def _canvas_of(viewer: Any) -> QtViewer | None:
-    """Return the widget that shows a viewer, if any."""
-    for window in QApplication.topLevelWidgets():
-        for canvas in window.findChildren(QtViewer):
-            if canvas.viewer is viewer:
-                return canvas
-    return None
