@@ -20,7 +20,7 @@ from napari_histomil.slides.jpeg import JpegDecoder
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.slides.tiff_codecs import DECODE_ERRORS, MAX_CLAIM
 from napari_histomil.slides.tiff_layout import FileReader, StoredLevel, read_block
-from napari_histomil.slides.tile_memory import tile_memory
+from napari_histomil.slides.tile_memory import empty_pixels, tile_memory
 from napari_histomil.slides.tiles import Box
 
 SAMPLE_BLOCKS = 16
@@ -177,7 +177,7 @@ class TiffPixels:
         data = self._stored_bytes(stored, row, column)
         if data is None:
             return False
-        memory = out if straight else self._scratch_of(tile_height * tile_width * 3)
+        memory = out if straight else self._scratch_of(tile_height, tile_width)
         try:
             pixels = (
                 decoder.decode(data, memory)
@@ -193,11 +193,11 @@ class TiffPixels:
         out[:] = pixels[top:bottom, left:right]
         return True
 
-    def _scratch_of(self, size: int) -> Uint8Image:
+    def _scratch_of(self, height: int, width: int) -> Uint8Image:
         """Return this thread's memory for pixels that are copied at once: it stays hot."""
         memory: Uint8Image | None = getattr(self._scratch, "memory", None)
-        if memory is None or memory.size < size:
-            memory = self._scratch.memory = np.empty(size, np.uint8)
+        if memory is None or memory.size < height * width * 3:
+            memory = self._scratch.memory = empty_pixels(height, width)
         return memory
 
     def _stored_bytes(self, stored: StoredLevel, row: int, column: int) -> bytes | None:

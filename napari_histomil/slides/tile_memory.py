@@ -26,6 +26,20 @@ TILE_BYTES = (16 << 10, 1 << 20)
 
 PAGE_BYTES = 4096
 
+BESIDE_BYTES = 8
+"""Memory for decoded pixels begins so far beside a multiple of 16 bytes.
+
+On x86, libjpeg-turbo stores rows that begin at a multiple of its vectors' size past the caches of
+the processor, which waits for the memory then; all others it stores like anything else. That is a
+fifth of the time that a tile takes.
+"""
+
+
+def empty_pixels(height: int, width: int, colors: int = 3) -> Uint8Image:
+    """Return memory that decoders fill quickly: uint8 [height, width, colors], contiguous."""
+    memory = np.empty(height * width * colors + BESIDE_BYTES, np.uint8)
+    return memory[BESIDE_BYTES:].reshape(height, width, colors)
+
 
 class _Block:
     """Memory of tiles of one size."""
@@ -76,13 +90,13 @@ class TileMemory:
         size = height * width * 3
         least, most = TILE_BYTES
         if not least <= size <= most:
-            return np.empty((height, width, 3), np.uint8)
-        slot_bytes = -(-size // PAGE_BYTES) * PAGE_BYTES
+            return empty_pixels(height, width)
+        slot_bytes = -(-(size + BESIDE_BYTES) // PAGE_BYTES) * PAGE_BYTES
         with self._lock:
             self._take_back()
             block = self._block_with_room(slot_bytes)
             index = block.free.pop()
-            start = index * slot_bytes
+            start = index * slot_bytes + BESIDE_BYTES
             # All views of the tile refer to this array: its end is the end of the last of them.
             root = np.frombuffer(block.memory[start : start + size], np.uint8)
             place = _Place(root, self._give_back)

@@ -19,6 +19,7 @@ from napari_histomil.slides.helpers import shared_helpers
 from napari_histomil.slides.reading_order import ReadingOrder
 from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import SlideInfo, Uint8Image, check_region
+from napari_histomil.slides.tile_memory import empty_pixels
 
 WHITE = 255
 
@@ -153,7 +154,7 @@ class TiledSlide:
         width, height = int(size[0]), int(size[1])
         x0, x1 = max(left, 0), min(left + width, stored.width)
         y0, y1 = max(top, 0), min(top + height, stored.height)
-        out = np.empty((height, width, 3), np.uint8)
+        out = empty_pixels(height, width)
         if x1 - x0 < width or y1 - y0 < height:
             out.fill(WHITE)
         if x1 <= x0 or y1 <= y0:
