@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run a command where windows can be drawn: on the screen that is there, else on Xvfb.
-# Where Xvfb or the libraries that Qt loads are missing, Debian's packages are installed (as root).
+# XVFB_SCREEN is the size of the latter, 1280x800 by default. Where Xvfb or the libraries that Qt loads are missing, Debian's packages are installed (as root).
 set -eu
 
 if [ "$(uname -s)" != Linux ] || [ -n "${DISPLAY:-}" ] || [ -n "${WAYLAND_DISPLAY:-}" ]; then
@@ -35,4 +35,4 @@ if [ -n "$missing" ]; then
     apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-exec xvfb-run -a -s "-screen 0 1280x800x24" "$@"
+exec xvfb-run -a -s "-screen 0 ${XVFB_SCREEN:-1280x800}x24" "$@"
