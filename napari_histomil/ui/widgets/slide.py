@@ -7,7 +7,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent, QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
@@ -168,8 +167,7 @@ class SlideWidget(Panel):
         def work(_cancel: threading.Event) -> Generator[None, None, LayerData]:
             yield from ()
             layer_data = slide_layer(open_slide(path))
-            # napari reads the coarsest level at once: it is made here, not on the GUI thread.
-            np.asarray(layer_data[0][-1])
+            layer_data[0][0].pyramid.coarse(1)  # begins to be fetched until it is shown
             return layer_data
 
         def ended() -> None:
