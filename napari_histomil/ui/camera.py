@@ -61,6 +61,14 @@ def pixel_ratio_of(viewer: Any) -> float:
     return 1.0 if application is None else float(application.devicePixelRatio())
 
 
+def focus_canvas(viewer: Any) -> None:
+    """Give the keys to the widget that a viewer draws on, once it is known (`set_canvas`)."""
+    held = _canvases.get(getattr(viewer, "__wrapped__", viewer))
+    canvas = None if held is None else held()
+    if canvas is not None and isalive(canvas):
+        canvas.setFocus()
+
+
 # --- where it looks ---------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_histomil.errors import OutputError
 from napari_histomil.results import RunStore
+from napari_histomil.ui import camera
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.painting import complete
 from napari_histomil.ui.preferences import PLUGIN
@@ -83,6 +84,8 @@ def open_window(
         if show:
             viewer.window.show()
             _settle_size(docks)
+            # Else the first field of a dock has the keys, and PgUp sets a run's stride.
+            camera.focus_canvas(viewer)
         if slides and at is not None:
             keeper.look_at(slides[-1], Place(at[:2], at[2]))
         for path in slides:

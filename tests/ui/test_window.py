@@ -14,6 +14,7 @@ from napari_histomil.resources import packaged
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.camera import go_to_px0, set_native
+from napari_histomil.ui.draw_order import widget_of
 from napari_histomil.ui.layers import heatmap_layer, polygons_layer, slide_layer
 from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.sample_data import SAMPLE_SLIDE
@@ -167,6 +168,13 @@ def test_the_chosen_dock_is_in_front(window):
     docks = viewer.window.dock_widgets
     hidden = {name: docks[f"{name} (napari-histomil)"].visibleRegion().isEmpty() for name in DOCKS}
     assert hidden == {name: name != "Overlay" for name in DOCKS}
+
+
+def test_the_keys_are_the_canvas_s_from_the_start(window, data_dir):
+    """Else the first field of a dock has them: J turns nothing, PgUp sets a run's stride."""
+    viewer = window([data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"])
+    canvas = widget_of(viewer).canvas.native
+    assert canvas.window().focusWidget() is canvas
 
 
 def test_docks_from_the_menu_become_tabs(make_napari_viewer, qtbot):
