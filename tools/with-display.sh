@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run a command where windows can be drawn: on the screen that is there, else on Xvfb.
-# XVFB_SCREEN is the size of the latter, 1280x800 by default. Where Xvfb or the libraries that Qt loads are missing, Debian's packages are installed (as root).
+# XVFB_SCREEN is the size of the latter, 1280x800 by default. Where Xvfb or the libraries that Qt
+# loads are missing, Debian's packages are installed (as root).
 set -eu
 
 if [ "$(uname -s)" != Linux ] || [ -n "${DISPLAY:-}" ] || [ -n "${WAYLAND_DISPLAY:-}" ]; then
