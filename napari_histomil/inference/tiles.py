@@ -18,6 +18,7 @@ from napari_histomil.errors import ModelError, SlideError, TileError
 from napari_histomil.geometry import choose_level
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
+from napari_histomil.slides.tiles import TiledSlide
 from napari_histomil.tiling import TileGrid
 
 Indices = NDArray[np.int64]
@@ -32,7 +33,7 @@ class TileReader:
     Parameters
     ----------
     slide, grid
-        What is read.
+        What is read. The slide is told that it is gone through.
     model
         How: ``model.read`` and ``model.transforms``.
     recolor
@@ -48,6 +49,8 @@ class TileReader:
         recolor: Callable[[Uint8Image], Uint8Image] | None = None,
     ) -> None:
         self._slide = slide
+        if isinstance(slide, TiledSlide):
+            slide.expect_walk()
         self._grid = grid
         self._recolor = recolor
         self._rects = grid.tile_rects_px0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 
 from napari_histomil.slides.memory import automatic_budget_bytes
@@ -97,13 +97,12 @@ class TileCache:
         with self._lock:
             return self._find(key)
 
-    def find(self, key: Key) -> Uint8Image | None:
-        """As `peek`, but a tile that is found counts as a hit."""
+    def find(self, keys: Sequence[Key]) -> list[Uint8Image | None]:
+        """As `peek` for each of some keys, but tiles that are found count as hits."""
         with self._lock:
-            tile = self._find(key)
-            if tile is not None:
-                self.hits += 1
-            return tile
+            tiles = [self._find(key) for key in keys]
+            self.hits += sum(tile is not None for tile in tiles)
+        return tiles
 
     def first_time(self, key: Key) -> bool:
         """Say whether a tile that is not kept may be made without being kept; count it then.
@@ -199,12 +198,14 @@ class TileCache:
         return tile
 
     def _find(self, key: Key) -> Uint8Image | None:
-        for tiles in (self._tiles, self._passing):
+        tiles = self._tiles
+        tile = tiles.get(key)
+        if tile is None:
+            tiles = self._passing
             tile = tiles.get(key)
-            if tile is not None:
-                tiles.move_to_end(key)
-                return tile
-        return None
+        if tile is not None:
+            tiles.move_to_end(key)
+        return tile
 
     def _keep(self, key: Key, tile: Uint8Image, passing: bool) -> None:
         if passing:

@@ -28,6 +28,7 @@ from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.slides.tiff_codecs import DECODE_ERRORS, UnsupportedTiffError
 from napari_histomil.slides.tiff_layout import FileReader
 from napari_histomil.slides.tiff_metadata import plain_metadata
+from napari_histomil.slides.tile_memory import tile_memory
 from napari_histomil.slides.tiles import TiledSlide
 
 MAX_PAGES = 512
@@ -175,7 +176,8 @@ class _Pixels:
         height = min(pieces.tile_height, pieces.height - row * pieces.tile_height)
         width = min(pieces.tile_width, pieces.width - column * pieces.tile_width)
         try:
-            found = self._decoders[level].decode(self._stream(pieces, row, column))
+            memory = tile_memory().empty(pieces.tile_height, pieces.tile_width)
+            found = self._decoders[level].decode(self._stream(pieces, row, column), memory)
             if found.shape[0] < height or found.shape[1] < width:
                 raise ValueError(f"a tile has only {found.shape[1]} x {found.shape[0]} px")
             return np.ascontiguousarray(found[:height, :width])

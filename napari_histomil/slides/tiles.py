@@ -117,6 +117,7 @@ class TiledSlide:
         self._read_part = read_part
         self._same_tiles = same_tiles
         self._order = ReadingOrder()
+        self._walks = False
         self._cache = cache if cache is not None else shared_cache()
         self._closing = threading.Lock()
         self._closed = False
@@ -162,33 +163,44 @@ class TiledSlide:
         tile_width, tile_height = stored.tile_width, stored.tile_height
         rows = range(y0 // tile_height, -(-y1 // tile_height))
         columns = range(x0 // tile_width, -(-x1 // tile_width))
-        follows = self._order.follows(level, (left, top), (width, height))
+        walks = self._walks
+        follows = walks or self._order.follows(level, (left, top), (width, height))
         keep = follows or len(rows) * len(columns) > MANY_TILES
-        same, find, owner = self._same_tiles(level), self._cache.find, self._owner
+        same, owner = self._same_tiles(level), self._owner
+        places = [(level, row, column) for row in rows for column in columns]
+        keys: list[Key] = [
+            (owner, *place, 0)
+            if same is None
+            else (owner, level, *same[place[1], place[2]].tolist(), 0)
+            for place in places
+        ]
         missing: list[_Piece] = []
-        for row in rows:
-            y = row * tile_height
-            ya, yb = max(y0, y), min(y1, y + tile_height)
-            for column in columns:
-                x = column * tile_width
-                xa, xb = max(x0, x), min(x1, x + tile_width)
-                if same is None:
-                    key = (owner, level, row, column, 0)
-                else:
-                    key = (owner, level, *same[row, column].tolist(), 0)
-                part = out[ya - top : yb - top, xa - left : xb - left]
-                tile = find(key)
-                if tile is not None:
-                    part[:] = tile[ya - y : yb - y, xa - x : xb - x]
-                    continue
-                # A tile of which a random read wants a piece, or any read all of it, is decoded
-                # without being kept, the first time.
-                whole = yb - ya == tile_height and xb - xa == tile_width
-                box = ya - y, yb - y, xa - x, xb - x
-                missing.append(((level, row, column), key, box, part, whole or not keep))
+        for place, key, tile in zip(places, keys, self._cache.find(keys), strict=True):
+            y, x = place[1] * tile_height, place[2] * tile_width
+            box = (
+                y0 - y if y < y0 else 0,
+                y1 - y if y1 < y + tile_height else tile_height,
+                x0 - x if x < x0 else 0,
+                x1 - x if x1 < x + tile_width else tile_width,
+            )
+            part = out[y + box[0] - top : y + box[1] - top, x + box[2] - left : x + box[3] - left]
+            if tile is not None:
+                part[:] = tile[box[0] : box[1], box[2] : box[3]]
+                continue
+            # A tile of which a random read wants a piece, or any read all of it, is decoded
+            # without being kept, the first time; but not on a walk with overlaps.
+            whole = box == (0, tile_height, 0, tile_width)
+            missing.append((place, key, box, part, not walks and (whole or not keep)))
         if missing:
             self._fill_all(missing)
         return out
+
+    def expect_walk(self) -> None:
+        """Expect reads that overlap all over the slide: keep every tile they touch for a while.
+
+        Without it, whether a tile is wanted again is guessed from the order of the reads.
+        """
+        self._walks = True
 
     def _fill_all(self, pieces: list[_Piece]) -> None:
         later: list[_Piece] = []
@@ -255,7 +267,7 @@ class TiledSlide:
         self._check_tile(level, row, column, halvings)
         if keep:
             return self._tile(level, row, column, halvings)
-        kept = self._cache.find(self._key(level, row, column, halvings))
+        (kept,) = self._cache.find([self._key(level, row, column, halvings)])
         if kept is None:
             kept = self._make(level, row, column, halvings)
             self._cache.count_miss()
