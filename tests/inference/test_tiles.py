@@ -9,6 +9,7 @@ import pytest
 from napari_histomil.errors import ModelError, SlideError
 from napari_histomil.inference.tiles import TileReader
 from napari_histomil.manifest import ModelManifest, load_manifest
+from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Slide, Uint8Image, read_tile
 from napari_histomil.tiling import GridSpec, TileGrid
@@ -68,6 +69,24 @@ def test_neighbours_are_read_together(slide_path: Path, model: ModelManifest) ->
         reader.read(np.arange(64), np.empty((64, 32, 32, 3), np.uint8))
         assert watched.reads == 1
         assert watched.pixels == pytest.approx((2 * (7 * 16 + 32)) ** 2, rel=0.02)
+
+
+def test_stored_tiles_are_decoded_about_once_in_a_run(
+    slide_path: Path, model: ModelManifest
+) -> None:
+    cache = shared_cache()
+    cache.clear()
+    with open_slide(slide_path) as slide:
+        grid = TileGrid.cover(slide.info, GridSpec(1.0, 48, 16))
+        reader = TileReader(slide, grid, model)
+        before = cache.misses
+        for tiles in grid.blocks():
+            indices = np.arange(tiles.start, tiles.stop)
+            reader.read(indices, np.empty((len(indices), *reader.shape, 3), np.uint8))
+        level = slide.info.levels[0]
+        stored = -(-level.width // level.tile_width) * -(-level.height // level.tile_height)
+        assert stored > 4
+        assert cache.misses - before <= 1.1 * stored
 
 
 def test_tiles_far_apart_are_not(slide_path: Path, model: ModelManifest) -> None:

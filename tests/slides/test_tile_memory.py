@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from napari_histomil.slides.tile_memory import BLOCK_BYTES, TileMemory
+from napari_histomil.slides.tile_memory import BLOCK_BYTES, TileMemory, empty_pixels
 
 SIDE = 240
 A_BLOCK = BLOCK_BYTES // (240 * 240 * 3)
@@ -22,6 +22,14 @@ def test_tiles_do_not_overlap():
     assert all((tile == number % 251).all() for number, tile in enumerate(tiles))
     assert all(tile.flags.c_contiguous and tile.shape == (SIDE, SIDE, 3) for tile in tiles)
     assert memory.held_bytes == 2 * BLOCK_BYTES
+
+
+def test_pixels_begin_where_decoders_do_not_go_around_the_caches():
+    memory = TileMemory()
+    places = [memory.empty(SIDE, SIDE) for _ in range(3)]
+    places += [memory.empty(8, 8), memory.empty(2000, 2000), empty_pixels(SIDE, 7)]
+    assert [pixels.ctypes.data % 16 for pixels in places] == 6 * [8]
+    assert all(pixels.flags.c_contiguous for pixels in places)
 
 
 def test_a_place_is_used_again_when_the_last_view_has_gone():

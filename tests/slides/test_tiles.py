@@ -139,6 +139,18 @@ def test_random_reads_keep_nothing_until_it_is_wanted_again(slide: TiledSlide):
     assert decoded_by(slide, [(90, 100)], 50) == 0
 
 
+def test_a_walk_with_overlaps_in_any_order_decodes_each_tile_once(
+    slide: TiledSlide, truth: list[np.ndarray]
+):
+    slide.expect_walk()
+    reads = [(x, y) for y in range(0, 280, 90) for x in range(0, 460, 90)]
+    np.random.default_rng(0).shuffle(reads)
+    assert decoded_by(slide, reads, 150) == len(tiles_of(LEVELS[0][:420, :600]))
+    np.testing.assert_array_equal(
+        slide.read_region((90, 180), 0, (150, 150)), truth[0][180:330, 90:240]
+    )
+
+
 def test_a_whole_tile_read_twice_is_kept(slide: TiledSlide):
     for wanted in (1, 1, 0):
         assert decoded_by(slide, [(TILE, TILE)], TILE) == wanted
