@@ -14,6 +14,7 @@ from napari_histomil.exchange.rasters import scale_bar_um
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.ui.colours import colour_steps
 from napari_histomil.ui.session import RunView
+from napari_histomil.ui.words import times
 
 INK, PAPER = QColor(20, 20, 20), QColor(255, 255, 255)
 BACKED = QColor(255, 255, 255, 215)
@@ -173,7 +174,7 @@ def _paint_scale_bar(painter: QPainter, place: QRectF, um_per_pixel: float, unit
 
 def _paint_magnification(painter: QPainter, place: QRectF, power: float, unit: float) -> None:
     """Write the magnification in the lower right corner."""
-    label = f"{power:.3g}x"
+    label = times(power)
     wide = QFontMetricsF(painter.font()).horizontalAdvance(label) + 1.2 * unit
     box = QRectF(0, 0, wide, 1.8 * unit)
     box.moveBottomRight(QPointF(place.right() - 0.8 * unit, place.bottom() - 0.8 * unit))

@@ -122,6 +122,11 @@ class Linked:
         """The slide's layer in the second view."""
         return self._layers.slide_layer if self._layers is not None else None
 
+    @property
+    def hidden(self) -> RunView | None:
+        """The run that the first view leaves out while the second view shows it."""
+        return self._hidden
+
     def choices(self) -> list[tuple[str, Shown]]:
         """Return what the second view can show now, each with its title."""
         session, current = self.session, self._of_viewer().current
@@ -427,6 +432,12 @@ def linked(viewer: Any) -> Linked:
     if viewer not in _LINKED:
         _LINKED[viewer] = Linked(viewer)
     return _LINKED[viewer]
+
+
+def hides(viewer: Any, run: RunView) -> bool:
+    """Return whether the first view leaves a heatmap out only because the second view has it."""
+    found = _LINKED.get(getattr(viewer, "__wrapped__", viewer))
+    return found is not None and found.hidden is run
 
 
 def _between(

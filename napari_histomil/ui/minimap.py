@@ -21,6 +21,7 @@ from napari_histomil.ui import camera
 from napari_histomil.ui.layers import pyramid_of, to_world_um, world_scale
 from napari_histomil.ui.orientation import Orientation, center_of_world, orientation_of
 from napari_histomil.ui.session import RunView
+from napari_histomil.ui.words import digits, times
 
 SHARE = 0.26
 """Longer side of the map, as a share of the shorter side of the canvas."""
@@ -231,13 +232,8 @@ def _image(pixels: Uint8Image) -> QImage:
 
 
 def readout(viewer: Any, info: SlideInfo) -> str:
-    """Return magnification and scale of the view, such as ``20.0x, 0.50 µm/px``."""
+    """Return magnification and scale of the view, such as ``20x, 0.50 µm/px``."""
     if info.mpp_x is None:
         return "scale unknown"
     power, per_pixel = camera.magnification(viewer), camera.um_per_pixel(viewer)
-    return f"{_digits(power, 3)}x, {_digits(per_pixel, 2)} µm/px"
-
-
-def _digits(value: float, significant: int) -> str:
-    """Write a number with so many digits that count, and no exponent."""
-    return f"{value:.{max(significant - 1 - math.floor(math.log10(value)), 0)}f}"
+    return f"{times(power)}, {digits(per_pixel, 2)} µm/px"

@@ -7,6 +7,7 @@ kernels, so in such a process, and only there, torch is told that there is no Tr
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pathlib import Path
 def shield_torch() -> None:
     """Make the import of torch safe; call it before the first one in a thread of the window."""
     if "triton" not in sys.modules and _llvm_is_loaded():
+        # Torch would say in the terminal that it misses Triton for counting operations.
+        logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
         sys.modules["triton"] = None  # type: ignore[assignment]  # `import triton` then fails
 
 

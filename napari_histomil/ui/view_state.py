@@ -22,6 +22,7 @@ from napari_histomil.ui import camera
 from napari_histomil.ui.brightness import Tone
 from napari_histomil.ui.colours import COLOUR_MAPS
 from napari_histomil.ui.layers import center_of_view_px0, world_scale
+from napari_histomil.ui.linked import hides
 from napari_histomil.ui.orientation import Orientation, orientation_of, set_orientation
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.session import RunView, SlideSession, session
@@ -79,7 +80,7 @@ def view_of(viewer: Any, slide: SlideSession, tone: Tone) -> dict[str, Any]:
         "scale_bar": bool(viewer.canvas.overlays.scale_bar.visible),
         "brightness_percent": tone.brightness,
         "gamma": tone.gamma,
-        "runs": [_run_state(run) for run in session(viewer).runs_of(slide)],
+        "runs": [_run_state(viewer, run) for run in session(viewer).runs_of(slide)],
         "current_run": current.store.run_id if current is not None else None,
     }
 
@@ -120,7 +121,7 @@ def bring_back_camera(viewer: Any, info: SlideInfo, view: Mapping[str, Any]) -> 
     camera.go_to_px0(viewer, info, (x, y))
 
 
-def _run_state(run: RunView) -> dict[str, Any]:
+def _run_state(viewer: Any, run: RunView) -> dict[str, Any]:
     heatmap = run.heatmap
     return {
         "id": run.store.run_id,
@@ -129,7 +130,7 @@ def _run_state(run: RunView) -> dict[str, Any]:
         "normalisation": heatmap.normalisation,
         "threshold": heatmap.threshold,
         "opacity": round(float(run.layer.opacity), 3),
-        "visible": bool(run.layer.visible),
+        "visible": bool(run.layer.visible) or hides(viewer, run),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def count(number: int) -> str:
     """Return a whole number with thin blanks between thousands, as ISO 80000 has it."""
@@ -11,6 +13,17 @@ def count(number: int) -> str:
 def rate(per_second: float) -> str:
     """Return a speed with three digits, or as a whole number above a thousand."""
     return f"{per_second:.3g}" if per_second < 1000 else count(round(per_second))
+
+
+def digits(value: float, significant: int) -> str:
+    """Return a number above 0 with so many digits that count, and no exponent."""
+    return f"{value:.{max(significant - 1 - math.floor(math.log10(value)), 0)}f}"
+
+
+def times(power: float) -> str:
+    """Return a magnification as the buttons have it: ``10x``, ``1.25x``, ``12.3x``."""
+    text = digits(power, 3)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}x"
 
 
 def duration(seconds: float) -> str:

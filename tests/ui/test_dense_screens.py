@@ -43,7 +43,7 @@ def test_magnification_pixels_and_levels_of_a_screen(write_slide, ratio):
     assert found["ratio"] == float(ratio)
     assert found["exact"] == found["exact_turned"] == 0
     assert found["exact_level"] == found["exact_turned_level"] == 0
-    assert found["native"] == found["readout"] == "20.0x, 0.50 µm/px"
+    assert found["native"] == found["readout"] == "20x, 0.50 µm/px"
     assert found["um_per_physical"] == pytest.approx(0.5)
     # A data pixel or more for every physical pixel, and not more than there is need of.
     assert found["levels"] == {"0.5": 0, "1.0": 0, "1.9": 0, "2.1": 1, "3.9": 1}

@@ -106,7 +106,7 @@ def test_the_readout_of_any_magnification(array_slide, checkered):
     viewer = ViewerModel()
     info = array_slide(checkered).info
     for power, words in (
-        (20, "20.0x, 0.50 µm/px"), (1.25, "1.25x, 8.0 µm/px"), (0.04, "0.0400x, 250 µm/px"),
+        (20, "20x, 0.50 µm/px"), (1.25, "1.25x, 8.0 µm/px"), (0.04, "0.04x, 250 µm/px"),
         (400, "400x, 0.025 µm/px"),
     ):  # fmt: skip
         camera.set_magnification(viewer, power)

@@ -17,6 +17,7 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.remembered import remember_view
 from napari_histomil.ui import camera
 from napari_histomil.ui.layers import center_of_view_px0
+from napari_histomil.ui.linked import linked
 from napari_histomil.ui.orientation import Orientation, orientation_of, set_orientation
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import VIEWS_VARIABLE
@@ -226,6 +227,19 @@ def test_hidden_heatmaps_stay_hidden(model, path, info, make_run):
     view_keeper(viewer).save()
     viewer = model(path)
     assert not overlays(viewer).current.layer.visible
+
+
+def test_a_heatmap_that_only_the_second_view_shows_comes_back(model, path, info, make_run):
+    viewer = model(path)
+    run = overlays(viewer).add(make_run(info))
+    linked(viewer).open()
+    assert not run.layer.visible
+    view_keeper(viewer).save()
+    assert kept(info)["runs"][0]["visible"]
+    linked(viewer).close()
+    run.layer.visible = False
+    view_keeper(viewer).save()
+    assert not kept(info)["runs"][0]["visible"]
 
 
 def test_nothing_is_kept_where_it_is_switched_off(model, path, info, monkeypatch):

@@ -23,6 +23,7 @@ from napari_histomil.ui.joined import Side
 from napari_histomil.ui.keys import hint
 from napari_histomil.ui.linked import Linked
 from napari_histomil.ui.orientation import canvas_step, center_of_world, view_signals
+from napari_histomil.ui.words import times
 
 SIDES: tuple[Side, Side] = ("left", "right")
 
@@ -92,7 +93,7 @@ class CanvasMarks(QWidget):
         """Return the magnification of the view as its label says it."""
         if not self.scaled:
             return "magnification unknown"
-        return f"{camera.magnification(self._viewer):.3g}x"
+        return times(camera.magnification(self._viewer))
 
     def on_canvas(self, world: NDArray[np.float64]) -> QPointF:
         """Return where a (row, col) of the world is on the canvas, in logical pixels."""
