@@ -8,7 +8,9 @@ ahead of the movement: the strip that a pan comes to next, the level that a zoom
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.loader import Job
-from napari_histomil.slides.pieces import Pieces, damaged
+from napari_histomil.slides.patchwork import Key, assemble
+from napari_histomil.slides.pieces import damaged
 from napari_histomil.slides.slide import Uint8Image
 
 if TYPE_CHECKING:
@@ -29,9 +32,6 @@ IN_VIEW, AROUND = 0.0, 1.0
 
 AHEAD_SHARE = 0.5
 """Of the view: how far ahead of a pan pieces are fetched."""
-
-Key = tuple[int, int, int]
-"""(level, row, column) of a piece."""
 
 Area = tuple[int, int, int, int, int]
 """(level, x, y, width, height)."""
@@ -51,6 +51,8 @@ class Look:
         Called, in any thread, when pixels in view are in; None while nobody follows.
     final
         Whether what was painted last shows all that there is.
+    painted_s
+        When (`time.monotonic`) something was painted last.
     grown
         Whether more pixels in view are in than were painted last.
     """
@@ -59,6 +61,7 @@ class Look:
         self.pyramid = pyramid
         self.final = False
         self.grown = False
+        self.painted_s = -math.inf
         self.arrived: Callable[[], None] | None = None
         self._held: dict[Key, Uint8Image] = {}
         self._missing: set[Key] = set()
@@ -92,10 +95,11 @@ class Look:
             missing: list[Key] = []
         else:
             out = np.empty((height, width, 3), np.uint8)
-            held, missing = self._assemble(out, index, x, y)
+            held, missing = assemble(pyramid, self._held_or_found, out, index, x, y)
             final = not missing
         self._see((index, x, y, width, height), held, missing)
         self.final = final
+        self.painted_s = time.monotonic()
         if self._lut is not None:  # of bytes, as that is twice as quick as an array's index
             out = np.frombuffer(out.tobytes().translate(self._lut), np.uint8).reshape(out.shape)
         return out, final
@@ -118,106 +122,6 @@ class Look:
             self._closed = True
         self.pyramid.overview.forget(self._overview_grew)
         self.rest()
-
-    # --- putting together ---
-
-    def _assemble(
-        self, out: Uint8Image, index: int, x: int, y: int
-    ) -> tuple[dict[Key, Uint8Image], list[Key]]:
-        """Fill `out`, a rectangle of a level; return the pieces in it, and which are missing."""
-        pyramid = self.pyramid
-        height, width = out.shape[:2]
-        pieces = pyramid.pieces[index]
-        inside = pyramid.inside(index)
-        if x + width > inside[0] or y + height > inside[1]:
-            out[max(inside[1] - y, 0) :] = 255
-            out[:, max(inside[0] - x, 0) :] = 255
-        rows, columns = pieces.span(x, y, width, height)
-        found: dict[Key, Uint8Image] = {}
-        missing: list[Key] = []
-        for row in rows:
-            for column in columns:
-                key = index, row, column
-                piece = self._held.get(key)
-                if piece is None:
-                    piece = self._find(key)
-                if piece is None:
-                    missing.append(key)
-                else:
-                    found[key] = piece
-                    _copy(piece, column * pieces.width, row * pieces.height, out, x, y)
-        if missing:
-            self._fill_gaps(out, index, x, y, pieces, missing)
-        return found, missing
-
-    def _fill_gaps(
-        self, out: Uint8Image, index: int, x: int, y: int, pieces: Pieces, missing: list[Key]
-    ) -> None:
-        """Fill the places of missing pieces from the next coarser level that has any of them."""
-        height, width = out.shape[:2]
-        inside_x, inside_y = self.pyramid.inside(index)
-        x0 = max(min(key[2] for key in missing) * pieces.width, x)
-        y0 = max(min(key[1] for key in missing) * pieces.height, y)
-        x1 = min((max(key[2] for key in missing) + 1) * pieces.width, x + width, inside_x)
-        y1 = min((max(key[1] for key in missing) + 1) * pieces.height, y + height, inside_y)
-        coarser = index + 1
-        while coarser < self.pyramid.overview.first and not self._has_any(
-            coarser, x0, y0, x1, y1, coarser - index
-        ):
-            coarser += 1
-        step = coarser - index
-        cx0, cy0, cx1, cy1 = x0 >> step, y0 >> step, -(-x1 >> step), -(-y1 >> step)
-        if coarser >= self.pyramid.overview.first:
-            base, _ = self.pyramid.overview.part(coarser, cx0, cy0, cx1 - cx0, cy1 - cy0)
-        else:
-            base = np.empty((cy1 - cy0, cx1 - cx0, 3), np.uint8)
-            self._assemble(base, coarser, cx0, cy0)
-        factor = 1 << step
-        if len(missing) * pieces.width * pieces.height >= (x1 - x0) * (y1 - y0) / 2:
-            whole = enlarged(base, factor)
-            if not self._overlaps(index, x0, y0, x1, y1, pieces, missing):
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = whole[
-                    y0 - (cy0 << step) : y1 - (cy0 << step),
-                    x0 - (cx0 << step) : x1 - (cx0 << step),
-                ]
-                return
-            for _, row, column in missing:
-                left, top = max(column * pieces.width, x0), max(row * pieces.height, y0)
-                part = whole[
-                    top - (cy0 << step) : (row + 1) * pieces.height - (cy0 << step),
-                    left - (cx0 << step) : (column + 1) * pieces.width - (cx0 << step),
-                ]
-                _copy(part, left, top, out, x, y)
-            return
-        for _, row, column in missing:
-            left, top = max(column * pieces.width, x0), max(row * pieces.height, y0)
-            right = min((column + 1) * pieces.width, x1)
-            bottom = min((row + 1) * pieces.height, y1)
-            bx, by = left >> step, top >> step
-            part = enlarged(
-                base[by - cy0 : -(-bottom >> step) - cy0, bx - cx0 : -(-right >> step) - cx0],
-                factor,
-            )
-            _copy(part[top - (by << step) :, left - (bx << step) :], left, top, out, x, y)
-
-    @staticmethod
-    def _overlaps(
-        index: int, x0: int, y0: int, x1: int, y1: int, pieces: Pieces, missing: list[Key]
-    ) -> bool:
-        """Say whether some piece of the area is not missing."""
-        rows, columns = pieces.span(x0, y0, x1 - x0, y1 - y0)
-        return len(missing) < len(rows) * len(columns)
-
-    def _has_any(self, index: int, x0: int, y0: int, x1: int, y1: int, step: int) -> bool:
-        pieces = self.pyramid.pieces[index]
-        rows, columns = pieces.span(
-            x0 >> step, y0 >> step, max(x1 - x0 >> step, 1), max(y1 - y0 >> step, 1)
-        )
-        return any(
-            (index, row, column) in self._held or pieces.find(row, column) is not None
-            for row in rows
-            for column in columns
-        )
 
     # --- wanting ---
 
@@ -248,6 +152,10 @@ class Look:
         piece = self._failed.get(key)
         return piece if piece is not None else self.pyramid.pieces[key[0]].find(*key[1:])
 
+    def _held_or_found(self, key: Key) -> Uint8Image | None:
+        piece = self._held.get(key)
+        return piece if piece is not None else self._find(key)
+
     def _take(self, key: Key, piece: Uint8Image) -> None:
         """Hold a piece if it is in view, and tell of it."""
         with self._lock:
@@ -273,30 +181,8 @@ class Look:
         """Return jobs for what the view comes to next if it goes on as it does."""
         if last is None or last == area:
             return []
-        index, x, y, width, height = area
-        wanted: list[Area] = []
-        if last[0] == index:
-            dx, dy = (
-                x + width / 2 - (last[1] + last[3] / 2),
-                y + height / 2 - (last[2] + last[4] / 2),
-            )
-            if abs(dx) < width and abs(dy) < height:
-                step_x, step_y = int(width * AHEAD_SHARE), int(height * AHEAD_SHARE)
-                if dx > 0:
-                    wanted.append((index, x + width, y, step_x, height))
-                elif dx < 0:
-                    wanted.append((index, x - step_x, y, step_x, height))
-                if dy > 0:
-                    wanted.append((index, x, y + height, width, step_y))
-                elif dy < 0:
-                    wanted.append((index, x, y - step_y, width, step_y))
-        elif index < last[0] and index > 0:  # zooms in: the middle, one level finer
-            wanted.append((index - 1, 2 * x + width // 2, 2 * y + height // 2, width, height))
-        elif index > last[0]:  # zooms out: all around, one level coarser
-            corner = (x - width // 2) // 2, (y - height // 2) // 2
-            wanted.append((index + 1, *corner, width, height))
         jobs = []
-        for finer in wanted:
+        for finer in _next_areas(area, last):
             if not finer[0] < self.pyramid.overview.first:
                 continue
             pieces = self.pyramid.pieces[finer[0]]
@@ -335,23 +221,28 @@ class Look:
             self.arrived()
 
 
-def enlarged(pixels: Uint8Image, factor: int) -> Uint8Image:
-    """Return a picture with each pixel `factor` times as wide and high; quick, not pretty."""
-    height, width = pixels.shape[:2]
-    wide = np.empty((height, width, factor, 3), np.uint8)
-    for channel in range(3):  # long inner loops: four times as quick as by pixel
-        values = pixels[..., channel]
-        for step in range(factor):
-            wide[:, :, step, channel] = values
-    out = np.empty((height, factor, width * factor, 3), np.uint8)
-    out[:] = wide.reshape(height, 1, width * factor, 3)
-    return out.reshape(height * factor, width * factor, 3)
-
-
-def _copy(piece: Uint8Image, left: int, top: int, out: Uint8Image, x: int, y: int) -> None:
-    """Copy a piece whose corner lies at (left, top) to `out`, whose corner lies at (x, y)."""
-    height, width = out.shape[:2]
-    xa, xb = max(left, x), min(left + piece.shape[1], x + width)
-    ya, yb = max(top, y), min(top + piece.shape[0], y + height)
-    if xb > xa and yb > ya:
-        out[ya - y : yb - y, xa - x : xb - x] = piece[ya - top : yb - top, xa - left : xb - left]
+def _next_areas(area: Area, last: Area) -> list[Area]:
+    """Return what a view that came from `last` to `area` comes to next if it goes on so."""
+    index, x, y, width, height = area
+    wanted: list[Area] = []
+    if last[0] == index:
+        dx, dy = (
+            x + width / 2 - (last[1] + last[3] / 2),
+            y + height / 2 - (last[2] + last[4] / 2),
+        )
+        if abs(dx) < width and abs(dy) < height:
+            step_x, step_y = int(width * AHEAD_SHARE), int(height * AHEAD_SHARE)
+            if dx > 0:
+                wanted.append((index, x + width, y, step_x, height))
+            elif dx < 0:
+                wanted.append((index, x - step_x, y, step_x, height))
+            if dy > 0:
+                wanted.append((index, x, y + height, width, step_y))
+            elif dy < 0:
+                wanted.append((index, x, y - step_y, width, step_y))
+    elif index < last[0] and index > 0:  # zooms in: the middle, one level finer
+        wanted.append((index - 1, 2 * x + width // 2, 2 * y + height // 2, width, height))
+    elif index > last[0]:  # zooms out: all around, one level coarser
+        corner = (x - width // 2) // 2, (y - height // 2) // 2
+        wanted.append((index + 1, *corner, width, height))
+    return wanted

@@ -83,7 +83,7 @@ def _blocks(pyramid: Pyramid, index: int) -> Iterator[Block]:
         step_y = level.tile_height * count >> halvings
         stored_bytes = slide.tile_bytes(stored)
     else:
-        step_x = step_y = pyramid.block_px(index)
+        step_x = step_y = pyramid.exact.block_px(index)
     for row, y in enumerate(range(0, height, step_y)):
         for column, x in enumerate(range(0, width, step_x)):
             weight = 0.0
@@ -114,7 +114,7 @@ def _make(pyramid: Pyramid, block: Block) -> Uint8Image:
             lambda _row, _column, error: pyramid.report(error),
         )
     try:
-        return pyramid.uncached(block.index, block.x, block.y, block.width, block.height)
+        return pyramid.exact.uncached(block.index, block.x, block.y, block.width, block.height)
     except HistomilError as error:
         pyramid.report(error)
         return damaged(block.width, block.height)

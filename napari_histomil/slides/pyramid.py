@@ -19,19 +19,17 @@ of made levels come from a decoder's own smaller pictures of the stored tiles, w
 from __future__ import annotations
 
 import logging
-import math
-import sys
 import threading
 import weakref
-from collections.abc import Callable
 from functools import partial
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from napari_histomil.slides.cache import TileCache, shared_cache
+from napari_histomil.slides.exact import ExactLevels
+from napari_histomil.slides.level_array import LevelArray
 from napari_histomil.slides.loader import Loader, shared_loader
 from napari_histomil.slides.look import Look
 from napari_histomil.slides.overview import Overview
@@ -44,108 +42,11 @@ from napari_histomil.slides.pieces import (
     halves_exactly,
     stored_pieces,
 )
-from napari_histomil.slides.resample import reduce_whole
-from napari_histomil.slides.slide import Slide, Uint8Image, read_rect
-from napari_histomil.slides.tiles import WHITE, TiledSlide
+from napari_histomil.slides.powers import Powers
+from napari_histomil.slides.slide import Slide, Uint8Image
+from napari_histomil.slides.tiles import TiledSlide
 
 _log = logging.getLogger(__name__)
-
-SMALLEST_PX = 128
-"""The longer side of the coarsest level is at most this and at least half of it.
-
-A viewer reads that level at once and keeps it, so it must be small; but each further halving
-doubles the white that pads level 0, here to at most a 64th of the longer side.
-"""
-
-OVERVIEW_PX = 1 << 24
-"""Levels of up to this many pixels (48 MiB) are kept if they are coarser than what is stored."""
-
-SMALL_PX = 1 << 20
-"""Levels of up to this many pixels (3 MiB) are kept although they are stored."""
-
-SNAP_PX = 128
-"""The viewer's rectangles of a level are rounded out to multiples of this.
-
-A short pan then needs no new pixels; much more would have the viewer draw what nobody sees.
-"""
-
-BLOCK_PX = 2048
-"""Side of the blocks in which the stored pixels are gone through once for the overview."""
-
-NEAR = 1.05
-"""A stored level up to this much coarser than a power of two stands for it."""
-
-VIEWER = "napari.layers."
-"""Modules of the viewer that slice levels in order to show them."""
-
-Read = Callable[[int, int, int, int], Uint8Image]
-"""(x, y, width, height) in pixels of a level -> uint8 [height, width, 3]."""
-
-
-class LevelArray:
-    """One level as an array that is read when it is sliced; it holds no pixels.
-
-    Whoever slices it waits for exact pixels. Only the viewer itself, while a `Look` is set, gets
-    what there is at once; and it never waits for the coarsest level, which it keeps.
-
-    Attributes
-    ----------
-    shape
-        (height, width, 3).
-    chunks
-        What the viewer rounds its rectangles out to, for each axis.
-    look
-        Paints for the viewer; None where it waits like everybody else.
-    """
-
-    dtype = np.dtype(np.uint8)
-    ndim = 3
-
-    def __init__(self, pyramid: Pyramid, index: int) -> None:
-        width, height = pyramid.size(index)
-        self.pyramid = pyramid
-        self.look: Look | None = None
-        self._index = index
-        self.shape = (height, width, 3)
-        self.size = height * width * 3
-        self.chunks = (*pyramid.chunk(index), 3)
-
-    def __getitem__(self, key: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return the pixels of slices with any positive step, of ints, and of an ellipsis."""
-        keys = _full_key(key, self.ndim)
-        (y0, y1, rest_y), (x0, x1, rest_x), (c0, c1, rest_c) = (
-            _span(part, size) for part, size in zip(keys, self.shape, strict=True)
-        )
-        area = x0, y0, x1 - x0, y1 - y0
-        if self.look is not None and _called_by_viewer():
-            pixels, _ = self.look.paint(self._index, *area)
-        else:
-            pixels = self.pyramid.read(self._index, *area)
-        part: np.ndarray[Any, np.dtype[np.uint8]] = pixels[:, :, c0:c1][rest_y, rest_x, rest_c]
-        return part
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        overview = self.pyramid.overview
-        live = self.look is not None and self._index >= overview.first
-        if live and not copy and _called_by_viewer():
-            # The viewer keeps the coarsest level for good: it gets what grows by itself.
-            overview.start(self.pyramid.loader)
-            pixels = overview.levels[self._index - overview.first]
-        else:
-            pixels = self.pyramid.read(self._index, 0, 0, self.shape[1], self.shape[0])
-        return pixels if dtype is None else pixels.astype(dtype, copy=bool(copy))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"<level {self._index} of {self.pyramid.name}: {self.shape}>"
-
-
-def _called_by_viewer() -> bool:
-    """Say whether the function that calls this was called by the viewer's slicing."""
-    caller = sys._getframe(2).f_globals.get("__name__", "")
-    return caller.startswith(VIEWER) and not caller.startswith(VIEWER + "utils")
 
 
 def levels(slide: Slide, made: TileCache | None = None) -> list[LevelArray]:
@@ -167,8 +68,12 @@ class Pyramid:
 
     Attributes
     ----------
+    powers
+        Which levels there are, and what each is made of.
     count
         Number of levels.
+    exact
+        Reads all other levels for whoever waits.
     overview
         The levels kept in memory, from ``overview.first`` on.
     pieces
@@ -179,15 +84,11 @@ class Pyramid:
 
     def __init__(self, slide: Slide, made: TileCache, *, loader: Loader | None = None) -> None:
         info = slide.info
-        longer = max(info.width_px0, info.height_px0)
-        halvings = max(math.ceil(math.log2(longer / SMALLEST_PX)), 0)
+        self.powers = Powers(slide)
         self.name = info.path.name
-        self.count = halvings + 1
+        self.count = self.powers.count
         self.slide = slide
         self.loader = loader if loader is not None else shared_loader()
-        self._padded = tuple(
-            -(-size // (1 << halvings)) << halvings for size in (info.width_px0, info.height_px0)
-        )
         self._made = made
         self._owner = ("levels", info.path, info.fingerprint, info.reader, info.icc_applied)
         self._closing = weakref.finalize(self, _release, (made, shared_cache()), self._owner)
@@ -195,10 +96,8 @@ class Pyramid:
             chunks.acquire(self._owner)
         self.closed = False
         self.trouble: Exception | None = None
-        self._stored = [_stored_level(slide, index) for index in range(self.count)]
-        self._sources = [self._source(index) for index in range(self.count)]
-        self._reads = [self._reader(index) for index in range(self.count)]
-        first = self._first_kept()
+        self.exact = ExactLevels(slide, self.powers, made, self._owner)
+        first = self.powers.first_kept
         self.overview = Overview(
             first,
             [self.size(index) for index in range(first, self.count)],
@@ -213,38 +112,19 @@ class Pyramid:
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) of a level."""
-        return self._padded[0] >> index, self._padded[1] >> index
+        return self.powers.size(index)
 
     def inside(self, index: int) -> tuple[int, int]:
         """Return (width, height) of the slide itself in a level; white lies beyond."""
-        info = self.slide.info
-        return -(-info.width_px0 >> index), -(-info.height_px0 >> index)
-
-    def chunk(self, _index: int) -> tuple[int, int]:
-        """Return (height, width) that the viewer's rectangles of a level are rounded out to."""
-        return SNAP_PX, SNAP_PX
+        return self.powers.inside(index)
 
     def stored(self, index: int) -> int | None:
         """Return the number of the slide's level that is this power of two, or None."""
-        return self._stored[index]
+        return self.powers.stored[index]
 
     def source(self, index: int) -> int:
         """Return the level that this one is made of by halving; itself where it is not."""
-        return self._sources[index]
-
-    def _source(self, index: int) -> int:
-        return max(k for k in range(index + 1) if not self._is_half(k))
-
-    def _is_half(self, index: int) -> bool:
-        return self._stored[index] is None and not _has_between(self.slide, index)
-
-    def _first_kept(self) -> int:
-        source = self._sources[-1]
-        for index in range(1, self.count):
-            size = math.prod(self.size(index))
-            if size <= SMALL_PX or (index > source and size <= OVERVIEW_PX):
-                return index
-        return self.count - 1
+        return self.powers.sources[index]
 
     # --- pixels ---
 
@@ -275,7 +155,7 @@ class Pyramid:
             If the slide is closed, or cannot be decoded there.
         """
         if index < self.overview.first:
-            return self._reads[index](x, y, width, height)
+            return self.exact.read(index, x, y, width, height)
         if not self.overview.complete:
             self.overview.finish()
         return self.overview.part(index, x, y, width, height)[0].copy()
@@ -346,14 +226,10 @@ class Pyramid:
             self.trouble = error
             _log.warning("%s", error)
 
-    def block_px(self, index: int) -> int:
-        """Return the side of the blocks in which a level is gone through once."""
-        return max(BLOCK_PX >> max(index - self._sources[index], 1), 1)
-
     def _pieces(self, index: int) -> Pieces:
         """Return how a level is fetched."""
-        slide, source = self.slide, self._sources[index]
-        stored = self._stored[source]
+        slide, source = self.slide, self.source(index)
+        stored = self.stored(source)
         if isinstance(slide, TiledSlide) and stored is not None:
             level = slide.info.levels[stored]
             if source == index and are_pieces(level):
@@ -362,147 +238,22 @@ class Pyramid:
                 return halved_pieces(
                     slide, stored, index - source, self._made, self._owner, self._tile_failed
                 )
-        chunks = self._made if stored is None or source < index else shared_cache()
         width, height = self.inside(index)
-        key = partial(_chunk_key, self._owner, index)
+        exact = self.exact
+        chunks, key = exact.chunks(index), partial(exact.chunk_key, index)
         return Pieces(
             CHUNK_PX,
             CHUNK_PX,
             -(-width // CHUNK_PX),
             -(-height // CHUNK_PX),
             lambda row, column: chunks.peek(key(row, column)),
-            lambda row, column: self._chunk(chunks, index, row, column),
+            partial(exact.chunk, index),
         )
 
     def _tile_failed(self, row: int, column: int, error: Exception) -> None:
         self.report(error)
 
-    def _chunk(self, chunks: TileCache, index: int, row: int, column: int) -> Uint8Image:
-        x, y = column * CHUNK_PX, row * CHUNK_PX
-        level_width, level_height = self.size(index)
-        size = min(CHUNK_PX, level_width - x), min(CHUNK_PX, level_height - y)
-        return chunks.get(
-            _chunk_key(self._owner, index, row, column),
-            lambda: self.uncached(index, x, y, *size),
-        )
-
-    def uncached(self, index: int, x: int, y: int, width: int, height: int) -> Uint8Image:
-        """Read a rectangle of a level from what it is made of."""
-        source = self._sources[index]
-        if source < index:
-            return self.halved(index, source, x, y, width, height)
-        stored = self._stored[index]
-        if stored is None:
-            x0, y0, w0, h0 = (value << index for value in (x, y, width, height))
-            return np.array(read_rect(self.slide, (x0, y0), (w0, h0), (width, height)))
-        downsample = self.slide.info.levels[stored].downsample
-        corner = round(x * downsample), round(y * downsample)
-        return self.slide.read_region(corner, stored, (width, height))
-
-    def _reader(self, index: int) -> Read:
-        """Return the way to a level's exact pixels."""
-        stored = self._stored[index]
-        if stored is not None and isinstance(self.slide, TiledSlide):
-            return partial(self.uncached, index)  # its tiles are cached already
-        chunks = self._made if stored is None else shared_cache()
-
-        def read_cached(x: int, y: int, width: int, height: int) -> Uint8Image:
-            out = np.empty((height, width, 3), np.uint8)
-            for row in range(y // CHUNK_PX, -(-(y + height) // CHUNK_PX) if width else 0):
-                top = row * CHUNK_PX
-                ya, yb = max(y, top), min(y + height, top + CHUNK_PX)
-                for column in range(x // CHUNK_PX, -(-(x + width) // CHUNK_PX)):
-                    left = column * CHUNK_PX
-                    xa, xb = max(x, left), min(x + width, left + CHUNK_PX)
-                    out[ya - y : yb - y, xa - x : xb - x] = self._chunk(
-                        chunks, index, row, column
-                    )[ya - top : yb - top, xa - left : xb - left]
-            return out
-
-        return read_cached
-
-    def halved(
-        self, index: int, source: int, x: int, y: int, width: int, height: int
-    ) -> Uint8Image:
-        """Make a rectangle of a level from the finer level `source`, block by block.
-
-        The levels between are not kept: one view of a coarse level would push everything else
-        out of the cache.
-        """
-        halvings = index - source
-        side = max(BLOCK_PX >> halvings, 1)
-        slide_width, slide_height = self.inside(index)
-        out = np.full((height, width, 3), WHITE, np.uint8)
-        for top in range(y, min(y + height, slide_height), side):
-            for left in range(x, min(x + width, slide_width), side):
-                size = min(side, x + width - left), min(side, y + height - top)
-                block = self._reads[source](
-                    left << halvings, top << halvings, size[0] << halvings, size[1] << halvings
-                )
-                for _ in range(halvings):
-                    block = halve(block)
-                out[top - y : top - y + size[1], left - x : left - x + size[0]] = block
-        return out
-
 
 def _release(caches: tuple[TileCache, ...], owner: Any) -> None:
     for chunks in caches:
         chunks.release_soon(owner)
-
-
-def _chunk_key(owner: Any, index: int, row: int, column: int) -> tuple[Any, ...]:
-    return owner, index, row, column
-
-
-def halve(image: Uint8Image) -> Uint8Image:
-    """Return the means of 2 x 2 pixels, halves rounded up; both sides must be even."""
-    return reduce_whole(image, 2)
-
-
-def _stored_level(slide: Slide, index: int) -> int | None:
-    """Return the slide's level that is this power of two to the pixel, or None.
-
-    Its size must be the slide's divided by the power, rounded up or down: scanners do either.
-    """
-    info = slide.info
-    for number, level in enumerate(info.levels):
-        exact = (
-            abs(size0 / (1 << index) - size) < 1
-            for size0, size in ((info.width_px0, level.width), (info.height_px0, level.height))
-        )
-        # Tiny levels fit several powers: the one that the downsample is nearest to counts.
-        if all(exact) and round(math.log2(level.downsample)) == index:
-            return number
-    return None
-
-
-def _has_between(slide: Slide, index: int) -> bool:
-    """Say whether a stored level lies between this power of two and the next finer one."""
-    power = 1 << index
-    return any(power / 2 * NEAR < factor <= power * NEAR for factor in slide.info.downsamples)
-
-
-def _full_key(key: Any, ndim: int) -> list[Any]:
-    """Return one index for each axis."""
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if any(isinstance(part, EllipsisType) for part in keys):
-        at = next(i for i, part in enumerate(keys) if isinstance(part, EllipsisType))
-        keys[at : at + 1] = [slice(None)] * (ndim - len(keys) + 1)
-    keys += [slice(None)] * (ndim - len(keys))
-    if len(keys) != ndim:
-        raise IndexError(f"A level has {ndim} axes, not {len(keys)}.")
-    return keys
-
-
-def _span(key: Any, size: int) -> tuple[int, int, int | slice]:
-    """Return what to read of an axis, [start, stop), and what to take of that."""
-    if isinstance(key, slice):
-        start, stop, step = key.indices(size)
-        if step < 1:
-            raise IndexError("A level is read forwards: the step must be 1 or more.")
-        return start, max(stop, start), slice(None, None, step)
-    try:
-        index = range(size)[key]
-    except TypeError as error:
-        raise IndexError(f"A level is indexed with slices and ints, not {key!r}.") from error
-    return index, index + 1, 0

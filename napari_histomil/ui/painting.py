@@ -21,8 +21,9 @@ from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import QApplication
 
 from napari_histomil.inference.courtesy import person_moves
+from napari_histomil.slides.level_array import LevelArray
 from napari_histomil.slides.look import Look
-from napari_histomil.slides.pyramid import LevelArray, Pyramid
+from napari_histomil.slides.pyramid import Pyramid
 from napari_histomil.ui.dense_screens import use_physical_pixels
 from napari_histomil.ui.draw_order import slice_before_drawing, widget_of
 
@@ -69,7 +70,6 @@ class Painting:
         # Queued always: word may come from within a paint, and must not begin another there.
         self._bell.rung.connect(self._arrived, Qt.ConnectionType.QueuedConnection)
         self._timer: QTimer | None = None
-        self._refreshed_s = 0.0
         self._overview_done = self.pyramid.overview.complete
         self._said: Exception | None = None
         self._closed = False
@@ -158,7 +158,8 @@ class Painting:
         if self._closed or not self._look.grown:
             return
         self._say_trouble()
-        waited_ms = (time.monotonic() - self._refreshed_s) * 1000
+        # Since the viewer asked last, which a move of the camera makes it do, too.
+        waited_ms = (time.monotonic() - self._look.painted_s) * 1000
         filling = self._look.waiting == 0 and not self.pyramid.overview.complete
         between_ms = OVERVIEW_REFRESH_MS if filling else REFRESH_MS
         all_in = self._look.waiting == 0 and not filling
@@ -178,7 +179,6 @@ class Painting:
             return
         if self._timer is not None:
             self._timer.stop()
-        self._refreshed_s = time.monotonic()
         renewed = self.pyramid.overview.complete and not self._overview_done
         self._overview_done = self.pyramid.overview.complete
         layer.refresh(thumbnail=renewed, extent=False, highlight=False)

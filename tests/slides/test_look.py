@@ -13,7 +13,8 @@ import tifffile
 from napari_histomil.errors import SlideError
 from napari_histomil.slides.cache import TileCache, shared_cache
 from napari_histomil.slides.loader import Loader
-from napari_histomil.slides.look import Look, enlarged
+from napari_histomil.slides.look import Look
+from napari_histomil.slides.patchwork import enlarged
 from napari_histomil.slides.pyramid import Pyramid
 from napari_histomil.slides.readers import open_slide
 from tests.slides.conftest import halves, picture, write_pyramid
@@ -30,7 +31,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pyramid(four: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("napari_histomil.slides.pyramid.SMALL_PX", 1 << 14)
+    monkeypatch.setattr("napari_histomil.slides.powers.SMALL_PX", 1 << 14)
     with open_slide(four) as slide:
         made = Pyramid(slide, TileCache(), loader=Loader(2))
         yield made

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_histomil.resources import sidecar
-from napari_histomil.slides import overview_source, overview_store, pyramid
+from napari_histomil.slides import overview_source, overview_store, powers
 from napari_histomil.slides.cache import TileCache
 from napari_histomil.slides.loader import Loader
 from napari_histomil.slides.pyramid import Pyramid
@@ -31,8 +31,8 @@ def tissue() -> np.ndarray:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A slide of one level that counts as one that takes long."""
     monkeypatch.setattr(overview_source, "LONG_PX", 1 << 20)
-    monkeypatch.setattr(pyramid, "OVERVIEW_PX", 1 << 16)
-    monkeypatch.setattr(pyramid, "SMALL_PX", 1 << 10)
+    monkeypatch.setattr(powers, "OVERVIEW_PX", 1 << 16)
+    monkeypatch.setattr(powers, "SMALL_PX", 1 << 10)
     return write_pyramid(tmp_path / "one.tif", [tissue()], compression="zlib")
 
 

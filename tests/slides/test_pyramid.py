@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from napari_histomil.errors import SlideError
-from napari_histomil.slides import overview_source, pyramid
+from napari_histomil.slides import exact, overview_source, powers
 from napari_histomil.slides.cache import TileCache, shared_cache
-from napari_histomil.slides.pyramid import LevelArray, levels
+from napari_histomil.slides.level_array import LevelArray
+from napari_histomil.slides.pyramid import levels
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Level, Slide
 from tests.slides.conftest import halves, picture, write_pyramid
@@ -205,10 +206,10 @@ def test_a_slide_of_one_level_is_gone_through_once_and_in_blocks(
     arrays = levels(slide, TileCache(budget_bytes=1 << 20))
     assert slide.pixels_read == [0]  # nothing before somebody looks
     for array in reversed(arrays):
-        if array.size <= 3 * pyramid.OVERVIEW_PX // 4:
+        if array.size <= 3 * powers.OVERVIEW_PX // 4:
             np.asarray(array)
     assert slide.pixels_read == [12_011 * 7_001]
-    assert slide.largest_read <= pyramid.BLOCK_PX**2
+    assert slide.largest_read <= exact.BLOCK_PX**2
 
 
 def test_a_view_reads_about_what_it_shows(base: Slide):
@@ -247,10 +248,10 @@ def test_a_view_far_coarser_than_what_is_stored_is_kept(
     base: Slide, monkeypatch: pytest.MonkeyPatch
 ):
     """What it is made of must not push it out."""
-    monkeypatch.setattr(pyramid, "CHUNK_PX", 64)
-    monkeypatch.setattr(pyramid, "BLOCK_PX", 256)
-    monkeypatch.setattr(pyramid, "OVERVIEW_PX", 1 << 15)
-    monkeypatch.setattr(pyramid, "SMALL_PX", 1 << 10)
+    monkeypatch.setattr(exact, "CHUNK_PX", 64)
+    monkeypatch.setattr(exact, "BLOCK_PX", 256)
+    monkeypatch.setattr(powers, "OVERVIEW_PX", 1 << 15)
+    monkeypatch.setattr(powers, "SMALL_PX", 1 << 10)
     slide = Painted(base, [(4500, 2500)], ramp(4500, 2500))
     array = levels(slide, TileCache(budget_bytes=1 << 20))[3]
     array[20:300, 50:440]
@@ -289,8 +290,8 @@ def test_a_tiny_slide_has_a_level(tmp_path: Path):
 
 
 def test_the_kept_pixels_go_with_the_last_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pyramid, "OVERVIEW_PX", 1)
-    monkeypatch.setattr(pyramid, "SMALL_PX", 1)
+    monkeypatch.setattr(powers, "OVERVIEW_PX", 1)
+    monkeypatch.setattr(powers, "SMALL_PX", 1)
     path = write_pyramid(tmp_path / "gone.tif", [picture(300, 200)], tile=None)
     made = TileCache()
     with open_slide(path) as slide:
