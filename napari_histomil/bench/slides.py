@@ -39,8 +39,9 @@ from napari_histomil.tissue import find_tissue
 ROUNDS = 3
 READ_PX = 256
 READS = 1000
-BAND_ROWS = 4
-"""Rows of the grid that a thread takes at once."""
+BAND_ROWS = 1
+"""Rows of the grid that a thread takes at once: neighbours read what they share one after the
+other. With several, a row of tiles between two bands is decoded twice by whoever keeps little."""
 OPENSLIDE_EVERY = 4
 """OpenSlide sweeps every fourth band only, and so do we beside it: it takes long enough."""
 CHECKED_TILES = 24

@@ -29,6 +29,10 @@ WALK_ROWS = 4
 MANY_TILES = 9
 """A region of more tiles than this is no random glance: its neighbour will follow."""
 
+SHARED_PIECES = 3
+"""Helpers are asked only where so many tiles are missing: on a walk it is one or two a read, and
+who walks with several threads has no idle cores."""
+
 MAX_HALVINGS = 3
 """A tile is asked for at 1/8 at least: what decoders scale by themselves."""
 
@@ -209,10 +213,11 @@ class TiledSlide:
             if not self._fill(*piece):
                 later.append(piece)
 
-        if len(pieces) > 1:
+        if len(pieces) >= SHARED_PIECES and not self._walks:
             shared_helpers().share(fill, pieces)
         else:
-            fill(pieces[0])
+            for piece in pieces:
+                fill(piece)
         for place, _, box, part, _ in later:  # by now whoever makes them may be done
             tile = self._tile(*place, 0, passing=True)
             part[:] = tile[box[0] : box[1], box[2] : box[3]]
