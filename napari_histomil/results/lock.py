@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -71,9 +72,9 @@ class WriterLock:
                 break
             stream.close()  # its last holder deleted the file between our open and our lock
         self._stream = stream
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}")
-        stream.flush()
+        with suppress(OSError):  # a full disk: the lock holds without its text
+            os.ftruncate(stream.fileno(), 0)
+            os.write(stream.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
 
     def release(self) -> None:
         """Give the lock back; does nothing the second time."""

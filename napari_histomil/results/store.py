@@ -112,7 +112,9 @@ class RunStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path)
         except OSError as error:
-            raise OutputError(f"The run {path} cannot be written: {error}.") from error
+            raise OutputError(
+                f"The run {path} cannot be written: {error.strerror or error}."
+            ) from error
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
             if path.exists():
@@ -149,7 +151,9 @@ class RunStore:
             return cls(path, zarr.open_group(path, mode="r+"), lock)
         except OSError as error:
             lock.release()
-            raise OutputError(f"The run {path} cannot be written: {error}.") from error
+            raise OutputError(
+                f"The run {path} cannot be written: {error.strerror or error}."
+            ) from error
         except BaseException:
             lock.release()
             raise
@@ -180,7 +184,9 @@ class RunStore:
                 check_version(path, attributes)
                 store = cls(path, group, lock)
             except (KeyError, TypeError, ValueError, OSError) as error:
-                raise RunError(f"The run {path} is damaged: {error}.") from error
+                raise RunError(
+                    f"The run {path} is damaged: {_said(error)}; delete it, and run its job again."
+                ) from error
             if writable:
                 for remains in path.rglob("*.partial"):  # what a killed writer was writing
                     remains.unlink(missing_ok=True)
@@ -307,7 +313,8 @@ class RunStore:
                 self._done = done
             except (KeyError, TypeError, ValueError, OSError) as error:
                 raise RunError(
-                    f"The run {self.path} is damaged: {error}; run its job again to mend it."
+                    f"The run {self.path} is damaged: {_said(error)}; run its job again to mend "
+                    f"it."
                 ) from error
 
     # ------------------------------------------------------------------------- writing
@@ -335,9 +342,11 @@ class RunStore:
         ------
         OutputError
             If the disk takes no more.
+        RunError
+            If somebody has deleted the run meanwhile.
         """
-        scores = self._array("scores")
         with self._writing():
+            scores = self._array("scores")
             todo = np.zeros(len(self._done), bool)
             todo[list(blocks)] = True
             for tiles in spans(todo, len(self.grid)):  # neighbours in one go: quicker by half
@@ -381,12 +390,18 @@ class RunStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        gone = f"The run {self.path} was deleted while it was being written: run its job again."
+        # Writing would make a part of it anew, which nobody could open.
+        if not (self.path / "zarr.json").is_file():
+            raise RunError(gone)
         try:
             yield
-        except OSError as error:
+        except (KeyError, OSError) as error:
+            if isinstance(error, KeyError) or not (self.path / "zarr.json").is_file():
+                raise RunError(gone) from error
             raise OutputError(
-                f"The run {self.path} cannot be written: {error}; make room and run it again, it "
-                f"goes on where it stands."
+                f"The run {self.path} cannot be written: {error.strerror or error}; make room and "
+                f"run it again, it goes on where it stands."
             ) from error
 
     def _tiles(self, index: int) -> slice:
@@ -412,6 +427,11 @@ class RunStore:
             done[index] = all(int(tile) in skipped for tile in missing)
         if not np.array_equal(done, flags[:]):
             flags[:] = done
+
+
+def _said(error: Exception) -> str:
+    """Return what is wrong with a run's files, as a part of a sentence."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
 
 
 def _note(path: Path, slide: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from napari_histomil.errors import OutputError, RunError
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.results import RunStore, find_runs, run_path
+from napari_histomil.results.lock import WriterLock
 from napari_histomil.slides.slide import Level, SlideInfo
 from napari_histomil.tiling import GridSpec, TileGrid
 
@@ -320,3 +323,37 @@ def test_a_renamed_slide_keeps_its_runs(tmp_path: Path) -> None:
     slide.write_bytes(b"")  # another slide of the old name: the runs are not its
     assert find_runs(info) == [path]
     assert find_runs(replace(info, path=slide, fingerprint="cd" * 32)) == []
+
+
+@pytest.mark.parametrize("how_far", ["the whole run", "its scores"])
+def test_a_run_that_somebody_deletes_is_not_written_anew(tmp_path: Path, how_far: str) -> None:
+    with make(tmp_path / "abc.zarr") as store:
+        store.write_block(0, block_scores(0))
+        store.add_session({"device": "cpu"})
+        shutil.rmtree(store.path if how_far == "the whole run" else store.path / "scores")
+        with pytest.raises(RunError, match="was deleted while it was being written: run its job"):
+            store.write_block(1, block_scores(1))
+        if how_far == "the whole run":
+            with pytest.raises(RunError, match="was deleted"):
+                store.update_session(state="failed")
+            assert not store.path.exists()
+
+
+def test_a_run_of_which_parts_are_gone_says_what_to_do(tmp_path: Path) -> None:
+    make(tmp_path / "abc.zarr").close()
+    shutil.rmtree(tmp_path / "abc.zarr" / "cells")
+    with pytest.raises(RunError, match="it lacks 'cells'; delete it, and run its job again"):
+        RunStore.open(tmp_path / "abc.zarr", writable=True)
+
+
+def test_a_full_disk_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.write", full)
+        lock = WriterLock(tmp_path / "abc.zarr")
+        with pytest.raises(RunError, match="another process: wait"):
+            WriterLock(tmp_path / "abc.zarr")
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
