@@ -12,6 +12,8 @@ def brief(error: BaseException | str) -> str:
 
     Messages repeat what a file holds, and a hostile file holds megabytes.
     """
+    if isinstance(error, KeyError):  # which says no more than the key
+        error = f"it lacks {error}"
     words = "".join(c if c.isprintable() else " " for c in str(error)[: 4 * BRIEF_CHARACTERS])
     words = " ".join(words.split())
     if len(words) > BRIEF_CHARACTERS:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_histomil.cli.shared import add_verb, say
 from napari_histomil.errors import RunError
+from napari_histomil.files import remote_url
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -75,6 +76,8 @@ def sidecars(args: argparse.Namespace) -> int:
     if not cleaning and (parts or args.yes):
         raise RunError("Only 'histomil sidecars clean' deletes: say it, or leave those options.")
     for path in paths:
+        if url := remote_url(path):
+            raise RunError(f"{url} is an address: its work lies in one of 'histomil sidecars'.")
         beside = path.absolute().with_name(f"{path.absolute().name}.histomil")
         if not path.exists() and not beside.is_dir():
             raise RunError(f"There is no folder {path}.")

@@ -188,7 +188,7 @@ def _info_lines(facts: SlideInfo) -> list[str]:
     if facts.composite:
         rows.append(("shown as", facts.composite))
     if facts.icc_profile:
-        rows.append(("profile", f"{facts.icc_profile} (colours are as stored; see --icc)"))
+        rows.append(("profile", f"{facts.icc_profile} (colours are as stored; see 'view --icc')"))
     if facts.bounds_px0 is not None:
         box = facts.bounds_px0
         size = f"{box.width_px0:g} x {box.height_px0:g} px"

@@ -60,6 +60,9 @@ LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 TIFF_VENDORS = (None, "aperio", "generic-tiff")
 """What OpenSlide calls TIFFs that our own path reads."""
 
+TIFF_READERS, DICOM_READERS = ("tiff", "ndpi"), ("openslide", "wsidicom")
+"""Which readers may be forced for a file that begins like this."""
+
 HEAD_BYTES = 4096
 
 
@@ -98,6 +101,8 @@ def open_slide(
         If the file is missing, no slide, damaged or lacks parts; the sentence says which.
     """
     path = _as_path(path)
+    if not path.name:  # "." and the like: sentences need a name
+        path = path.absolute()
     if reader is not None and reader not in READERS:
         raise SlideError(
             f"There is no reader {reader!r} for {path.name}: choose one of {', '.join(READERS)}."
@@ -171,6 +176,8 @@ def _open(path: Path, reader: str | None) -> _Opened:
     if is_dicom(head):
         return _open_dicom(path, series_of(path), reader)
     if reader is not None:
+        if reader in TIFF_READERS and not head.startswith(TIFF_BEGINNINGS):
+            raise SlideError(f"{path.name} is no TIFF, so the reader {reader!r} cannot read it.")
         return READERS[reader](path)
     vendor = detect_format(path)
     if head.startswith(TIFF_BEGINNINGS) and vendor in TIFF_VENDORS:
@@ -208,6 +215,8 @@ def _open_dicom(asked: Path, files: Sequence[Path], reader: str | None) -> _Open
     """Open the DICOM slide of these files; `asked` is what the person named."""
     # The same file whichever was named: so the work on the slide lies in one place.
     first = files[0]
+    if reader not in (None, *DICOM_READERS):
+        raise SlideError(f"{asked.name} is DICOM, which the reader {reader!r} cannot read.")
     if reader is not None:
         return READERS[reader](first)
     kind = other_kind(first)

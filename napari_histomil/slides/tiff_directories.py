@@ -130,7 +130,7 @@ def find_directories(file: tifffile.TiffFile, path: Path) -> Directories:
     for flag, name in FOREIGN.items():
         if getattr(file, flag):
             raise UnsupportedTiffError(
-                f"{path.name} is {name}, which the TIFF reader leaves to OpenSlide."
+                f"{path.name} is {name}, which the TIFF reader leaves to others."
             )
     if len(file.pages) == 0:
         raise tifffile.TiffFileError("it has no picture")

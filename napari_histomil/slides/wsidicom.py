@@ -72,7 +72,7 @@ def open_wsidicom(path: Path) -> TiledSlide:
     opened: list[WsiDicom] = []
     try:
         opened.append(WsiDicom.open(files))
-        return _slide(path, opened[0])
+        return _slide(path, files, opened[0])
     except SlideError:
         for slide in opened:
             slide.close()
@@ -87,7 +87,7 @@ def open_wsidicom(path: Path) -> TiledSlide:
         ) from error
 
 
-def _slide(path: Path, opened: WsiDicom) -> TiledSlide:
+def _slide(path: Path, files: Sequence[Path], opened: WsiDicom) -> TiledSlide:
     stored = [level.image_data_map for level in opened.pyramid]
     first = opened.pyramid.base_level.default_instance
     planes = _shown_planes(stored[0], first.image_data.default_z)
@@ -125,8 +125,7 @@ def _slide(path: Path, opened: WsiDicom) -> TiledSlide:
                 f"{path.name} cannot be decoded at ({x}, {y}) of level {level}: {brief(error)}."
             ) from error
 
-    sizes = [(level.width, level.height) for level in levels]
-    fingerprint = dicom_fingerprint(series, sizes)
+    fingerprint = dicom_fingerprint(series, _stored_sizes(files))
     return TiledSlide(
         SlideInfo(
             path=path,
@@ -161,6 +160,24 @@ def _dataset(file: Path) -> Any:
     from pydicom import dcmread
 
     return dcmread(file, stop_before_pixels=True, specific_tags=[*HEADER_NAMES, *PROPERTY_NAMES])
+
+
+def _stored_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return (width, height) of every level that is stored, the largest first.
+
+    wsidicom leaves out levels that are no half of a half of the finest; OpenSlide does not, and
+    by both the slide must have one name.
+    """
+    from pydicom import dcmread
+
+    names = ["ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows"]
+    headers = [dcmread(file, stop_before_pixels=True, specific_tags=[*names]) for file in files]
+    sizes = {
+        (int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows))
+        for header in headers
+        if "VOLUME" in header.get("ImageType", [])
+    }
+    return sorted(sizes, reverse=True)
 
 
 def _shown_planes(level: dict[tuple[str, float], Any], z: float) -> list[tuple[str, float]]:

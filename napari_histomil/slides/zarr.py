@@ -99,6 +99,8 @@ def open_zarr(path: Path) -> TiledSlide:
         if not metadata.get("multiscales") and isinstance(found := group.get("0"), zarr.Group):
             group = found
             metadata = _metadata(group)
+        if not metadata.get("multiscales"):
+            raise SlideError(_no_image(path, root))
         multiscales = metadata["multiscales"][0]
         arrays: list[Any] = [group[dataset["path"]] for dataset in multiscales["datasets"]]
         axes = _axes(multiscales, arrays[0].ndim)
@@ -158,6 +160,13 @@ def open_zarr(path: Path) -> TiledSlide:
         owner=("zarr", remote_url(path) or path.resolve(), fingerprint),
         release=lambda: None,  # zarr opens a file for each chunk and closes it again
     )
+
+
+def _no_image(path: Path, root: zarr.Group) -> str:
+    """Return the sentence for a Zarr group that holds no image: perhaps it is one of ours."""
+    if "histomil" in root.attrs:
+        return f"{path.name} is a stored run, not a slide: open its slide, and the run over it."
+    return f"{path.name} is no OME-Zarr image: it does not say what its levels are."
 
 
 def _metadata(group: zarr.Group) -> Mapping[str, Any]:

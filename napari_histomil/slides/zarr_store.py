@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,16 @@ def fingerprint_zarr(path: Path, group: zarr.Group, arrays: Sequence[Any]) -> st
 
     system, root = fsspec.core.url_to_fs(url, **_options(url))
     root = root.rstrip("/")
-    answers: Mapping[str, Any] = system.cat(
-        [f"{root}/{name}" for name in names], on_error="return"
-    )
+    # Not `cat`, to which a bracket in a name is a pattern.
+    places = [f"{root}/{name}" for name in names]
+    answers = system.cat_ranges(places, None, None, on_error="return")
     contents = {}
-    for place, answer in answers.items():
+    for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, FileNotFoundError | KeyError):
             continue
         if isinstance(answer, Exception):
             raise answer
-        # Some systems give places back with their address, some without.
-        contents[place[place.rindex(root) + len(root) :].lstrip("/")] = BytesIO(answer)
+        contents[name] = BytesIO(answer)
     return fingerprint_contents(contents)
 
 

@@ -121,3 +121,9 @@ def test_a_folder_of_somebody_else_is_refused_by_name(histomil, tmp_path):
 def test_sizes_as_people_read_them():
     texts = [size_text(size) for size in (0, 999, 1000, 1_500_000, 2.5e9, 7e12)]
     assert texts == ["0 B", "999 B", "1.0 kB", "1.5 MB", "2.5 GB", "7000.0 GB"]
+
+
+def test_an_address_is_no_folder(histomil):
+    said = histomil("sidecars", "clean", "https://example.org/a.zarr", "--all")
+    assert said.code == 2
+    assert "https://example.org/a.zarr is an address" in said.complaint

@@ -181,3 +181,14 @@ def test_libraries_do_not_talk_to_the_person(data_dir: Path):
         capture_output=True, check=True,
     )  # fmt: skip
     assert said.stderr == b""
+
+
+def test_every_reader_gives_a_slide_one_name(data_dir: Path):
+    # wsidicom leaves out nine of the twelve levels of this one.
+    folder = data_dir / "wsi-dicom-cmu1-small"
+    with (
+        open_slide(folder, reader="openslide") as one,
+        open_slide(folder, reader="wsidicom") as other,
+    ):
+        assert len(other.info.levels) < len(one.info.levels)
+        assert one.info.fingerprint == other.info.fingerprint

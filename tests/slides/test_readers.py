@@ -142,6 +142,12 @@ def test_a_truncated_ndpi_file(tmp_path: Path, data_dir: Path):
     sentence(path)
 
 
+def test_the_folder_in_which_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), Path("")):
+        assert sentence(path).startswith(f"{tmp_path.name} is a folder, but neither")
+
+
 def test_an_unknown_reader(small: Path):
     text = sentence(small, reader="bioformats")
     assert "choose one of tiff, ndpi, openslide, zarr, wsidicom" in text
@@ -149,6 +155,13 @@ def test_an_unknown_reader(small: Path):
 
 def test_a_forced_reader_that_cannot(small: Path, data_dir: Path):
     assert "folder" in sentence(small, reader="zarr")
+    dicom = data_dir / "wsi-dicom-cmu1-small"
+    for reader in ("tiff", "ndpi", "zarr"):
+        assert f"is DICOM, which the reader '{reader}' cannot read" in sentence(
+            dicom, reader=reader
+        )
+    broken = data_dir / "wsi-broken" / "broken.svs"
+    assert "is no TIFF, so the reader 'ndpi'" in sentence(broken, reader="ndpi")
     sentence(data_dir / "wsi-ome-tiff" / "OS-1-detail.ome.tif", reader="openslide")
 
 

@@ -223,6 +223,15 @@ def test_no_json_is_one_sentence(tmp_path: Path):
         open_slide(path)
 
 
+def test_zarr_that_is_no_image_says_what_it_is(tmp_path: Path):
+    zarr.open_group(tmp_path / "a.zarr", mode="w")
+    with pytest.raises(SlideError, match=r"a\.zarr is no OME-Zarr image: it does not say"):
+        open_slide(tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "b.zarr", mode="w").attrs["histomil"] = {"run_id": "b"}
+    with pytest.raises(SlideError, match=r"b\.zarr is a stored run, not a slide"):
+        open_slide(tmp_path / "b.zarr")
+
+
 def test_a_damaged_chunk_says_where(tmp_path: Path):
     path = write_zarr(tmp_path / "a.zarr", channels_first(ODD[:1]), "cyx")
     (path / "0" / "c" / "1" / "1" / "2").write_bytes(b"nonsense")

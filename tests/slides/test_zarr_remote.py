@@ -156,6 +156,18 @@ def sentence(address: str | Path, **options: str) -> str:
     return text
 
 
+def test_brackets_in_an_address_are_no_pattern(tmp_path: Path):
+    import fsspec
+
+    folder = write_zarr(tmp_path / "a.zarr", channels_first(LEVELS), "cyx")
+    fsspec.filesystem("memory").put(str(folder), "/cases/a [1] *?.zarr", recursive=True)
+    try:
+        with open_slide("memory://cases/a [1] *?.zarr") as slide, open_slide(folder) as local:
+            assert slide.info.fingerprint == local.info.fingerprint
+    finally:
+        fsspec.filesystem("memory").rm("/cases", recursive=True)
+
+
 def test_what_cannot_be_read_is_one_sentence(url: str, server: Server):
     base = url.removesuffix("/slide.zarr")
     assert f"There is no OME-Zarr image at {base}/other.zarr" in sentence(f"{base}/other.zarr")
