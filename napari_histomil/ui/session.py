@@ -304,13 +304,17 @@ class Session:
         self._follow(event.value)
 
     def _follow(self, layer: Any) -> None:
-        """Speak of the slide that a layer shows or lies over; of none other if it is not ours."""
-        for each in self.slides:
-            if each.layer is layer:
-                self.activate(each)
-        for run in self.runs:
-            if run.layer is layer and run.slide in self.slides:
-                self.activate(run.slide)
+        """Speak of the slide that a layer shows or lies over; of none other if it is not ours.
+
+        Nor of a hidden one while another is seen: napari selects the next layer by itself when
+        one is removed.
+        """
+        slides = [each for each in self.slides if each.layer is layer]
+        slides += [run.slide for run in self.runs if run.layer is layer]
+        for slide in slides:
+            seen = self._active is not None and self._active.layer.visible
+            if slide in self.slides and (slide.layer.visible or not seen):
+                self.activate(slide)
 
 
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()

@@ -29,6 +29,7 @@ from napari_histomil.slides.remembered import remember_view
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.brightness import tones
+from napari_histomil.ui.linked import linked
 from napari_histomil.ui.orientation import orientation_of, view_signals
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import PLUGIN, reopens_views
@@ -82,6 +83,7 @@ class ViewKeeper(QObject):
         self._session.slide_opened.connect(self._on_opened)
         self._session.slide_closed.connect(self._on_closed)
         self._session.runs_changed.connect(self._on_runs)
+        self._session.active_changed.connect(self._on_active)
         self._overlays.current_changed.connect(self._on_change)
         self._overlays.shown_changed.connect(self._on_change)
         self._tones.changed.connect(self._on_change)
@@ -180,6 +182,18 @@ class ViewKeeper(QObject):
 
     # --- bringing back ---
 
+    def _on_active(self, slide: SlideSession | None) -> None:
+        """Look where the slide was looked at last: slides share one camera.
+
+        Else it would be noted with the place of the slide that was shown before. With a second
+        view open, both slides are seen at one place.
+        """
+        view = self._noted.get(slide) if slide is not None else None
+        viewer = self._session.viewer
+        if slide is None or view is None or viewer is None or linked(viewer).view is not None:
+            return
+        bring_back_camera(viewer, slide.info, view)
+
     def _on_opened(self, slide: SlideSession) -> None:
         self._restoring.add(slide)
         QTimer.singleShot(0, lambda: self._begin(slide))  # when its layer is shown and fitted
@@ -230,6 +244,9 @@ class ViewKeeper(QObject):
         shown = self._session.active
         if shown is slide and looked_at == _looks_at(viewer):
             bring_back_camera(viewer, slide.info, view)
+        elif shown is not slide:
+            self._noted.setdefault(slide, view)  # for when it is shown
+            self._written.setdefault(slide, view)
         if shown is slide and isinstance(view.get("scale_bar"), bool) and slide.has_mpp:
             viewer.canvas.overlays.scale_bar.visible = view["scale_bar"]
         current = self._overlays.current

@@ -69,11 +69,33 @@ def test_a_slide_from_naparis_file_menu_is_adopted_and_shown_alone(
 
 def test_selecting_a_layer_makes_its_slide_the_active_one(viewer, slide, array_slide, checkered):
     first = add(viewer, slide)
-    add(viewer, array_slide(checkered, name="other.tiff"))
+    second = add(viewer, array_slide(checkered, name="other.tiff"))
+    first.visible = True
     viewer.layers.selection.active = first
     assert session(viewer).active.slide is slide
     viewer.layers.selection.clear()
     assert session(viewer).active.slide is slide
+    first.visible = False
+    viewer.layers.selection.active = second
+    assert session(viewer).active.layer is second
+
+
+def test_docks_do_not_speak_of_a_hidden_slide_while_another_is_seen(
+    viewer, slide, array_slide, checkered
+):
+    session(viewer)
+    first = add(viewer, slide)
+    second = add(viewer, array_slide(checkered, name="other.tiff"))
+    points = viewer.add_points()
+    viewer.layers.move(viewer.layers.index(points), 1)  # above the hidden one
+    viewer.layers.selection.active = points
+    viewer.layers.remove(points)  # napari selects a layer beside it
+    viewer.layers.selection.active = first
+    assert session(viewer).active.layer is second
+    second.visible = False
+    viewer.layers.selection.active = second
+    viewer.layers.selection.active = first
+    assert session(viewer).active.layer is first
 
 
 def test_a_slide_is_closed_with_its_last_layer(viewer, slide):

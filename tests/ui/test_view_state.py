@@ -242,6 +242,27 @@ def test_a_heatmap_that_only_the_second_view_shows_comes_back(model, path, info,
     assert not kept(info)["runs"][0]["visible"]
 
 
+def test_each_of_two_slides_has_its_own_place(model, path, info, write_slide, checkered, qtbot):
+    viewer = model(path)
+    other = write_slide(checkered[:600, :800], "other.tiff")
+    camera.go_to_px0(viewer, info, (700, 300))
+    view_keeper(viewer).note()
+    second = session(viewer).open_slide(other)
+    restored(viewer, qtbot)
+    camera.set_magnification(viewer, 20)
+    camera.go_to_px0(viewer, second.info, (90, 80))
+    view_keeper(viewer).note()
+    first = session(viewer).slides[0]
+    session(viewer).show_only(first)
+    assert center_of_view_px0(viewer, info) == pytest.approx((700, 300), abs=0.01)
+    view_keeper(viewer).save()
+    assert kept(info)["center_px0"] == [700, 300]
+    assert kept(second.info)["center_px0"] == [90, 80]
+    session(viewer).show_only(second)
+    assert center_of_view_px0(viewer, second.info) == pytest.approx((90, 80), abs=0.01)
+    assert camera.magnification(viewer) == pytest.approx(20)
+
+
 def test_nothing_is_kept_where_it_is_switched_off(model, path, info, monkeypatch):
     monkeypatch.setenv(VIEWS_VARIABLE, "0")
     viewer = model(path)
