@@ -188,11 +188,16 @@ class ViewKeeper(QObject):
         Else it would be noted with the place of the slide that was shown before. With a second
         view open, both slides are seen at one place.
         """
-        view = self._noted.get(slide) if slide is not None else None
         viewer = self._session.viewer
-        if slide is None or view is None or viewer is None or linked(viewer).view is not None:
+        if slide is None or slide in self._restoring or viewer is None:
+            return  # one that is just opened is fitted, and brought back
+        if linked(viewer).view is not None:
             return
-        bring_back_camera(viewer, slide.info, view)
+        view = self._noted.get(slide)
+        if view is not None:
+            bring_back_camera(viewer, slide.info, view)
+        else:
+            self._session.fit(slide.info)
 
     def _on_opened(self, slide: SlideSession) -> None:
         self._restoring.add(slide)

@@ -6,6 +6,7 @@ import json
 import os
 
 import napari
+import numpy as np
 import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent
@@ -261,6 +262,20 @@ def test_each_of_two_slides_has_its_own_place(model, path, info, write_slide, ch
     session(viewer).show_only(second)
     assert center_of_view_px0(viewer, second.info) == pytest.approx((90, 80), abs=0.01)
     assert camera.magnification(viewer) == pytest.approx(20)
+
+
+def test_a_slide_that_nobody_has_looked_at_yet_is_shown_whole(path, info, write_slide, qtbot):
+    """Opened with another one, whose place and scale are not its own."""
+    viewer = ViewerModel()
+    view_keeper(viewer)
+    small = write_slide(np.full((64, 80, 3), 200, np.uint8), "small.tiff", mpp=None)
+    first = session(viewer).open_slide(small)
+    session(viewer).open_slide(path)
+    restored(viewer, qtbot)
+    camera.go_to_px0(viewer, info, (900, 700))
+    session(viewer).show_only(first)
+    assert camera.shows_whole(viewer, first.info)
+    viewer.layers.clear()
 
 
 def test_nothing_is_kept_where_it_is_switched_off(model, path, info, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QSignalBlocker
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_histomil.ui.keys import bind, hint
@@ -60,6 +60,9 @@ class CompareWidget(Panel):
         )
         self.joined_box.toggled.connect(self._join)
         self.words = plain_label()
+        # Room for two lines: what is below stays where it is.
+        self.words.setMinimumHeight(2 * self.words.fontMetrics().lineSpacing())
+        self.words.setAlignment(Qt.AlignmentFlag.AlignTop)
         column.addLayout(row)
         column.addWidget(self.joined_box)
         column.addWidget(self.words)

@@ -76,9 +76,9 @@ class PairsEditor(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addWidget(self.words)
         self._tools = QWidget()
         column.addWidget(self._tools)
+        column.addWidget(self.words)  # below: buttons stay where they are while it changes
         tools = QVBoxLayout(self._tools)
         tools.setContentsMargins(0, 0, 0, 0)
         tools.setSpacing(6)
