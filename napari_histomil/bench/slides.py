@@ -39,6 +39,7 @@ from napari_histomil.tissue import find_tissue
 ROUNDS = 3
 READ_PX = 256
 READS = 1000
+TURN_READS = 50
 BAND_ROWS = 1
 """Rows of the grid that a thread takes at once: neighbours read what they share one after the
 other. With several, a row of tiles between two bands is decoded twice by whoever keeps little."""
@@ -238,10 +239,8 @@ def measure_reading(
             if raw_file is not None and raw_file.tunable:
                 _note(raw, "tuned 1", raw_file.sweep(1, tuned=True))
             _note(ours, "kept 1", sweep_native(path, 1, kept=True))
-            _random(random, "ours", lambda: open_slide(path), corners)
+            _random(random, {"ours": lambda: open_slide(path)} | others, corners)
             _note(part, "ours", sweep_native(path, 1, every=OPENSLIDE_EVERY))
-            for name, open_it in others.items():
-                _random(random, name, open_it, corners)
             if "openslide-python" in others:
                 _note(part, "openslide-python", _sweep_openslide(path))
     return ReadingFigures(
@@ -550,14 +549,23 @@ def _other_readers(path: Path, missing: dict[str, str]) -> dict[str, Callable[[]
 
 
 def _random(
-    rates: Rates, name: str, open_it: Callable[[], Any], corners: NDArray[np.int64]
+    rates: Rates, readers: dict[str, Callable[[], Any]], corners: NDArray[np.int64]
 ) -> None:
-    """Read squares at random from a slide that is opened anew; each read ends as an array."""
+    """Read squares at random from slides that are opened anew; each read ends as an array.
+
+    Readers take turns after a few reads, so that other work on the machine falls on all alike.
+    """
     shared_cache().clear()
-    kept = {"as_array": True} if name == "tiffslide" else {}
-    with open_it() as slide:
-        cpu, start = time.process_time(), time.perf_counter()
-        for x, y in corners.tolist():
-            np.asarray(slide.read_region((x, y), 0, (READ_PX, READ_PX), **kept))
-        seconds = time.perf_counter() - start
-        rates.add(name, len(corners), seconds, time.process_time() - cpu)
+    seconds, cpu_seconds = dict.fromkeys(readers, 0.0), dict.fromkeys(readers, 0.0)
+    with ExitStack() as stack:
+        slides = {name: stack.enter_context(open_it()) for name, open_it in readers.items()}
+        for piece in np.array_split(corners, -(-len(corners) // TURN_READS)):
+            for name, slide in slides.items():
+                kept = {"as_array": True} if name == "tiffslide" else {}
+                cpu, start = time.process_time(), time.perf_counter()
+                for x, y in piece.tolist():
+                    np.asarray(slide.read_region((x, y), 0, (READ_PX, READ_PX), **kept))
+                seconds[name] += time.perf_counter() - start
+                cpu_seconds[name] += time.process_time() - cpu
+    for name in readers:
+        rates.add(name, len(corners), seconds[name], cpu_seconds[name])
