@@ -20,7 +20,7 @@ CLEAN = "clean"
 
 EXAMPLES = """\
   histomil sidecars                       all that are known on this computer
-  histomil sidecars /data/slides          those in a folder and the folders in it
+  histomil sidecars /data/slides          those in a folder and in its folders
   histomil sidecars --json | jq '.[].bytes'
   histomil sidecars clean /data/slides --overviews
                                           what would be deleted

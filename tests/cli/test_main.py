@@ -22,8 +22,11 @@ VERBS = (
     ("models", "list"),
     ("models", "show"),
     ("models", "verify"),
+    ("sidecars",),
     ("train",),
     ("bench",),
+    ("bench", "run"),
+    ("bench", "slides"),
     ("demo",),
 )
 
