@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from napari_histomil.errors import HistomilError
 from napari_histomil.slides.loader import Job, Loader
 from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import Uint8Image
@@ -238,8 +239,16 @@ class Overview:
             for number, block in self._waiting.items():
                 seen = self._looking is not None and self._touches(block, self._looking)
                 rank = (IN_VIEW if seen else LATER) - 0.4 * block.weight / most
-                jobs.append(Job(rank, number, partial(self._fill, number)))
+                jobs.append(Job(rank, number, partial(self._fill_beside, number)))
         loader.want(self, jobs)
+
+    def _fill_beside(self, number: int) -> None:
+        """Fill one block, in a thread of the loader; a slide that was closed meanwhile is none."""
+        try:
+            self._fill(number)
+        except HistomilError:
+            if self._loader is not None:  # else it was stopped
+                raise
 
     def _fill(self, number: int) -> None:
         with self._lock:

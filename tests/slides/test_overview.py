@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +55,31 @@ def test_it_ends_as_the_means_of_the_slide(path: Path):
                 assert final
                 assert np.abs(found.astype(int) - expected).max() <= 3
     assert pixels.shape == (192, 256, 3)
+
+
+def test_a_slide_that_is_closed_while_it_is_gone_through_says_nothing(path, monkeypatch, caplog):
+    slide = open_slide(path)
+    levels = made(slide)
+    real, reached, go = slide.tile, threading.Event(), threading.Event()
+
+    def tile(*place, **options):
+        reached.set()
+        assert go.wait(20)
+        return real(*place, **options)
+
+    monkeypatch.setattr(slide, "tile", tile)
+    levels.overview.start(levels.loader)
+    assert reached.wait(20)
+    levels.close()
+    slide.close()
+    go.set()
+    end = time.monotonic() + 10
+    while levels.overview._making and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not levels.overview._making
+    time.sleep(0.1)
+    assert not caplog.records
+    assert levels.trouble is None
 
 
 def test_a_sketch_tells_tissue_from_glass(path: Path):
