@@ -72,7 +72,8 @@ def add_parser(subparsers: Subparsers) -> None:
         view,
         "open slides, and results over them, in napari",
         "Open napari with slides, the docks Slide, Run, Overlay and Compare in place, and stored "
-        "runs laid over the slides. A slide comes back as it was left: place, heatmaps, brightness.",
+        "runs laid over the slides. A slide comes back as it was left: place, heatmaps, "
+        "brightness.",
         "  histomil view slide.svs\n"
         "  histomil view slide.svs out/slide.svs.histomil/runs/0123456789abcdef.zarr\n"
         "  histomil view slide.svs --at 12000,8500,20   this pixel in the middle, at 20x\n"
