@@ -195,9 +195,7 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
     )
     return Job(
-        slide=SlideRef(
-            info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader
-        ),
+        slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
         model=ModelRef(model.name, model.path, model.sha256),
         task=model.task,
         grids=(grid,),
