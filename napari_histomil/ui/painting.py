@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 REFRESH_MS = 50
 """Between two refreshes of a view that is not complete yet."""
 
-OVERVIEW_REFRESH_MS = 200
-"""Between two refreshes while an overview fills, which takes seconds."""
+OVERVIEW_REFRESH_MS, OVERVIEW_REFRESH_MAX_MS = 200, 1000
+"""Between two refreshes while an overview fills: each takes twice as long to come as the one
+before, as each takes from the threads that fill it."""
 
 SETTLE_S = 0.05
 """How long `Painting.wait` lets a changed view be drawn before it believes that it is complete."""
@@ -70,6 +71,7 @@ class Painting:
         # Queued always: word may come from within a paint, and must not begin another there.
         self._bell.rung.connect(self._arrived, Qt.ConnectionType.QueuedConnection)
         self._timer: QTimer | None = None
+        self._overview_ms = OVERVIEW_REFRESH_MS
         self._overview_done = self.pyramid.overview.complete
         self._said: Exception | None = None
         self._closed = False
@@ -161,15 +163,17 @@ class Painting:
         # Since the viewer asked last, which a move of the camera makes it do, too.
         waited_ms = (time.monotonic() - self._look.painted_s) * 1000
         filling = self._look.waiting == 0 and not self.pyramid.overview.complete
-        between_ms = OVERVIEW_REFRESH_MS if filling else REFRESH_MS
+        between_ms = self._overview_ms if filling else REFRESH_MS
         all_in = self._look.waiting == 0 and not filling
         if all_in or waited_ms >= between_ms:
+            if filling:
+                self._overview_ms = min(2 * self._overview_ms, OVERVIEW_REFRESH_MAX_MS)
             self._refresh()
             return
         if self._timer is None:
             self._timer = QTimer()
             self._timer.setSingleShot(True)
-            self._timer.timeout.connect(self._refresh)
+            self._timer.timeout.connect(self._arrived)
         if not self._timer.isActive():
             self._timer.start(int(between_ms - waited_ms) + 1)
 

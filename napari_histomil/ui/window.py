@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_histomil.errors import OutputError
+from napari_histomil.files import remote_url
 from napari_histomil.results import RunStore
 from napari_histomil.ui import camera
 from napari_histomil.ui.overlays import overlays
@@ -21,6 +22,7 @@ from napari_histomil.ui.session import session
 from napari_histomil.ui.view_keeper import view_keeper
 from napari_histomil.ui.view_state import Place
 from napari_histomil.ui.widgets.panel import DOCK_WIDTH
+from napari_histomil.ui.widgets.slide import SlideWidget
 
 DOCKS = ("Slide", "Run", "Overlay", "Compare")
 """The docks in the order of the work, by their names in ``napari.yaml``."""
@@ -47,6 +49,9 @@ def open_window(
 ) -> napari.Viewer:
     """Open napari with the docks in place, slides and runs in it; returns at once.
 
+    Slides that may take long to open (`takes_long`) come in when they are open; the runs are laid
+    on after the last of these.
+
     Parameters
     ----------
     slides
@@ -72,7 +77,8 @@ def open_window(
     Raises
     ------
     HistomilError
-        If a slide or a run cannot be opened; there is no window then.
+        If a slide or a run cannot be opened; there is no window then. What is wrong with one that
+        comes in later is told in the window.
     """
     viewer = napari.Viewer(title="HistoMIL", show=False)
     try:
@@ -88,14 +94,49 @@ def open_window(
             camera.focus_canvas(viewer)
         if slides and at is not None:
             keeper.look_at(slides[-1], Place(at[:2], at[2]))
-        for path in slides:
-            session(viewer).open_slide(path, reader=reader, icc=icc)
-        for path in runs:
-            overlays(viewer).add(RunStore.open(path))
+        _open_all(viewer, docks[0].inner_widget(), slides, runs, reader=reader, icc=icc)
     except BaseException:
         viewer.close()
         raise
     return viewer
+
+
+def takes_long(path: Path) -> bool:
+    """Say whether opening a slide may ask a server, or look through many files."""
+    folder = path.is_dir() and path.suffix.lower() != ".zarr"
+    return remote_url(path) is not None or folder or path.suffix.lower() == ".dcm"
+
+
+def _open_all(
+    viewer: napari.Viewer,
+    dock: SlideWidget,
+    slides: Sequence[Path],
+    runs: Sequence[Path],
+    *,
+    reader: str | None,
+    icc: bool,
+) -> None:
+    """Open slides, those that take long beside the window's own work, and then runs."""
+    later = [path for path in slides if takes_long(path)]
+    to_come = len(later)
+
+    def lay_on() -> None:
+        for path in runs:
+            overlays(viewer).add(RunStore.open(path))
+
+    def arrived() -> None:
+        nonlocal to_come
+        to_come -= 1
+        if not to_come:
+            lay_on()
+
+    for path in slides:
+        if path not in later:
+            session(viewer).open_slide(path, reader=reader, icc=icc)
+    for path in later:
+        dock.open_path(path, reader=reader, icc=icc, then=arrived)
+    if not later:
+        lay_on()
 
 
 def stay_open() -> None:

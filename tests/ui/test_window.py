@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import napari
 import numpy as np
 import pytest
@@ -20,7 +23,13 @@ from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.sample_data import SAMPLE_SLIDE
 from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.slide import SlideWidget
-from napari_histomil.ui.window import DOCKS, SMALLEST_SIZE, open_window, screenshot_window
+from napari_histomil.ui.window import (
+    DOCKS,
+    SMALLEST_SIZE,
+    open_window,
+    screenshot_window,
+    takes_long,
+)
 
 
 def settle(qtbot, times: int = 6) -> None:
@@ -203,3 +212,30 @@ def test_picture_that_cannot_be_written_is_one_sentence(window, tmp_path):
     viewer = window()
     with pytest.raises(OutputError, match="no-such-folder"):
         screenshot_window(viewer, tmp_path / "no-such-folder" / "window.png")
+
+
+def test_slides_that_may_take_long_come_in_later(window, qtbot, data_dir, monkeypatch):
+    """A DICOM folder is opened beside the window's own work."""
+    path = data_dir / "wsi-dicom-cmu1-small"
+    let_go = threading.Event()
+
+    def slow(*args, **kwargs):
+        assert let_go.wait(20)
+        return open_slide(*args, **kwargs)
+
+    monkeypatch.setattr("napari_histomil.ui.widgets.slide.open_slide", slow)
+    viewer = window([path])
+    assert not session(viewer).slides, "the window is there, and does not wait"
+    let_go.set()
+    qtbot.waitUntil(lambda: bool(session(viewer).slides), timeout=20_000)
+    assert session(viewer).active.info.path.is_relative_to(path)
+
+
+def test_what_may_take_long(tmp_path):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "slide.zarr").mkdir()
+    assert takes_long(tmp_path / "series")
+    assert takes_long(tmp_path / "series" / "1.dcm")
+    assert takes_long(Path("https://example.org/slide.zarr"))
+    assert not takes_long(tmp_path / "slide.zarr")
+    assert not takes_long(tmp_path / "slide.svs")

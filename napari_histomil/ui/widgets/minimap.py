@@ -44,7 +44,7 @@ MARGIN_PX = 10
 EDGE_PX, PAD_PX = 1, 6
 """Line around the map; room beside the words."""
 
-LOADING_MS = 250
+LOADING_MS = 500
 """While the overview is incomplete, it is looked at anew so often."""
 
 HEAT_MS = 150

@@ -37,6 +37,10 @@ from napari_histomil.ui.session import session
 from napari_histomil.ui.widgets.minimap import Minimap, attach_minimap
 from napari_histomil.ui.widgets.panel import follow, plain_label
 
+READOUT_MS = 100
+"""While the view moves, what is said of it is renewed so often: for a label in new words, Qt lays
+the dock out and composes the whole window anew, three times for each step of the camera."""
+
 _NO_SCALE = "Needs the slide's µm/px: set it above"
 _NO_SLIDE = "Open a slide first"
 
@@ -76,8 +80,14 @@ class Navigation(QWidget):
         column.addLayout(self._make_go_to())
         column.addLayout(self._make_turns())
         column.addLayout(self._make_boxes())
+        self._readout_timer = QTimer(self)
+        self._readout_timer.setSingleShot(True)
+        self._readout_timer.setInterval(READOUT_MS)
+        self._readout_timer.timeout.connect(self._update_readout)
+        moves = viewer.scene.camera.events
         for signal in view_signals(viewer):
-            follow(self, signal, self._update_readout)
+            moved = signal in (moves.center, moves.zoom)
+            follow(self, signal, self._update_soon if moved else self._update_readout)
         follow(self, session(viewer).slide_closed, self._on_closed)
         for power in camera.MAGNIFICATIONS:
             bind(viewer, f"magnification.{power:g}", self._magnify, power)
@@ -293,6 +303,10 @@ class Navigation(QWidget):
             return
         self._wants_scale_bar = self._viewer.canvas.overlays.scale_bar.visible
         self.scale_bar_box.setChecked(self._wants_scale_bar)
+
+    def _update_soon(self, _event: Any = None) -> None:
+        if not self._readout_timer.isActive():
+            self._readout_timer.start()
 
     def _update_readout(self, _event: Any = None) -> None:
         info = self._info

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -159,14 +159,29 @@ class SlideWidget(Panel):
 
     # --- opening ---
 
-    def open_path(self, path: Path) -> None:
-        """Open a slide beside the window's own work; errors come as a dialog."""
+    def open_path(
+        self,
+        path: Path,
+        *,
+        reader: str | None = None,
+        icc: bool = False,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open a slide beside the window's own work; errors come as a dialog.
+
+        Parameters
+        ----------
+        path, reader, icc
+            As in `readers.open_slide`.
+        then
+            Called when the slide is in the window; what it raises comes as a dialog too.
+        """
         self._opening.append(path)
         self._show_opening()
 
         def work(_cancel: threading.Event) -> Generator[None, None, LayerData]:
             yield from ()
-            layer_data = slide_layer(open_slide(path))
+            layer_data = slide_layer(open_slide(path, reader=reader, icc=icc))
             layer_data[0][0].pyramid.coarse(1)  # begins to be fetched until it is shown
             return layer_data
 
@@ -176,8 +191,13 @@ class SlideWidget(Panel):
 
         def done(layer_data: LayerData | None) -> None:
             ended()
-            if layer_data is not None:
-                self._session.add_slide(layer_data)
+            if layer_data is None:
+                return
+            self._session.add_slide(layer_data)
+            try:
+                then()
+            except HistomilError as error:
+                show_error(error, self)
 
         def failed(error: Exception) -> None:
             ended()
