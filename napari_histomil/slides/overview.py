@@ -18,6 +18,7 @@ from PIL import Image
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.loader import Job, Loader
+from napari_histomil.slides.patchwork import enlarged
 from napari_histomil.slides.resample import mean_of_blocks
 from napari_histomil.slides.slide import Uint8Image
 
@@ -26,6 +27,10 @@ PAPER = 242
 
 FIRST, IN_VIEW, LATER, LAST = -1.0, 0.5, 2.0, 3.0
 """Ranks (`loader.Job`): pieces in view have 0 to 0.4, what lies around it 1."""
+
+SMOOTH_PX = 1 << 20
+"""Finer levels than that repeat the sketch's pixels: to interpolate them would take longer than
+to make the sketch."""
 
 Area = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels of the finest kept level."""
@@ -224,10 +229,16 @@ class Overview:
     def _draw(self, picture: Uint8Image) -> None:
         """Show a sketch; nothing is filled yet."""
         image = Image.fromarray(picture)
-        for step, level in enumerate(self.levels):
+        small, small_step = picture, 0
+        for step, level in reversed(list(enumerate(self.levels))):
             width, height = (max(-(-side >> step), 1) for side in self._inside)
-            drawn = image.resize((width, height), Image.Resampling.BILINEAR)
-            level[:height, :width] = np.asarray(drawn)
+            if width * height <= SMOOTH_PX or step == len(self.levels) - 1:
+                drawn = image.resize((width, height), Image.Resampling.BILINEAR)
+                small, small_step = np.asarray(drawn), step
+                level[:height, :width] = small
+            else:
+                large = enlarged(small, 1 << (small_step - step))
+                level[:height, :width] = large[:height, :width]
 
     def _ask(self) -> None:
         with self._lock:
