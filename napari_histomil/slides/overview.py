@@ -32,6 +32,9 @@ SMOOTH_PX = 1 << 20
 """Finer levels than that repeat the sketch's pixels: to interpolate them would take longer than
 to make the sketch."""
 
+BAND_ROWS = 16
+"""Rows of a sketch that are enlarged at once."""
+
 Area = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels of the finest kept level."""
 
@@ -237,8 +240,11 @@ class Overview:
                 small, small_step = np.asarray(drawn), step
                 level[:height, :width] = small
             else:
-                large = enlarged(small, 1 << (small_step - step))
-                level[:height, :width] = large[:height, :width]
+                factor = 1 << (small_step - step)
+                for top in range(0, len(small), BAND_ROWS):  # as new memory costs more than it
+                    band = enlarged(small[top : top + BAND_ROWS], factor)
+                    part = level[top * factor : min(top * factor + len(band), height), :width]
+                    part[:] = band[: len(part), :width]
 
     def _ask(self) -> None:
         with self._lock:
