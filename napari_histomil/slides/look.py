@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 IN_VIEW, AROUND = 0.0, 1.0
 """Ranks of jobs; what fills the overview lies between and after them."""
 
+ZOOM_SHARE = 0.05
+"""A view that has changed its width by more has zoomed, not panned: edges are rounded out."""
+
 AHEAD_SHARE = 0.5
 """Of the view: how far ahead of a pan pieces are fetched."""
 
@@ -66,6 +69,9 @@ class Look:
         self._held: dict[Key, Uint8Image] = {}
         self._missing: set[Key] = set()
         self._last: Area | None = None
+        self._came_from: Area | None = None
+        self._anew = False
+        self._entered = (0, 0)
         self._failed: dict[Key, Uint8Image] = {}
         self._seen: set[Key] = set()
         self._lut: bytes | None = None
@@ -113,7 +119,7 @@ class Look:
         with self._lock:
             self._missing = set()
             self._held = {}
-            self._last = None
+            self._last = self._came_from = None
         self.pyramid.loader.leave(self)
 
     def close(self) -> None:
@@ -130,11 +136,15 @@ class Look:
         with self._lock:
             if self._closed:
                 return
-            last, self._last = self._last, area
+            if area != self._last:  # else it is only painted again, and goes on ahead as before
+                self._came_from, self._last = self._last, area
+                if self._came_from is None or self._came_from[0] != area[0]:
+                    self._entered = area[3:]
+                # Whoever looks again at what was seen is not on the way to anything new.
+                self._anew = bool(missing) or not held.keys() <= self._seen
+            came_from, anew = self._came_from, self._anew
             self._held = held
             self._missing = set(missing)
-            # Whoever looks again at what was seen is not on the way to anything new.
-            anew = bool(missing) or not held.keys() <= self._seen
             self._seen.update(held)
             self._seen.update(missing)
         # What came in since it was looked for has told nobody.
@@ -145,7 +155,7 @@ class Look:
         missing = [key for key in missing if key in self._missing]
         jobs = self._in_view(area, missing)
         if anew:
-            jobs += self._ahead(area, last)
+            jobs += self._ahead(area, came_from)
         self.pyramid.loader.want(self, jobs)
 
     def _find(self, key: Key) -> Uint8Image | None:
@@ -177,20 +187,20 @@ class Look:
             jobs.append(Job(rank, key, partial(self._fetch, key)))
         return jobs
 
-    def _ahead(self, area: Area, last: Area | None) -> list[Job]:
+    def _ahead(self, area: Area, came_from: Area | None) -> list[Job]:
         """Return jobs for what the view comes to next if it goes on as it does."""
-        if last is None or last == area:
+        if came_from is None:
             return []
         jobs = []
-        for finer in _next_areas(area, last):
-            if not finer[0] < self.pyramid.overview.first:
+        for next_area in _next_areas(area, came_from, self._entered):
+            if not next_area[0] < self.pyramid.overview.first:
                 continue
-            pieces = self.pyramid.pieces[finer[0]]
-            rows, columns = pieces.span(*finer[1:])
+            pieces = self.pyramid.pieces[next_area[0]]
+            rows, columns = pieces.span(*next_area[1:])
             for row in rows:
                 for column in columns:
                     if pieces.find(row, column) is None:
-                        key = finer[0], row, column
+                        key = next_area[0], row, column
                         jobs.append(Job(AROUND, key, partial(self._fetch, key)))
         return jobs
 
@@ -221,28 +231,35 @@ class Look:
             self.arrived()
 
 
-def _next_areas(area: Area, last: Area) -> list[Area]:
-    """Return what a view that came from `last` to `area` comes to next if it goes on so."""
+def _next_areas(area: Area, last: Area, entered: tuple[int, int]) -> list[Area]:
+    """Return what a view that came from `last` to `area` comes to next if it goes on so.
+
+    `entered` is the (width, height) that the view had when it came to this level: a view that
+    zooms in has about as many pixels when it comes to the next one.
+    """
     index, x, y, width, height = area
-    wanted: list[Area] = []
-    if last[0] == index:
-        dx, dy = (
-            x + width / 2 - (last[1] + last[3] / 2),
-            y + height / 2 - (last[2] + last[4] / 2),
-        )
-        if abs(dx) < width and abs(dy) < height:
-            step_x, step_y = int(width * AHEAD_SHARE), int(height * AHEAD_SHARE)
-            if dx > 0:
-                wanted.append((index, x + width, y, step_x, height))
-            elif dx < 0:
-                wanted.append((index, x - step_x, y, step_x, height))
-            if dy > 0:
-                wanted.append((index, x, y + height, width, step_y))
-            elif dy < 0:
-                wanted.append((index, x, y - step_y, width, step_y))
-    elif index < last[0] and index > 0:  # zooms in: the middle, one level finer
-        wanted.append((index - 1, 2 * x + width // 2, 2 * y + height // 2, width, height))
-    elif index > last[0]:  # zooms out: all around, one level coarser
+    grown = width / max(last[3], 1)
+    if index < last[0] or (index == last[0] and grown < 1 - ZOOM_SHARE):  # zooms in
+        if not index:
+            return []
+        wide, high = entered
+        return [(index - 1, 2 * x + width - wide // 2, 2 * y + height - high // 2, wide, high)]
+    if index > last[0] or grown > 1 + ZOOM_SHARE:  # zooms out: all around, one level coarser
         corner = (x - width // 2) // 2, (y - height // 2) // 2
-        wanted.append((index + 1, *corner, width, height))
+        return [(index + 1, *corner, width, height)]
+    wanted: list[Area] = []
+    dx, dy = (
+        x + width / 2 - (last[1] + last[3] / 2),
+        y + height / 2 - (last[2] + last[4] / 2),
+    )
+    if abs(dx) < width and abs(dy) < height:
+        step_x, step_y = int(width * AHEAD_SHARE), int(height * AHEAD_SHARE)
+        if dx > 0:
+            wanted.append((index, x + width, y, step_x, height))
+        elif dx < 0:
+            wanted.append((index, x - step_x, y, step_x, height))
+        if dy > 0:
+            wanted.append((index, x, y + height, width, step_y))
+        elif dy < 0:
+            wanted.append((index, x, y - step_y, width, step_y))
     return wanted
