@@ -23,6 +23,7 @@ from napari_histomil.slides.loader import Job
 from napari_histomil.slides.patchwork import Key, assemble
 from napari_histomil.slides.pieces import damaged
 from napari_histomil.slides.slide import Uint8Image
+from napari_histomil.slides.tile_memory import picture_memory
 
 if TYPE_CHECKING:
     from napari_histomil.slides.pyramid import Pyramid
@@ -100,7 +101,7 @@ class Look:
             held: dict[Key, Uint8Image] = {}
             missing: list[Key] = []
         else:
-            out = np.empty((height, width, 3), np.uint8)
+            out = picture_memory().empty(height, width)
             held, missing = assemble(pyramid, self._held_or_found, out, index, x, y)
             final = not missing
         self._see((index, x, y, width, height), held, missing)

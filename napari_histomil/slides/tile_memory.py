@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -23,6 +23,9 @@ LARGE_PAGE_BYTES = 2 << 20
 
 TILE_BYTES = (16 << 10, 1 << 20)
 """Tiles of sizes in this range are placed in blocks; for others it does not pay."""
+
+SPARE_PICTURES = 2
+"""Pictures' memory kept for the next ones: one is on the screen, one is painted."""
 
 PAGE_BYTES = 4096
 
@@ -134,7 +137,54 @@ class TileMemory:
                     self._blocks[spare.slot_bytes].remove(spare)
 
 
+class PictureMemory:
+    """Hands out memory for pictures that follow one another, such as a window's frames.
+
+    Pictures of a few megabytes come from fresh memory every time, which the system clears first:
+    that took longer than all that is painted into them. A picture's memory is used again once
+    nobody refers to it any more. May be called from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._out: dict[int, tuple[weakref.ref[Uint8Image], Uint8Image]] = {}
+        self._returned: deque[Uint8Image] = deque(maxlen=SPARE_PICTURES)  # the oldest goes
+
+    def empty(self, height: int, width: int) -> Uint8Image:
+        """Return memory for a picture: uint8 [height, width, 3], contiguous, of any content."""
+        size = height * width * 3
+        if size <= TILE_BYTES[1]:
+            return np.empty((height, width, 3), np.uint8)
+        with self._lock:
+            memory = self._spare(size)
+            picture = np.frombuffer(memory.data[:size], np.uint8)
+            # All views of the picture refer to this array, as those of tiles do.
+            self._out[id(picture)] = (
+                weakref.ref(picture, partial(self._give_back, id(picture))),
+                memory,
+            )
+        return picture.reshape(height, width, 3)
+
+    def _spare(self, size: int) -> Uint8Image:
+        for _ in range(len(self._returned)):
+            memory = self._returned.popleft()
+            if size <= memory.nbytes <= 2 * size:
+                return memory
+            self._returned.append(memory)
+        return np.empty(-(-size // LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES, np.uint8)
+
+    def _give_back(self, number: int, _: object) -> None:
+        # Called anywhere, also while we hold the lock: no step here needs it.
+        self._returned.append(self._out.pop(number)[1])
+
+
 @cache
 def tile_memory() -> TileMemory:
     """Return the process's one store of memory for tiles."""
     return TileMemory()
+
+
+@cache
+def picture_memory() -> PictureMemory:
+    """Return the process's one store of memory for what is painted."""
+    return PictureMemory()

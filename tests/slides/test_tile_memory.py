@@ -8,7 +8,13 @@ import threading
 
 import numpy as np
 
-from napari_histomil.slides.tile_memory import BLOCK_BYTES, TileMemory, empty_pixels
+from napari_histomil.slides.tile_memory import (
+    BLOCK_BYTES,
+    SPARE_PICTURES,
+    PictureMemory,
+    TileMemory,
+    empty_pixels,
+)
 
 SIDE = 240
 A_BLOCK = BLOCK_BYTES // (240 * 240 * 3)
@@ -86,3 +92,29 @@ def test_many_threads():
         thread.join()
     assert not wrong
     assert memory.held_bytes <= 2 * BLOCK_BYTES
+
+
+def test_the_memory_of_a_picture_is_used_again_when_its_last_view_has_gone():
+    memory = PictureMemory()
+    first = memory.empty(800, 1200)
+    place, view = first.ctypes.data, first[10:20, 5:]
+    del first
+    second = memory.empty(800, 1200)
+    assert second.ctypes.data != place  # a view of it is still there
+    view[:] = 7
+    second[:] = 3
+    assert (view == 7).all()
+    del view
+    assert memory.empty(700, 1200).ctypes.data == place
+    assert memory.empty(900, 1300).shape == (900, 1300, 3)
+
+
+def test_few_pictures_memory_is_kept_and_small_ones_are_ordinary():
+    memory = PictureMemory()
+    pictures = [memory.empty(800, 1200) for _ in range(SPARE_PICTURES + 3)]
+    places = {picture.ctypes.data for picture in pictures}
+    assert len(places) == len(pictures)
+    pictures.clear()
+    assert len(memory._returned) == SPARE_PICTURES
+    assert not memory._out
+    assert memory.empty(10, 10).flags.owndata
