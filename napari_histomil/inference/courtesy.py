@@ -12,12 +12,12 @@ line, keeps its priority, and pays two readings of a clock for a piece.
 from __future__ import annotations
 
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from napari_histomil.slides.threads import lower_priority
 
 QUIET_S = 0.2
 """Somebody who has not moved for so long has stopped."""
@@ -31,8 +31,6 @@ MAX_PAUSE_S = 2.0
 NICENESS = 5
 """Of a run's threads once somebody has moved: a third of the window's claim to a core. Not more,
 as a thread that waits for a core may hold Python's lock, for which the window waits in turn."""
-
-_CAN_LOWER = sys.platform == "linux"  # where a thread has a priority of its own
 
 
 class _State:
@@ -62,7 +60,7 @@ def person_moves() -> None:
     if _state.at_full_priority:
         with _state.lock:
             for thread in _state.at_full_priority:
-                _lower(thread)
+                lower_priority(NICENESS, thread)
             _state.at_full_priority.clear()
 
 
@@ -94,7 +92,7 @@ def behind_the_window() -> Iterator[None]:
     _own.went_on_s = None
     with _state.lock:
         if _state.ever_moved:
-            _lower(thread)
+            lower_priority(NICENESS, thread)
         else:
             _state.at_full_priority.add(thread)
     try:
@@ -102,14 +100,3 @@ def behind_the_window() -> Iterator[None]:
     finally:
         with _state.lock:  # before the thread ends and the system gives its number away
             _state.at_full_priority.discard(thread)
-
-
-def _lower(thread: int) -> None:
-    """Lower a thread's priority; without privileges there is no way back."""
-    if not _CAN_LOWER:
-        return
-    try:
-        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
-            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
-    except OSError:  # a sandbox may forbid it: the pauses remain
-        return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from napari_histomil.errors import RunError
+from napari_histomil.slides.threads import core_count
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -83,13 +83,6 @@ def test_device(device: str = "auto") -> str:  # noqa: PT028  no test of pytest
         raise RunError(f"{name} computes wrong numbers: choose another device.")
     flops = 2 * images.numel() * 32 * 9
     return f"{name} works: {flops / seconds / 1e9:,.0f} GFLOP/s in a small convolution."
-
-
-def core_count() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def has_fast_bf16(device: torch.device) -> bool:

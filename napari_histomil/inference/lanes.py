@@ -22,11 +22,11 @@ from torch import nn
 
 from napari_histomil.errors import TileError
 from napari_histomil.inference.courtesy import behind_the_window
-from napari_histomil.inference.devices import core_count
 from napari_histomil.inference.plan import Piece, Plan
 from napari_histomil.inference.predictor import Predictor
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.tiles import TileReader
+from napari_histomil.slides.threads import core_count
 from napari_histomil.tiling import BLOCK_TILES
 
 MAX_WORKERS = 32

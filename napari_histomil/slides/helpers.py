@@ -6,21 +6,15 @@ are taken only while fewer threads read than there are cores: many readers do no
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+from napari_histomil.slides.threads import core_count
+
 Item = TypeVar("Item")
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Helpers:
@@ -77,4 +71,4 @@ class Helpers:
 @cache
 def shared_helpers() -> Helpers:
     """Return the process's helpers."""
-    return Helpers(usable_cores())
+    return Helpers(core_count())

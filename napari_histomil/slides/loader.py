@@ -8,13 +8,13 @@ the view is never fetched. Nothing here knows what a job does.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
+
+from napari_histomil.slides.threads import core_count, lower_priority
 
 MAX_THREADS = 8
 """More than that only wait for each other where Python's own lock is needed."""
@@ -84,7 +84,7 @@ class Loader:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        _lower_priority()
+        lower_priority(NICENESS)
         while True:
             with self._changed:
                 while (taken := self._take()) is None:
@@ -120,9 +120,4 @@ class Loader:
 @cache
 def shared_loader() -> Loader:
     """Return the process's one loader."""
-    return Loader(max(min(os.cpu_count() or 1, MAX_THREADS), 2))
-
-
-def _lower_priority() -> None:
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    return Loader(max(min(core_count(), MAX_THREADS), 2))
