@@ -162,6 +162,7 @@ class TileCache:
         self, key: Key, passing: bool, waiting: bool
     ) -> tuple[Uint8Image | None, _Pending, bool]:
         """Return the tile, or who makes it and whether it is for this thread to do."""
+        self._sweep()
         with self._lock:
             tile = self._find(key)
             if tile is not None:
@@ -238,6 +239,7 @@ class TileCache:
         walk_bytes
             What has to be kept on a walk over the slide, row by row, to make no tile twice.
         """
+        self._sweep()
         with self._lock:
             self._owners[owner] += 1
             self._walks[owner] = walk_bytes
@@ -258,7 +260,7 @@ class TileCache:
                     self._drop_oldest(tiles)
 
     def release_soon(self, owner: Hashable) -> None:
-        """Release at the next use of the cache.
+        """Release when a tile is wanted next, a slide opened, or the bytes are asked for.
 
         For finalizers, which the garbage collector may run in a thread that is in the middle of
         something here.
@@ -267,7 +269,11 @@ class TileCache:
 
     def _sweep(self) -> None:
         while self._gone:
-            self.release(self._gone.popleft())
+            try:
+                owner = self._gone.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            self.release(owner)
 
     def clear(self) -> None:
         """Forget all tiles."""

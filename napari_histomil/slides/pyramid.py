@@ -91,7 +91,7 @@ class Pyramid:
         self.loader = loader if loader is not None else shared_loader()
         self._made = made
         self._owner = ("levels", info.path, info.fingerprint, info.reader, info.icc_applied)
-        self._closing = weakref.finalize(self, _release, (made, shared_cache()), self._owner)
+        self._closing = weakref.finalize(self, _release_soon, (made, shared_cache()), self._owner)
         for chunks in (made, shared_cache()):
             chunks.acquire(self._owner)
         self.closed = False
@@ -211,7 +211,9 @@ class Pyramid:
         with self._looking:
             if self._look is not None:
                 self._look.close()
-        self._closing()
+        if self._closing.detach() is not None:
+            for chunks in (self._made, shared_cache()):
+                chunks.release(self._owner)
 
     def report(self, error: Exception) -> None:
         """Note what could not be decoded; the first error is kept and logged.
@@ -254,6 +256,6 @@ class Pyramid:
         self.report(error)
 
 
-def _release(caches: tuple[TileCache, ...], owner: Any) -> None:
+def _release_soon(caches: tuple[TileCache, ...], owner: Any) -> None:
     for chunks in caches:
         chunks.release_soon(owner)

@@ -218,12 +218,10 @@ class Session:
         larger = world_scale(opened.info)[1] / world_scale(before.info)[1]
         slide.slide = opened
         layer.metadata = attributes["metadata"]
-        pyramid_of(layer).close()
         layer.data = data
         follow(self.viewer, layer)
         layer.units = attributes["units"]
         layer.scale, layer.translate = attributes["scale"], attributes["translate"]
-        follow(self.viewer, layer)
         levels_before.close()
         before.close()
         self.viewer.scene.camera.zoom /= larger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -175,3 +176,16 @@ def test_a_smaller_budget_holds_at_once():
     cache.set_budget(2 * tile(0).nbytes)
     assert cache.budget_bytes == cache.used_bytes == 2 * tile(0).nbytes
     assert [cache.peek(("a", number)) is None for number in range(4)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "use", [lambda c: c.get(("b", 0), lambda: tile(2)), lambda c: c.acquire("c")]
+)
+def test_what_a_finalizer_lets_go_of_goes_with_the_next_use(use: Callable[[TileCache], object]):
+    cache = TileCache()
+    cache.acquire("a")
+    cache.get(("a", 0), lambda: tile(1))
+    cache.release_soon("a")
+    assert cache.peek(("a", 0)) is not None
+    use(cache)
+    assert cache.peek(("a", 0)) is None
