@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_histomil.ui.painting import painting
+from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.session import SlideSession, session
 
 BRIGHTNESS_RANGE = (25.0, 300.0)
@@ -36,6 +37,12 @@ class Tone:
         """Return what each of the 256 values is displayed as, uint8 [256]."""
         values = np.linspace(0, 1, 256) * self.brightness / 100
         return np.rint(255 * np.clip(values, 0, 1) ** self.gamma).astype(np.uint8)
+
+    def paint(self, layer: Any) -> None:
+        """Show a slide's layer so, wherever it is painted; any other layer stays as it is."""
+        shown = painting(layer)
+        if shown is not None:
+            shown.set_lut(None if self == AS_STORED else self.table())
 
     @staticmethod
     def within_range(brightness: float, gamma: float) -> Tone:
@@ -76,19 +83,10 @@ class Tones:
             self._again(slide)
 
     def _again(self, slide: SlideSession) -> None:
-        tone = self.of(slide)
-        table = None if tone == AS_STORED else tone.table()
-        for each in _paintings(slide):
-            each.set_lut(table)
+        self.of(slide).paint(slide.layer)
 
 
-def _paintings(slide: SlideSession) -> list[Any]:
-    """Return what paints a slide on a screen."""
-    found = painting(slide.layer)
-    return [] if found is None else [found]
-
-
-_TONES: weakref.WeakKeyDictionary[Any, Tones] = weakref.WeakKeyDictionary()
+_TONES = PerViewer(Tones)
 
 
 def tones(viewer: Any) -> Tones:
@@ -99,7 +97,4 @@ def tones(viewer: Any) -> Tones:
     viewer
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _TONES:
-        _TONES[viewer] = Tones(viewer)
-    return _TONES[viewer]
+    return _TONES.of(viewer)

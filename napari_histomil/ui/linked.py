@@ -24,6 +24,7 @@ from napari_histomil.ui.brightness import tones
 from napari_histomil.ui.joined import JoinedViews, Side
 from napari_histomil.ui.layers import to_px0, to_world_um
 from napari_histomil.ui.overlays import Overlays, overlays
+from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.run_facts import title
 from napari_histomil.ui.second_layers import SecondLayers
 from napari_histomil.ui.session import RunView, Session, SlideSession
@@ -417,7 +418,7 @@ class Linked:
         self.changed.emit()
 
 
-_LINKED: weakref.WeakKeyDictionary[Any, Linked] = weakref.WeakKeyDictionary()
+_LINKED = PerViewer(Linked)
 
 
 def linked(viewer: Any) -> Linked:
@@ -428,15 +429,12 @@ def linked(viewer: Any) -> Linked:
     viewer
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _LINKED:
-        _LINKED[viewer] = Linked(viewer)
-    return _LINKED[viewer]
+    return _LINKED.of(viewer)
 
 
 def hides(viewer: Any, run: RunView) -> bool:
     """Return whether the first view leaves a heatmap out only because the second view has it."""
-    found = _LINKED.get(getattr(viewer, "__wrapped__", viewer))
+    found = _LINKED.found(viewer)
     return found is not None and found.hidden is run
 
 

@@ -22,6 +22,7 @@ from napari_histomil.ui.camera import go_to_px0, set_magnification
 from napari_histomil.ui.colours import colour_map
 from napari_histomil.ui.heatmap_view import HeatmapView
 from napari_histomil.ui.layers import METADATA_KEY, heatmap_layer, to_world_um, world_units
+from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.session import RunView, Session, SlideSession, session
 
 DEFAULT_OPACITY = 0.5
@@ -272,7 +273,7 @@ class Overlays:
             viewer.layers.remove(frame)
 
 
-_OVERLAYS: weakref.WeakKeyDictionary[Any, Overlays] = weakref.WeakKeyDictionary()
+_OVERLAYS = PerViewer(Overlays)
 
 
 def overlays(viewer: Any) -> Overlays:
@@ -283,10 +284,7 @@ def overlays(viewer: Any) -> Overlays:
     viewer
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _OVERLAYS:
-        _OVERLAYS[viewer] = Overlays(viewer)
-    return _OVERLAYS[viewer]
+    return _OVERLAYS.of(viewer)
 
 
 def _layer_name(store: RunStore, heatmap: HeatmapView) -> str:

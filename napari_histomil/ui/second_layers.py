@@ -15,10 +15,10 @@ from napari.layers import Image
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_histomil.ui.brightness import AS_STORED, Tone
+from napari_histomil.ui.brightness import Tone
 from napari_histomil.ui.colours import colour_map
 from napari_histomil.ui.layers import heatmap_layer, pyramid_of, slide_of
-from napari_histomil.ui.painting import follow, painting
+from napari_histomil.ui.painting import follow
 from napari_histomil.ui.session import RunView, SlideSession
 
 
@@ -67,9 +67,8 @@ class SecondLayers:
 
     def set_tone(self, tone: Tone) -> None:
         """Show the slide as bright as this."""
-        shown = painting(self.slide_layer) if self.slide_layer is not None else None
-        if shown is not None:
-            shown.set_lut(None if tone == AS_STORED else tone.table())
+        if self.slide_layer is not None:
+            tone.paint(self.slide_layer)
 
     def show_run(self, run: RunView | None) -> None:
         """Lay a run's heatmap over the slide, and keep it as the first view shows it."""

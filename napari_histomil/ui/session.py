@@ -27,6 +27,7 @@ from napari_histomil.ui.layers import (
     world_scale,
 )
 from napari_histomil.ui.painting import follow
+from napari_histomil.ui.per_viewer import PerViewer
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -315,7 +316,7 @@ class Session:
                 self.activate(slide)
 
 
-_SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+_SESSIONS = PerViewer(Session)
 
 
 def session(viewer: Any) -> Session:
@@ -326,7 +327,4 @@ def session(viewer: Any) -> Session:
     viewer
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _SESSIONS:
-        _SESSIONS[viewer] = Session(viewer)
-    return _SESSIONS[viewer]
+    return _SESSIONS.of(viewer)

@@ -32,6 +32,7 @@ from napari_histomil.ui.brightness import tones
 from napari_histomil.ui.linked import linked
 from napari_histomil.ui.orientation import orientation_of, view_signals
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.preferences import PLUGIN, reopens_views
 from napari_histomil.ui.session import SlideSession, session
 from napari_histomil.ui.view_state import (
@@ -326,7 +327,7 @@ def _timer(interval_ms: int, parent: QObject) -> QTimer:
     return timer
 
 
-_KEEPERS: weakref.WeakKeyDictionary[Any, ViewKeeper] = weakref.WeakKeyDictionary()
+_KEEPERS = PerViewer(ViewKeeper)
 
 
 def view_keeper(viewer: Any) -> ViewKeeper:
@@ -337,7 +338,4 @@ def view_keeper(viewer: Any) -> ViewKeeper:
     viewer
         A napari viewer, or the proxy of one that napari gives to plugins.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _KEEPERS:
-        _KEEPERS[viewer] = ViewKeeper(viewer)
-    return _KEEPERS[viewer]
+    return _KEEPERS.of(viewer)
