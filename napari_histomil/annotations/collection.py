@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import ClassVar
 
 import shapely
 from psygnal import Signal
 
 from napari_histomil.annotations.model import Region
-from napari_histomil.annotations.spatial import SpatialIndex, rect_of, shapes_of
+from napari_histomil.annotations.spatial import SpatialIndex, moved_of, rect_of, shapes_of
 from napari_histomil.errors import AnnotationError
 from napari_histomil.geometry import Rect
 
@@ -51,12 +52,6 @@ class Command:
     def inverse(self) -> Command:
         """Return the command that takes this one back."""
         return Command(self.text, self.added, self.removed, self.added_at, self.removed_at)
-
-    @property
-    def ids(self) -> Iterator[str]:
-        """Ids of all regions that the command touches, each once."""
-        yield from self.removed
-        yield from (each for each in self.added if each not in self.removed)
 
 
 Recalled = Callable[[], Command]
@@ -146,6 +141,21 @@ class AnnotationSet:
         except KeyError:
             raise AnnotationError(f"There is no region {region_id[:8]} (any more).") from None
 
+    def pick(self, ids: Iterable[str]) -> list[Region]:
+        """Return the regions of these ids, in their order.
+
+        Raises
+        ------
+        AnnotationError
+            If one of them is not there.
+        """
+        wanted = list(ids)
+        found = list(map(self._regions.get, wanted))
+        return [
+            self.get(each) if region is None else region
+            for each, region in zip(wanted, found, strict=True)
+        ]
+
     def within(self, rect: Rect) -> list[Region]:
         """Return the regions whose bounds touch a rectangle, in drawing order."""
         return [self._regions[each] for each in self._sorted(self._index.touching(rect))]
@@ -189,10 +199,10 @@ class AnnotationSet:
         AnnotationError
             If it was made for regions that are not there (any more); nothing is changed then.
         """
-        done = self._apply(command)
+        done, moved = self._apply(command)
         self._past.append(done)
         self._future.clear()
-        self._tell(done)
+        self._tell(done, moved)
         return done
 
     def undo(self) -> Command | None:
@@ -222,48 +232,50 @@ class AnnotationSet:
         if not source:
             return None
         command = _fetched(source)
-        applied = self._apply(turned(command))
+        applied, moved = self._apply(turned(command))
         source.pop()
         target.append(command)
-        self._tell(applied)
+        self._tell(applied, moved)
         return command
 
     @staticmethod
     def _last(stack: list[Command | Recalled]) -> str | None:
         return _fetched(stack).text if stack else None
 
-    def _apply(self, command: Command) -> Command:
-        """Check and apply a step; return it with all places filled in."""
+    def _apply(self, command: Command) -> tuple[Command, list[str]]:
+        """Check and apply a step; return it with all places, and what is new or elsewhere."""
         self._check(command)
-        leaving = [
-            each
-            for each in command.removed
-            if each not in command.added or each in command.added_at
-        ]
+        removed, added = command.removed, command.added
+        moving = command.added_at.keys()
+        leaving: list[str] = []
+        coming: list[str] = []
+        if moving or removed.keys() != added.keys():  # else all change in place
+            leaving = [each for each in removed if each not in added or each in moving]
+            coming = [each for each in added if each not in removed or each in moving]
         removed_at = self._places(leaving)
-        coming = [
-            each
-            for each in command.added
-            if each not in command.removed or each in command.added_at
-        ]
         if self._totals is not None:
-            if len(command.removed) + len(command.added) > BULK:
+            if len(removed) + len(added) > BULK:
                 self._totals = None
             else:
-                self._count(command.removed.values(), -1)
-                self._count(command.added.values(), +1)
-        self._index.replace(command.removed, command.added)
+                self._count(removed.values(), -1)
+                self._count(added.values(), +1)
+        moved = moved_of(removed, added)
+        self._index.replace(removed, added, moved)
         for each in leaving:
             del self._regions[each]
             if self._ranks is not None:
                 del self._ranks[each]
         self._regions.update(
-            {each: command.added[each] for each in command.added if each in self._regions}
+            {each: added[each] for each in added if each in self._regions} if coming else added
         )
         added_at = self._insert(coming, command)
-        return replace(command, removed_at=removed_at, added_at=added_at)
+        return replace(command, removed_at=removed_at, added_at=added_at), moved
 
     def _check(self, command: Command) -> None:
+        there = map(self._regions.get, command.removed)
+        same = all(map(is_, there, command.removed.values()))
+        if same and command.added.keys() <= command.removed.keys():
+            return
         for each, region in command.removed.items():
             now = self._regions.get(each)
             if now is not region and now != region:
@@ -337,16 +349,13 @@ class AnnotationSet:
             if left:  # a class that is gone takes the rounding of its sum with it
                 self._totals[name] = ClassTotal(left, before.area_px0 + sign * sums[name])
 
-    def _tell(self, applied: Command) -> None:
+    def _tell(self, applied: Command, moved: list[str]) -> None:
         removed, added = applied.removed, applied.added
-        self.changed.emit(
-            Change(
-                added=tuple(each for each in added if each not in removed),
-                changed=tuple(each for each in added if each in removed),
-                removed=tuple(each for each in removed if each not in added),
-                bounds_px0=rect_of([*removed.values(), *added.values()]),
-            )
-        )
+        new = tuple(each for each in added if each not in removed)
+        changed = tuple(added) if not new else tuple(each for each in added if each in removed)
+        left = () if len(changed) == len(removed) else removed.keys() - added.keys()
+        bounds = rect_of([*removed.values(), *(added[each] for each in moved)])
+        self.changed.emit(Change(new, changed, tuple(left), bounds))
 
 
 def _fetched(stack: list[Command | Recalled]) -> Command:

@@ -10,8 +10,11 @@ import colorsys
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import repeat
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -176,12 +179,17 @@ class Region:
             object.__setattr__(copy, name, value)
         if changes:
             raise TypeError(f"A region has no field {', '.join(changes)}.")
-        for old, new in ((self.geometry, copy.geometry), (self.nucleus, copy.nucleus)):
-            if new is not old and new is not None:
-                copy._check(new)
-        if copy.id is not self.id:
-            copy._check_id()
+        copy._check_new(self)
         return copy
+
+    def _check_new(self, old: Region) -> None:
+        """Check what differs from a region that was checked."""
+        if self.geometry is not old.geometry:
+            self._check(self.geometry)
+        if self.nucleus is not old.nucleus and self.nucleus is not None:
+            self._check(self.nucleus)
+        if self.id is not old.id:
+            self._check_id()
 
     def _check_id(self) -> None:
         try:
@@ -254,6 +262,11 @@ class Region:
         return self.metadata.get("reviewer", "")
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether shape, class and name shall stay: QuPath's lock, or a reviewer's last word."""
+        return self.locked or self.state == "locked"
+
+    @property
     def label(self) -> str:
         """How messages call the region: by its name, else its class, with the start of its id."""
         words = [f"'{self.name}'"] if self.name else []
@@ -298,7 +311,52 @@ class Region:
         return float(self.geometry.area) * mpp_xy[0] * mpp_xy[1]
 
 
+_KINDS = (-1, *(shapely.get_type_id(kind()) for kind in SHAPES))
+"""What GEOS calls the kinds of `SHAPES`; -1 is None."""
+
 _FIELDS = tuple(each.name for each in fields(Region))
+
+
+def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Region]:
+    """Return `Region.but` of many regions, twice as quickly.
+
+    Parameters
+    ----------
+    regions
+        Any number.
+    columns
+        For every field that changes, one value a region, in their order.
+
+    Raises
+    ------
+    AnnotationError
+        As on creation.
+    """
+    given = {name: list(values) for name, values in columns.items()}
+    for name, values in given.items():
+        if name not in _FIELDS:
+            raise TypeError(f"A region has no field {name}.")
+        if len(values) != len(regions):
+            raise ValueError(f"{name} has {len(values)} values for {len(regions)} regions")
+    copies: list[Region] = list(map(object.__new__, repeat(Region, len(regions))))
+    for name in _FIELDS:  # column by column: the loops then run in C
+        values = given[name] if name in given else map(attrgetter(name), regions)
+        deque(map(vars(Region)[name].__set__, copies, values), maxlen=0)
+    if not _sound(given.get("geometry", ()), given.get("nucleus", ())) or "id" in given:
+        for old, new in zip(regions, copies, strict=True):
+            new._check_new(old)
+    return copies
+
+
+def _sound(geometries: Sequence[BaseGeometry], nuclei: Sequence[BaseGeometry | None]) -> bool:
+    """Whether `Region._check` would find nothing, looked at all at once."""
+    shapes = np.empty(len(geometries) + len(nuclei), dtype=object)
+    shapes[:] = [*geometries, *nuclei]
+    kinds = shapely.get_type_id(shapes)
+    if not np.isin(kinds, _KINDS).all() or shapely.is_missing(shapes[: len(geometries)]).any():
+        return False
+    xy = shapely.get_coordinates(shapes)
+    return not xy.size or bool(np.abs(xy).max() <= MAX_COORDINATE_PX0)
 
 
 @dataclass(frozen=True, slots=True)

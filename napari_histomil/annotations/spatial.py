@@ -41,6 +41,15 @@ def rect_of(regions: Collection[Region]) -> Rect | None:
     return None if x0 != x0 else Rect(x0, y0, x1 - x0, y1 - y0)  # NaN is not itself
 
 
+def moved_of(removed: Mapping[str, Region], added: Mapping[str, Region]) -> list[str]:
+    """Return the ids of regions that are new or have another geometry than before."""
+    return [
+        each
+        for each, old, new in zip(added, map(removed.get, added), added.values(), strict=True)
+        if old is None or old.geometry is not new.geometry
+    ]
+
+
 class SpatialIndex:
     """Finds the ids of regions by the bounds of their geometry.
 
@@ -59,13 +68,10 @@ class SpatialIndex:
         self._gone: set[str] = set()
         self._recent: dict[str, Bounds] = {}
 
-    def replace(self, removed: Mapping[str, Region], added: Mapping[str, Region]) -> None:
-        """Take note that regions went and others came; the same geometry costs nothing."""
-        moved = [
-            each
-            for each, region in added.items()
-            if each not in removed or removed[each].geometry is not region.geometry
-        ]
+    def replace(
+        self, removed: Mapping[str, Region], added: Mapping[str, Region], moved: Collection[str]
+    ) -> None:
+        """Take note that regions went and others came, of which `moved` lie elsewhere."""
         gone = [each for each in removed if each not in added]
         for each in gone:
             del self._shapes[each]
