@@ -108,8 +108,9 @@ class AnnotationSet:
         self._regions = {region.id: region for region in given}
         if len(self._regions) != len(given):
             raise AnnotationError("Two regions of a set have the same id.")
-        self._past: list[Command | Recalled] = list(past)
-        self._future: list[Command | Recalled] = list(future)[::-1]
+        self._past: list[Command | Recalled] = [*past]
+        self._future: list[Command | Recalled] = [*future]
+        self._future.reverse()
         self._index = SpatialIndex(self._regions)
         self._totals: dict[str | None, ClassTotal] | None = None
         # Ascending in drawing order, with gaps where regions went; None where to count again.

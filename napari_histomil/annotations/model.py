@@ -155,9 +155,9 @@ class Region:
     extra: Extra = field(default_factory=Extra)
 
     def __post_init__(self) -> None:
-        for shape in (self.geometry, self.nucleus):
-            if shape is not None:
-                self._check(shape)
+        self._check(self.geometry)
+        if self.nucleus is not None:
+            self._check(self.nucleus)
         self._check_id()
 
     def but(self, **changes: Any) -> Self:
@@ -337,11 +337,11 @@ def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Regi
         if name not in _FIELDS:
             raise TypeError(f"A region has no field {name}.")
         if len(values) != len(regions):
-            raise ValueError(f"{name} has {len(values)} values for {len(regions)} regions")
+            raise ValueError(f"{len(values)} values of {name} for {len(regions)} regions")
     copies: list[Region] = list(map(object.__new__, repeat(Region, len(regions))))
     for name in _FIELDS:  # column by column: the loops then run in C
-        values = given[name] if name in given else map(attrgetter(name), regions)
-        deque(map(vars(Region)[name].__set__, copies, values), maxlen=0)
+        column = given[name] if name in given else map(attrgetter(name), regions)
+        deque(map(vars(Region)[name].__set__, copies, column), maxlen=0)
     if not _sound(given.get("geometry", ()), given.get("nucleus", ())) or "id" in given:
         for old, new in zip(regions, copies, strict=True):
             new._check_new(old)

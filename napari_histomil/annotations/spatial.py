@@ -92,10 +92,9 @@ class SpatialIndex:
 
     def touching(self, rect: Rect) -> list[str]:
         """Return the ids of the regions whose bounds touch a rectangle, in no order."""
-        if self._tree is None:
-            self._pack()
+        tree = self._tree or self._pack()
         x0, y0, x1, y1 = rect.x_px0, rect.y_px0, rect.right_px0, rect.bottom_px0
-        found = [self._packed[n] for n in self._tree.query(shapely.box(x0, y0, x1, y1)).tolist()]
+        found = [self._packed[n] for n in tree.query(shapely.box(x0, y0, x1, y1)).tolist()]
         if self._gone:
             found = [each for each in found if each not in self._gone]
         found += [
@@ -105,10 +104,11 @@ class SpatialIndex:
         ]
         return found
 
-    def _pack(self) -> None:
+    def _pack(self) -> shapely.STRtree:
         self._packed = list(self._shapes)
         shapes = np.empty(len(self._packed), dtype=object)
         shapes[:] = list(self._shapes.values())
         self._tree = shapely.STRtree(shapes)
         self._gone.clear()
         self._recent.clear()
+        return self._tree
