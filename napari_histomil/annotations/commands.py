@@ -17,6 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from napari_histomil.annotations.collection import AnnotationSet, Command
+from napari_histomil.annotations.edit import Matrix
 from napari_histomil.annotations.model import (
     RGB,
     AnnotationClass,
@@ -27,9 +28,6 @@ from napari_histomil.annotations.model import (
 )
 from napari_histomil.annotations.stamps import Stamp, as_drawn, as_edited, judged, with_entry
 from napari_histomil.errors import AnnotationError
-
-Matrix = tuple[float, float, float, float, float, float]
-"""(a, b, d, e, x, y): x' = a x + b y + x_off, y' = d x + e y + y_off, as shapely writes it."""
 
 ELLIPSE = "isEllipse"
 """QuPath's word for a polygon that stands for the ellipse in its bounds."""
@@ -174,7 +172,7 @@ def transform(
     Parameters
     ----------
     matrix
-        See `Matrix`; in level-0 pixels.
+        In level-0 pixels; `edit.turned_by` and `edit.scaled_by` make them.
     """
     old = _free(annotations, ids, "moved")
     moved = _transformed(old, matrix)
