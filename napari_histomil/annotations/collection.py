@@ -54,8 +54,9 @@ class Command:
         return Command(self.text, self.added, self.removed, self.added_at, self.removed_at)
 
 
-Recalled = Callable[[], Command]
-"""A command of an earlier day, which is fetched when it is wanted."""
+Recalled = Callable[["AnnotationSet"], Command]
+"""Fetches a command of an earlier day, when the set is as it was just after it (or before it, if
+it was undone)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +233,22 @@ class AnnotationSet:
     ) -> Command | None:
         if not source:
             return None
-        command = _fetched(source)
+        command = self._fetched(source)
         applied, moved = self._apply(turned(command))
         source.pop()
         target.append(command)
         self._tell(applied, moved)
         return command
 
-    @staticmethod
-    def _last(stack: list[Command | Recalled]) -> str | None:
-        return _fetched(stack).text if stack else None
+    def _last(self, stack: list[Command | Recalled]) -> str | None:
+        return self._fetched(stack).text if stack else None
+
+    def _fetched(self, stack: list[Command | Recalled]) -> Command:
+        """Return the last of a stack, and keep it there as a command."""
+        last = stack[-1]
+        if not isinstance(last, Command):
+            last = stack[-1] = last(self)
+        return last
 
     def _apply(self, command: Command) -> tuple[Command, list[str]]:
         """Check and apply a step; return it with all places, and what is new or elsewhere."""
@@ -357,11 +364,3 @@ class AnnotationSet:
         left = () if len(changed) == len(removed) else removed.keys() - added.keys()
         bounds = rect_of([*removed.values(), *(added[each] for each in moved)])
         self.changed.emit(Change(new, changed, tuple(left), bounds))
-
-
-def _fetched(stack: list[Command | Recalled]) -> Command:
-    """Return the last of a stack, and keep it there as a command."""
-    last = stack[-1]
-    if not isinstance(last, Command):
-        last = stack[-1] = last()
-    return last

@@ -188,7 +188,7 @@ def test_steps_of_an_earlier_day_are_fetched_when_they_are_reached():
     fetched = []
 
     def recalled(command: Command):
-        def fetch() -> Command:
+        def fetch(_annotations: AnnotationSet) -> Command:
             fetched.append(command)
             return command
 
