@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from napari_histomil.errors import JournalError, OutputError
+from napari_histomil.errors import BusyError, JournalError, OutputError, RunError
 from napari_histomil.files import whole_file
 from napari_histomil.lock import WriterLock
 
@@ -225,6 +225,10 @@ class Journal:
             self._lock = WriterLock(path)
         except OSError as error:
             raise self._refused(error) from error
+        except BusyError:
+            raise
+        except RunError as error:
+            raise OutputError(str(error)) from error
         try:
             if not path.exists() or not path.stat().st_size:
                 self._replace([(HEAD, json_bytes(first))])

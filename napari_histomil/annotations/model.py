@@ -140,7 +140,7 @@ class Region:
     """In level-0 pixels (x, y). Empty for an object without a place of its own."""
     classification: AnnotationClass | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    """UUID; stays the same when the region is replaced by an edited one."""
+    """UUID as `uuid` writes it; stays the same when the region is replaced by an edited one."""
     name: str | None = None
     color: RGB | None = None
     """The region's own colour, where it shall not have that of its class."""
@@ -193,9 +193,11 @@ class Region:
 
     def _check_id(self) -> None:
         try:
-            uuid.UUID(self.id)
+            canonical = str(uuid.UUID(self.id)) == self.id  # two spellings would be two regions
         except ValueError:
-            raise AnnotationError(f"The id of a region must be a UUID, not {self.id!r}.") from None
+            canonical = False
+        if not canonical:
+            raise AnnotationError(f"The id of a region must be a UUID, not {self.id!r}.")
 
     def _check(self, shape: BaseGeometry) -> None:
         if not isinstance(shape, SHAPES):
