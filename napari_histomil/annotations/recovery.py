@@ -6,7 +6,8 @@ The entries of the journal of ``annotations.geojson``:
 * ``do``, ``undo``, ``redo``: a step, with who and when;
 * ``checkpoint``: the file is about to be written anew: its hash, and how many of the steps before
   this entry are not in it; ``placed``: it has been;
-* ``lost``: here were steps in lines that are damaged. Nothing before can be undone.
+* ``lost``: here were steps in lines that are damaged, but a later file holds what they did.
+  Nothing before can be undone.
 
 The state is the newest of our files, which its hash tells, and the steps after it. A file with
 another hash was written by another program: then all steps are replayed from the base.
@@ -99,7 +100,7 @@ def recover(folder: Path, entries: Sequence[Entry], frame: SlideFrame) -> Found:
     if last_gap >= 0 and base < last_gap:
         first_gap = next(n for n, e in enumerate(entries) if n > base and e.kind == GAP)
         notes.append(_damage(folder, "the steps before it are here, those after it are lost"))
-        entries = entries[: first_gap + 1]
+        entries = entries[:first_gap]
     elif last_gap >= 0:
         notes.append(_damage(folder, "all regions are here, but steps before cannot be undone"))
     if foreign:
