@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from napari_histomil.annotations.model import (
 from napari_histomil.errors import AnnotationError
 from napari_histomil.slides.slide import SlideInfo
 
-LabelImage = NDArray[np.uint8] | NDArray[np.uint16]
+LabelImage = NDArray[np.unsignedinteger[Any]]
+"""uint8 or uint16 [rows, columns]."""
 
 REGION = "Region*"
 """Name of the class of what is annotated exhaustively: no annotation inside it is background."""
@@ -195,7 +197,7 @@ class LabelTable:
         return cls.of([found[n] for n in names], background=background, unlabelled=unlabelled)
 
     @property
-    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
         """uint8 where every value fits, else uint16."""
         highest = max((*self.values, self.background, self.unlabelled))
         return np.dtype(np.uint8) if highest < 256 else np.dtype(np.uint16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +11,7 @@ from shapely.geometry import Point, box
 from napari_histomil.annotations.masks import LabelTable, MaskGrid, parse_classes
 from napari_histomil.annotations.model import AnnotationClass, Region, class_named
 from napari_histomil.errors import AnnotationError, MissingMppError
-from napari_histomil.slides.slide import Level, SlideInfo
-
-
-def slide_info(width: int, height: int, mpp: tuple[float, float] | None) -> SlideInfo:
-    return SlideInfo(
-        path=Path("slide.svs"),
-        reader="tiff",
-        vendor="test",
-        width_px0=width,
-        height_px0=height,
-        mpp_x=mpp[0] if mpp else None,
-        mpp_y=mpp[1] if mpp else None,
-        mpp_source="file" if mpp else None,
-        objective_power=None,
-        levels=(Level(width, height, 1.0, 256, 256),),
-        channels=("R", "G", "B"),
-        dtype="uint8",
-        composite="",
-        bounds_px0=None,
-        associated_images=(),
-        properties={},
-        fingerprint="ab" * 32,
-    )
+from tests.annotations.mask_material import slide_info
 
 
 def test_a_grid_covers_the_slide_at_factors_that_are_not_whole():
@@ -56,7 +33,7 @@ def test_the_slides_own_pixels_need_no_resolution():
     grid = MaskGrid.cover(info)
     assert (grid.columns, grid.rows, grid.pixel_px0, grid.mpp_xy) == (100, 50, (1, 1), None)
     assert MaskGrid.cover(replace(info, mpp_x=0.5, mpp_y=0.4)).mpp_xy == (0.5, 0.4)
-    with pytest.raises(MissingMppError, match=r"slide\.svs does not say"):
+    with pytest.raises(MissingMppError, match=r"зріз 1.svs does not say"):
         MaskGrid.cover(info, 2)
 
 
