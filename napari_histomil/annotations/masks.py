@@ -92,6 +92,8 @@ class MaskGrid:
         if not 0 < mpp < math.inf:
             raise AnnotationError(f"The resolution of a mask must be above 0 µm/px, not {mpp}.")
         pixel_px0 = (mpp / info.mpp_xy[0], mpp / info.mpp_xy[1])
+        if max(abs(pixel - 1) for pixel in pixel_px0) < SNAP_PX:
+            return cls.cover(info)  # the slide's own, with a rounding error
         columns, rows = (
             max(math.ceil(size / pixel - SNAP_PX), 1)
             for size, pixel in zip((info.width_px0, info.height_px0), pixel_px0, strict=True)

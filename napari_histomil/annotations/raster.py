@@ -4,7 +4,7 @@ A pixel belongs to a polygon if its centre lies inside; of a centre exactly on a
 left and the upper edges belong to the polygon, so polygons that share an edge share no pixel and
 leave none out. GDAL fills (through rasterio); where a polygon's outline runs exactly through
 centres GDAL would paint by the direction of drawing, so centres are taken a millionth of a pixel
-to the lower right (`_NUDGE`), which settles it.
+to the lower right (`NUDGE`), which settles it.
 
 What the values mean follows QuPath's names. ``Region*`` marks what was annotated exhaustively:
 inside it no annotation means background, outside it nothing is known. ``Ignore*`` and other
@@ -39,7 +39,7 @@ BAND_ROWS = 512
 MAX_BAND_ROWS = 2048
 """GDAL looks at all edges of a polygon in every row of a band: not too many at a time."""
 
-_NUDGE = (2.0**-20, 2.0**-20 * 0.6180339887498949)
+NUDGE = (2.0**-20, 2.0**-20 * 0.6180339887498949)
 """Shift of centres in pixels, (right, down). Along no diagonal that people draw."""
 
 _NO_TISSUE_OBJECTS = ("tile", "tmaCore", "root", "detection", "cell")
@@ -219,7 +219,7 @@ def window(painting: Painting, xy: tuple[float, float], size: tuple[int, int]) -
     values = painting.values[near].tolist()
     jobs = [(shape, value) for shape, value in zip(shapes, values, strict=True) if shape]
     if jobs:
-        x0, y0 = left + _NUDGE[0] * width, top + _NUDGE[1] * height
+        x0, y0 = left + NUDGE[0] * width, top + NUDGE[1] * height
         rasterize(jobs, out=out, transform=Affine(width, 0, x0, 0, height, y0))
     return out
 

@@ -37,6 +37,11 @@ def test_the_slides_own_pixels_need_no_resolution():
         MaskGrid.cover(info, 2)
 
 
+def test_the_slides_own_resolution_gives_the_slides_own_pixels():
+    info = slide_info(101, 51, (0.1 + 0.2, 0.3))  # 0.30000000000000004
+    assert MaskGrid.cover(info, 0.3) == MaskGrid(101, 51, (1.0, 1.0), info.mpp_xy)
+
+
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
 def test_a_resolution_that_is_none_is_refused(mpp):
     with pytest.raises(AnnotationError, match="above 0 µm/px"):
