@@ -103,7 +103,7 @@ def prepare(
     """
     drawn = [region for region in walk(regions) if not region.geometry.is_empty]
     areal = [region for region in drawn if region.is_areal]
-    shapes, notes = _sound_shapes(areal, mend=mend)
+    shapes, notes = sound_shapes(areal, mend=mend)
     if len(areal) < len(drawn):
         notes.append(f"{len(drawn) - len(areal)} points and lines have no area: not in the mask.")
     layers: dict[str, list[int]] = {"region": [], "class": [], "unknown": []}
@@ -112,15 +112,13 @@ def prepare(
     unclassified = made = 0
     for i, region in enumerate(areal):
         name = region.class_name
-        if name is None and region.object_type in _NO_TISSUE_OBJECTS:
-            made += 1
-        elif name is None:
-            unclassified += 1
+        if is_unknown(region):
+            unclassified += name is None
             layers["unknown"].append(i)
+        elif name is None:
+            made += 1
         elif name == REGION:
             layers["region"].append(i)
-        elif name.endswith("*"):
-            layers["unknown"].append(i)
         elif (value := table.value_of(name)) is None:
             absent[name] = absent.get(name, 0) + 1
         else:
@@ -148,6 +146,14 @@ def prepare(
         values=values[order][owner],
         notes=tuple(notes),
     )
+
+
+def is_unknown(region: Region) -> bool:
+    """Say whether a region makes unlabelled what it covers."""
+    name = region.class_name
+    if name is None:
+        return region.object_type not in _NO_TISSUE_OBJECTS
+    return name.endswith("*") and name != REGION
 
 
 def paint_area(polygons: Sequence[Polygon], grid: MaskGrid) -> Painting:
@@ -186,10 +192,17 @@ def bands(painting: Painting, rows: int | None = None) -> Iterator[LabelImage]:
     ------
     uint8 or uint16 array [rows, columns]
     """
-    grid = painting.grid
-    step = rows or band_rows(grid, painting.table.dtype.itemsize)
+    for xy, size in window_rows(painting.grid, painting.table.dtype.itemsize, rows):
+        yield window(painting, xy, size)
+
+
+def window_rows(
+    grid: MaskGrid, itemsize: int = 1, rows: int | None = None
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield corner (column, row) and size (columns, rows) of each band of `bands`."""
+    step = rows or band_rows(grid, itemsize)
     for top in range(0, grid.rows, step):
-        yield window(painting, (0, top), (grid.columns, min(step, grid.rows - top)))
+        yield (0, top), (grid.columns, min(step, grid.rows - top))
 
 
 def window(painting: Painting, xy: tuple[float, float], size: tuple[int, int]) -> LabelImage:
@@ -224,8 +237,14 @@ def window(painting: Painting, xy: tuple[float, float], size: tuple[int, int]) -
     return out
 
 
-def _sound_shapes(areal: Sequence[Region], *, mend: bool) -> tuple[NDArray[Any], list[str]]:
-    """Return the shapes [N] as an array, broken ones mended or refused."""
+def sound_shapes(areal: Sequence[Region], *, mend: bool) -> tuple[NDArray[Any], list[str]]:
+    """Return the shapes of regions as an array [N], and notes about those that were mended.
+
+    Raises
+    ------
+    AnnotationError
+        If one is broken and is not to be mended.
+    """
     shapes = np.array([*(region.geometry for region in areal), None], object)[:-1]
     broken = np.flatnonzero(~shapely.is_valid(shapes))
     notes = []
