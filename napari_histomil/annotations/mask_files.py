@@ -13,12 +13,8 @@ the picture (PNG). Masks are written in strips and need the memory of one, but f
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +27,8 @@ from zarr.codecs import ZstdCodec
 from napari_histomil.annotations.mask_facts import MaskFacts, facts_text
 from napari_histomil.annotations.mask_pyramid import in_strips, level_shapes, pyramid
 from napari_histomil.annotations.masks import LabelImage
-from napari_histomil.errors import AnnotationError, OutputError
-from napari_histomil.files import whole_file
+from napari_histomil.errors import AnnotationError
+from napari_histomil.files import whole_file, whole_folder
 
 TILE_PX = 512
 CHUNK_PX = 1024
@@ -184,7 +180,7 @@ def _tiles(strips: Iterable[LabelImage]) -> Iterator[LabelImage]:
 def _write_zarr(path: Path, bands: Iterable[LabelImage], facts: MaskFacts) -> None:
     table = facts.table
     shapes = level_shapes(facts.grid.shape, CHUNK_PX)
-    with _whole_folder(path) as part:
+    with whole_folder(path, "zarr.json") as part:
         group = zarr.create_group(part, zarr_format=3)
         levels = pyramid(bands, len(shapes), CHUNK_PX, path.parent)
         for index, (shape, strips) in enumerate(zip(shapes, levels, strict=True)):
@@ -244,35 +240,6 @@ def _ome_zarr(facts: MaskFacts, levels: int) -> dict[str, Any]:
         ],
         "image-label": {"version": "0.5", "colors": [*colors, *clear], "properties": named},
     }
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling folder, which takes the place of `path` at the end."""
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{path.name} cannot be written, because the folder {path.parent} does not exist: "
-            f"make it first or choose another."
-        )
-    if path.exists() and not (path / "zarr.json").is_file():
-        raise OutputError(f"{path} is there and is no Zarr: choose another name.")
-    token = secrets.token_hex(4)
-    part = path.with_name(f".{path.stem[:64]}.{token}.part{path.suffix}")
-    old = path.with_name(f".{path.stem[:64]}.{token}.old{path.suffix}")
-    try:
-        yield part
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
-    except OSError as error:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        raise OutputError(
-            f"{path.name} cannot be written in {path.parent}: {error.strerror or error}."
-        ) from error
-    finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- PNG --------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from napari_histomil.cli.shared import (
     add_output,
-    add_reader,
     add_slide_mpp,
     add_verb,
     new_file,
@@ -17,6 +16,7 @@ from napari_histomil.cli.shared import (
     positive,
     say,
 )
+from napari_histomil.slides import READER_NAMES
 
 if TYPE_CHECKING:
     from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
@@ -114,7 +114,12 @@ def add_slide(parser: argparse.ArgumentParser) -> None:
     """Add ``--slide``, ``--slide-mpp`` and ``--reader``."""
     parser.add_argument("--slide", metavar="SLIDE", type=Path, required=True, help="the slide")
     add_slide_mpp(parser)
-    add_reader(parser)
+    parser.add_argument(
+        "--reader",
+        metavar="READER",
+        choices=READER_NAMES,
+        help=f"read the slide this way: {', '.join(READER_NAMES)}",
+    )
 
 
 def add_classes(parser: argparse.ArgumentParser) -> None:
