@@ -6,7 +6,7 @@ Closed rings, [x, y] with two decimals at most, no GeometryCollection. Messages 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,22 @@ def _positions(coordinates: Any, where: str, shift: Shift) -> NDArray[np.float64
     if any(shift):
         xy = np.round(xy + shift, 6)  # 0.1 + 0.2 is 0.3 again
     return xy
+
+
+def shape_of_rings(rings: Sequence[NDArray[np.float64]]) -> Polygon:
+    """Return the polygon of an outline and its holes.
+
+    Parameters
+    ----------
+    rings
+        float64 [N, 2] each, three vertices or more; closed or not.
+    """
+    closed = [
+        ring if len(ring) > 3 and (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
+        for ring in rings
+    ]
+    shells = [shapely.linearrings(ring) for ring in closed]
+    return shapely.polygons(shells[0], shells[1:] or None)
 
 
 def shape_member(
