@@ -170,15 +170,15 @@ def _dump(value: Mapping[str, Any]) -> bytes:
     except UnicodeEncodeError:  # half of a surrogate pair: legal in JSON only as an escape
         return json.dumps(value, **options).encode()
     except ValueError:  # an infinite number in a member that we only hand on
-        return _dump(_without_infinity(value))
+        return _dump(without_infinity(value))
 
 
-def _without_infinity(value: Any) -> Any:
+def without_infinity(value: Any) -> Any:
     """Write numbers that JSON does not have as texts, as QuPath does."""
     if isinstance(value, Mapping):
-        return {key: _without_infinity(item) for key, item in value.items()}
+        return {key: without_infinity(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_infinity(item) for item in value]
+        return [without_infinity(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

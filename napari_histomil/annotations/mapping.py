@@ -258,7 +258,7 @@ def cut_out(
     result = []
     for n, (region, parent) in enumerate(pairs):
         if n in holes:
-            rest = _without(region.geometry, holes[n])
+            rest = without(region.geometry, holes[n])
             if rest.is_empty:
                 gone += 1
                 continue
@@ -289,7 +289,7 @@ def _broken(cutouts: Sequence[Cutout], pairs: Iterable[tuple[Region, str]]) -> s
     }
 
 
-def _without(shape: BaseGeometry, holes: list[BaseGeometry]) -> BaseGeometry:
+def without(shape: BaseGeometry, holes: list[BaseGeometry]) -> BaseGeometry:
     """Return a valid shape without the holes: as rings where they lie inside, else by area."""
     if shape.geom_type == "Polygon" and all(hole.geom_type == "Polygon" for hole in holes):
         rings = [*shape.interiors, *(hole.exterior for hole in holes)]

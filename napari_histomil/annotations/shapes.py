@@ -190,3 +190,32 @@ def kind_of(value: Any) -> str:
     """Return what a JSON value is, in words."""
     names = {str: "a text", list: "a list", dict: "an object", bool: "true or false"}
     return "empty" if value is None else names.get(type(value), "a number")
+
+
+ELLIPSE = "isEllipse"
+"""QuPath's member of a geometry that stands for the ellipse in its bounds."""
+
+ELLIPSE_VERTICES = 128
+"""A multiple of four, so that the extremes are vertices and the bounds are exact."""
+
+
+def ellipse_ring(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float64]:
+    """Return vertices [N, 2] of the ellipse in a rectangle."""
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_VERTICES, endpoint=False)
+    xy = np.column_stack(
+        [
+            (x0 + x1) / 2 + (x1 - x0) / 2 * np.cos(angle),
+            (y0 + y1) / 2 + (y1 - y0) / 2 * np.sin(angle),
+        ]
+    )
+    return np.round(xy, 6)
+
+
+def is_ellipse(shape: BaseGeometry, members: Mapping[str, Any]) -> bool:
+    """Return whether a shape is (still) the ellipse that the member `ELLIPSE` says it is."""
+    if members.get(ELLIPSE) is not True or shape.geom_type != "Polygon" or shape.interiors:
+        return False
+    x0, y0, x1, y1 = shape.bounds
+    expected = np.pi / 4 * (x1 - x0) * (y1 - y0)
+    # an approximation of 16 vertices or more has 97 % of the area
+    return bool(expected > 0 and abs(shape.area / expected - 1) < 0.03)
