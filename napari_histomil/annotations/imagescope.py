@@ -12,8 +12,10 @@ word for stands in a field ``histomil`` of the region, which ImageScope keeps.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -83,6 +85,9 @@ _HEADERS = [
         ("1", "Description"),
     )
 ]  # fmt: skip
+_ORDER_KEY = "at"
+"""Under which a region's place in the order of drawing is kept."""
+
 _NOTHING = shapely.Polygon()
 Xy = NDArray[np.float64]
 
@@ -184,7 +189,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
         If a coordinate is missing or not a finite number, or what this program kept is damaged.
     """
     layers: list[_Layer] = []
-    pairs: list[tuple[Region, str]] = []
+    found: list[tuple[Region, str, int]] = []
     loose: list[Cutout] = []
     notes: list[str] = []
     counts = {"odd": 0, "heights": 0, "alone": 0}
@@ -206,7 +211,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
             for n, each in enumerate(element.iterfind("Regions/Region"), 1)
         ]
         halo = halo or any(item.said.get("Type", "0") in _HALO.values() for item in items)
-        pairs += _layer_regions(items, layers, loose, counts)
+        found += _layer_regions(items, layers, loose, counts)
     if counts["odd"]:
         notes.append(
             f"{counts['odd']} outlines have one or two points only: they were read as points "
@@ -219,10 +224,11 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
             f"{counts['alone']} excluded regions (NegativeROA) lie in no region of their layer: "
             f"they were read as {IGNORE}."
         )
-    regions, again = with_own_ids(nested(pairs))
+    found.sort(key=lambda each: each[2])
+    regions, again = with_own_ids(nested((region, parent) for region, parent, _ in found))
     regions, cut = cut_out(regions, loose)
     name, fingerprint, extra = file_facts(record)
-    found, other = plain_frame(frame, name, fingerprint)
+    said, other = plain_frame(frame, name, fingerprint)
     own = {
         "attributes": dict(root.items()),
         "layers": [
@@ -231,7 +237,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
         ],
     }
     return AnnotationFile(
-        regions, found, (*other, *notes, *again, *cut), extra | {OWN: own},
+        regions, said, (*other, *notes, *again, *cut), extra | {OWN: own},
         "halo" if halo else "imagescope",
     )  # fmt: skip
 
@@ -253,8 +259,8 @@ def _item(element: Element, where: str, counts: dict[str, int]) -> _Item:
 
 def _layer_regions(
     items: list[_Item], layers: list[_Layer], loose: list[Cutout], counts: dict[str, int]
-) -> list[tuple[Region, str]]:
-    """Return the regions of the last of the layers, with the ids of their parents."""
+) -> list[tuple[Region, str, int]]:
+    """Return the regions of the last of the layers, the ids of their parents, and their order."""
     classification = layers[-1].classification(len(layers))
     positive = [item for item in items if not (_negative(item) and item.areal)]
     alone = _place_holes(
@@ -305,8 +311,15 @@ def _place_holes(
     by_id: dict[str, list[int]] = {}
     for n, item in enumerate(areal):
         by_id.setdefault(item.said.get("Id", ""), []).append(n)
+    ours: dict[Any, list[_Item]] = {}
+    for item in areal:
+        ours.setdefault(item.members.get("id", item.members.get("part_of")), []).append(item)
     alone = []
     for hole in holes:
+        parts, part = ours.get(hole.members.get("hole_of"), []), hole.members.get("part")
+        if hole.members and type(part) is int and 0 <= part < len(parts):
+            parts[part].holes.append(hole)
+            continue
         shape = shape_of_rings([hole.ring()])
         near = tree.query(shape)
         named = by_id.get(hole.said.get("InputRegionId", ""), [])
@@ -350,8 +363,8 @@ class _Numbers:
 
 def _region(
     parts: list[_Item], layers: list[_Layer], numbers: _Numbers, alone: bool
-) -> tuple[Region, str]:
-    """Return the region of one element, or of several that are its parts; and its parent."""
+) -> tuple[Region, str, int]:
+    """Return the region of one element or of several, its parent's id, and its order."""
     first, number = parts[0], len(layers)
     numbers.regions += 1
     classification = class_named(IGNORE) if alone else layers[-1].classification(number)
@@ -378,7 +391,8 @@ def _region(
     if own:
         properties = {**plain.extra.properties, OWN: own}
         plain = replace(plain, extra=replace(plain.extra, properties=properties))
-    return plain, parent
+    order = first.members.get(_ORDER_KEY)
+    return plain, parent, order if type(order) is int else sys.maxsize
 
 
 def _unusual(item: _Item, defaults: Mapping[str, str]) -> dict[str, Any]:
@@ -544,12 +558,14 @@ def imagescope_lines(
         said[MICRONS] = f"{mpp:.6f}"
     mpp = _positive(said.get(MICRONS))
     layers = _Layers(own)
-    empty = kept = others = 0
-    for region, parent in flat(regions):
-        if region.geometry.is_empty:
-            empty += 1
-            continue
-        record = _add_region(layers, region, parent, mpp or 0.0, halo)
+    listed = list(flat(regions))
+    drawn = [(region, parent) for region, parent in listed if not region.geometry.is_empty]
+    chosen = [layers.index(region, _own(region)) for region, _ in drawn]
+    mixed = any(later < earlier for earlier, later in pairwise(chosen))
+    empty, kept, others = len(listed) - len(drawn), 0, 0
+    for n, ((region, parent), index) in enumerate(zip(drawn, chosen, strict=True)):
+        order = {_ORDER_KEY: n} if mixed else {}  # the file goes by layers, the drawing did not
+        record = _add_region(layers, index, region, parent, order, mpp or 0.0, halo)
         kept += record
         others += region.geometry.geom_type in ("Point", "MultiPoint", "MultiLineString") or (
             region.geometry.geom_type == "LineString" and not _own(region)
@@ -593,10 +609,17 @@ def _file_lines(layers: _Layers, said: Mapping[str, str], record: Any) -> Iterat
     yield f"</{ROOT}>\n"
 
 
-def _add_region(layers: _Layers, region: Region, parent: str, mpp: float, halo: bool) -> bool:
-    """Write a region into its layer; return whether something of it had to be kept."""
+def _add_region(
+    layers: _Layers,
+    index: int,
+    region: Region,
+    parent: str,
+    order: Mapping[str, int],
+    mpp: float,
+    halo: bool,
+) -> bool:
+    """Write a region into a layer; return whether something of it had to be kept."""
     own = _own(region)
-    index = layers.index(region, own)
     layer, numbers = layers.all[index], layers.numbers[index]
     numbers.regions += 1
     parts = _parts(region)
@@ -616,22 +639,23 @@ def _add_region(layers: _Layers, region: Region, parent: str, mpp: float, halo: 
     classification = class_named(IGNORE) if alone else layer.classification(index + 1)
     plain = _plain(first, index + 1, numbers.regions, _NOTHING, classification)
     members = kept_members(region, plain, parent, own=OWN)
-    if len(parts) > 1:
+    named = halo and count > len(parts)  # HALO has no number by which a hole names its region
+    if len(parts) > 1 or named:
         members["id"] = region.id
     if len(parts) > 1 or _assembled([first], None).geom_type != region.geometry.geom_type:
         members["shape"] = region.geometry.geom_type
     lines, n = layers.lines[index], 0
     for part, (xy, holes) in enumerate(parts):
         defaults = numbers.defaults(kind, text if part == 0 else "")
-        record = members if part == 0 else {"part_of": region.id}
+        record = members | order if part == 0 else {"part_of": region.id}
         merged = _merged(defaults, said[n], kind)
         lines += _region_lines(merged, said[n], record, xy, mpp, halo, region.geometry)
         n += 1
         for hole in holes:
             defaults = numbers.defaults("0", hole_of=merged["Id"])
-            lines += _region_lines(
-                _merged(defaults, said[n], "0"), said[n], {}, hole, mpp, halo, region.geometry
-            )
+            record = {"hole_of": region.id, "part": part} if named else {}
+            of = _merged(defaults, said[n], "0")
+            lines += _region_lines(of, said[n], record, hole, mpp, halo, region.geometry)
             n += 1
     return bool(members)
 
