@@ -6,7 +6,6 @@ and writes files, and says whose fault it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from napari_histomil.annotations.files import (
 )
 from napari_histomil.annotations.mapping import ClassMapping, mapped
 from napari_histomil.annotations.model import Region, SlideFrame
+from napari_histomil.annotations.qupath_lines import dumped
 from napari_histomil.annotations.xml_files import parse_xml
 from napari_histomil.errors import AnnotationError
 from napari_histomil.files import whole_file
@@ -242,5 +242,4 @@ def _dsa_lines(
     regions: Iterable[Region], frame: SlideFrame, extra: Mapping[str, Any]
 ) -> tuple[Iterator[str], list[str]]:
     document, notes = dsa.dsa_document(regions, frame, extra)
-    encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return iter((encoder.encode(geojson.without_infinity(document)), "\n")), notes
+    return iter((dumped(document).decode(), "\n")), notes

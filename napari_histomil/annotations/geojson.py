@@ -15,7 +15,6 @@ Members that this program does not know are kept and written back.
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +30,8 @@ from napari_histomil.annotations.files import (
     without_collection,
 )
 from napari_histomil.annotations.model import Region, SlideFrame
-from napari_histomil.annotations.qupath import feature_from_region, region_from_feature
+from napari_histomil.annotations.qupath import regions_from_features
+from napari_histomil.annotations.qupath_lines import dumped, feature_lines
 from napari_histomil.errors import AnnotationError
 from napari_histomil.files import whole_file
 
@@ -77,11 +77,7 @@ def read_document(document: Any, *, frame: SlideFrame | None = None) -> Annotati
     """
     features, extra = _features(document)
     found, notes = _frame(extra.pop(MEMBER, None), frame or SlideFrame())
-    read = tuple(
-        region_from_feature(feature, f"feature {n}", found.origin_px0)
-        for n, feature in enumerate(features, 1)
-    )
-    regions, again = with_own_ids(read)
+    regions, again = with_own_ids(regions_from_features(features, found.origin_px0))
     return AnnotationFile(regions, found, (*notes, *again), extra)
 
 
@@ -141,17 +137,23 @@ def collection_lines(
     extra
         Further top-level members.
     """
+    return _collection(map(dumped, features), frame, extra or {})
+
+
+def _collection(
+    lines: Iterable[bytes], frame: SlideFrame, extra: Mapping[str, Any]
+) -> Iterator[bytes]:
     x, y = frame.origin_px0
     member = {
         "schema_version": SCHEMA_VERSION,
         "origin_px0": [x, y],
         "slide": {"name": frame.slide, "fingerprint": frame.fingerprint},
     }
-    head = {"type": "FeatureCollection", MEMBER: member} | dict(extra or {})
-    yield _dump(head)[:-1] + b',"features":['
+    head = {"type": "FeatureCollection", MEMBER: member} | dict(extra)
+    yield dumped(head)[:-1] + b',"features":['
     separator = b"\n"
-    for feature in features:
-        yield separator + _dump(feature)
+    for line in lines:
+        yield separator + line
         separator = b",\n"
     yield b"\n]}\n"
 
@@ -159,29 +161,7 @@ def collection_lines(
 def _lines(
     regions: Iterable[Region], frame: SlideFrame, extra: Mapping[str, Any]
 ) -> Iterator[bytes]:
-    features = (feature_from_region(region, frame.origin_px0) for region in regions)
-    return collection_lines(features, frame, extra)
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    options: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
-    try:
-        return json.dumps(value, ensure_ascii=False, **options).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: legal in JSON only as an escape
-        return json.dumps(value, **options).encode()
-    except ValueError:  # an infinite number in a member that we only hand on
-        return _dump(without_infinity(value))
-
-
-def without_infinity(value: Any) -> Any:
-    """Write numbers that JSON does not have as texts, as QuPath does."""
-    if isinstance(value, Mapping):
-        return {key: without_infinity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinity(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return _collection(feature_lines(regions, frame.origin_px0), frame, extra)
 
 
 def _features(document: Any) -> tuple[list[Any], dict[str, Any]]:
