@@ -155,7 +155,7 @@ def reshape(
     old = _free(annotations, shapes, "changed")
     columns = {
         "geometry": list(shapes.values()),
-        "extra": [_no_ellipse(region.extra) for region in old],
+        "extra": [without_ellipse(region.extra) for region in old],
     }
     return _edit(old, text, stamp, columns)
 
@@ -324,11 +324,11 @@ def _transformed(regions: Collection[Region], matrix: Matrix) -> list[Region]:
             tuple(_transformed(region.children, matrix)) if region.children else ()
             for region in regions
         ],
-        extra=[region.extra if upright else _no_ellipse(region.extra) for region in regions],
+        extra=[region.extra if upright else without_ellipse(region.extra) for region in regions],
     )
 
 
-def _no_ellipse(extra: Extra) -> Extra:
+def without_ellipse(extra: Extra) -> Extra:
     """Leave out the mark of an ellipse: QuPath would draw one in the bounds of the new shape."""
     if ELLIPSE not in extra.geometry:
         return extra
