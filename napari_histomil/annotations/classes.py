@@ -171,6 +171,19 @@ class ClassSet:
         rest.insert(place, self.named(name))
         return replace(self, classes=tuple(rest))
 
+    def with_key(self, name: str, key: int) -> Self:
+        """Return the set with another number key for a class; who had it has none.
+
+        Raises
+        ------
+        AnnotationError
+            If the list is locked, there is no class of that name, or no such key.
+        """
+        self._refuse_locked("Number keys cannot be changed")
+        self._must_have(name)
+        keys = {k: each for k, each in self.keys.items() if each != name and k != key}
+        return replace(self, keys={**keys, key: name})
+
     def adopting(self, regions: Iterable[Region]) -> Self:
         """Return the set with the classes of regions that it lacks, in their colours.
 

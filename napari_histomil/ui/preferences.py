@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from napari_histomil.slides.cache import shared_cache
@@ -38,6 +39,31 @@ def keep_minimap_shown(shown: bool) -> None:
     viewing = getattr(_settings(), "viewing", None)
     if viewing is not None:
         viewing.minimap = shown
+
+
+def preferred_author() -> str:
+    """Return the name that is written to regions; empty for that of the system's user."""
+    return str(_preference("annotating", "author", "")).strip()
+
+
+def keep_author(name: str) -> None:
+    """Remember who draws, for the next window too."""
+    annotating = getattr(_settings(), "annotating", None)
+    if annotating is not None:
+        annotating.author = name.strip()
+
+
+def classes_file() -> Path | None:
+    """Return the file of the project's classes; None where there is none."""
+    path = str(_preference("annotating", "classes_file", "")).strip()
+    return Path(path).expanduser() if path else None
+
+
+def keep_classes_file(path: Path | None) -> None:
+    """Remember where the project's classes are, for the next window too."""
+    annotating = getattr(_settings(), "annotating", None)
+    if annotating is not None:
+        annotating.classes_file = str(path or "")
 
 
 def memory_budget_bytes() -> int:

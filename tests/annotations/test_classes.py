@@ -201,3 +201,15 @@ def test_what_is_no_list_of_classes_is_refused_in_one_sentence(tmp_path, content
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(AnnotationError, match="cannot be read: No such file"):
         read_classes(tmp_path / "classes.json")
+
+
+def test_a_number_key_goes_from_one_class_to_another():
+    standard = ClassSet()
+    changed = standard.with_key("Necrosis", 1)
+    assert changed.by_key(1).name == "Necrosis"
+    assert (changed.key_of("Tumor"), changed.by_key(4)) == (None, None)
+    assert changed.key_of("Stroma") == 2
+    with pytest.raises(AnnotationError, match="no class"):
+        standard.with_key("Nothing", 1)
+    with pytest.raises(AnnotationError, match="locked"):
+        ClassSet(locked=True).with_key("Tumor", 2)
