@@ -88,9 +88,7 @@ def _classes(regions: list[Region], classes: ClassSet) -> list[Finding]:
         name = region.class_name
         if name is None and region.object_type == "annotation":
             sentence = f"{region.label} has no class."
-            found.append(
-                Finding("unclassified", (region.id,), sentence, _bounds(region.geometry))
-            )
+            found.append(Finding("unclassified", (region.id,), sentence, _bounds(region.geometry)))
         elif name is not None and classes.locked and name not in known:
             sentence = f"{region.label} has a class that this project does not have."
             found.append(Finding("foreign", (region.id,), sentence, _bounds(region.geometry)))

@@ -1,4 +1,4 @@
-"""A list of regions: what a column says, how rows are ordered, which are shown, what they add up to.
+"""Lists of regions: what columns say, how rows are ordered, which are shown, what they sum to.
 
 All are functions of whole columns: 100,000 regions are ordered or filtered in a fraction of a
 second, where asking one comparison at a time takes many.
@@ -255,7 +255,9 @@ def area_text(area_mm2: float) -> str:
 
 def length_text(length_um: float) -> str:
     """Return a length in µm, without a fraction from 100 µm on."""
-    return f"{length_um:.1f} µm" if length_um < 100 else f"{length_um:,.0f} µm".replace(",", "\u202f")
+    if length_um < 100:
+        return f"{length_um:.1f} µm"
+    return f"{length_um:,.0f} µm".replace(",", "\u202f")
 
 
 def local_time_text(time: str, now: datetime | None = None) -> str:

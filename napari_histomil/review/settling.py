@@ -1,4 +1,4 @@
-"""The regions of two readers side by side: which answer each other, and how a difference is settled.
+"""Regions of two readers side by side: which answer each other, how a difference is settled.
 
 `agreement.py` counts pixels; here regions are paired, so that what is settled keeps the outline
 that a person drew.
@@ -142,8 +142,8 @@ def settle(
     ----------
     choice
         ``mine`` leaves all as it is. ``theirs`` deletes what only I have, brings in what only
-        they have, takes their class and, where it differs, their outline. ``both`` keeps what either has; of two
-        outlines it makes what any of them covers, and of two classes two regions.
+        they have, takes their class and, where it differs, their outline. ``both`` keeps what
+        either has: of two outlines it makes what any of them covers, of two classes two regions.
     reader
         What the other one is called.
 

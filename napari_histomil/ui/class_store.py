@@ -1,4 +1,4 @@
-"""Where the classes that one annotates with are kept: the project's file, or a set of one's own."""
+"""Where the classes to annotate with are kept: the project's file, or a set of one's own."""
 
 from __future__ import annotations
 

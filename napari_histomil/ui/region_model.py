@@ -204,7 +204,9 @@ class RegionModel(QAbstractTableModel):
         if column == "Note":
             return region.note
         if column == "Time":
-            return f"drawn {region.created or 'at an unknown time'}, changed {region.edited or '-'}"
+            return (
+                f"drawn {region.created or 'at an unknown time'}, changed {region.edited or '-'}"
+            )
         if column == "State":
             by = f" by {region.reviewer}" if region.reviewer else ""
             return f"{region.state}{by}{', locked against changes' if region.locked else ''}"

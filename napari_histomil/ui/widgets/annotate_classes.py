@@ -132,7 +132,9 @@ class ClassList(Part):
         self.own_action = menu.addAction("Use classes of my own", self._use_own)
         menu.addSeparator()
         self.key_menu = menu.addMenu("Number key")
-        self.exclusive_action = menu.addAction("Classes that exclude each other…", self._ask_groups)
+        self.exclusive_action = menu.addAction(
+            "Classes that exclude each other…", self._ask_groups
+        )
         menu.addSeparator()
         menu.addAction("Show all", lambda: self.annotator.set_hidden(()))
         menu.addAction("Show only this one", self._show_only)
@@ -182,9 +184,7 @@ class ClassList(Part):
         item = QTreeWidgetItem([name or UNCLASSIFIED])
         item.setData(_NAME, _ROLE, name)
         item.setIcon(_NAME, QIcon(chip(color, hollow=hidden)))
-        item.setCheckState(
-            _NAME, Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked
-        )
+        item.setCheckState(_NAME, Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked)
         item.setToolTip(_NAME, self._meaning(name, color))
         if name is not None:
             item.setText(_KEY, class_store.number_text(name, self.annotator.classes))
@@ -354,7 +354,9 @@ class ClassList(Part):
 
     def _ask_lock(self) -> None:
         self._ask_file(
-            "Save classes, locked", QFileDialog.AcceptMode.AcceptSave, partial(self.save, locked=True)
+            "Save classes, locked",
+            QFileDialog.AcceptMode.AcceptSave,
+            partial(self.save, locked=True),
         )
 
     def _ask_file(
@@ -380,9 +382,7 @@ class ClassList(Part):
         self.attempt(lambda: class_store.load(self.annotator))
         self.refresh()
 
-    def _ask_name(
-        self, title: str, label: str, text: str, then: Callable[[str], None]
-    ) -> None:
+    def _ask_name(self, title: str, label: str, text: str, then: Callable[[str], None]) -> None:
         dialog = QInputDialog(self)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setWindowTitle(title)

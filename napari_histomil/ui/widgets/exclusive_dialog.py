@@ -89,9 +89,7 @@ class ExclusiveDialog(QDialog):
         self._annotator.overlaps = self.rule_box.currentData()
         groups = self.groups
         try:
-            class_store.edit(
-                self._annotator, lambda classes: replace(classes, exclusive=groups)
-            )
+            class_store.edit(self._annotator, lambda classes: replace(classes, exclusive=groups))
         except HistomilError as error:
             show_error(error, self.parentWidget())
         self.accept()

@@ -1,4 +1,4 @@
-"""The selected region in the Annotate dock: name, note, sizes, measurements of one's own, history."""
+"""The selected region in the Annotate dock: name, note, sizes, own measurements, history."""
 
 from __future__ import annotations
 

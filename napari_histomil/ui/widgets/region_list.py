@@ -1,4 +1,4 @@
-"""The list of regions of the Annotate dock: sort, filter, select, fly there, write names and notes."""
+"""The list of regions in the Annotate dock: sort, filter, select, fly there, write notes."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class RegionList(Part):
         self.table.customContextMenuRequested.connect(
             lambda at: self.actions_row.popup(self.table.viewport().mapToGlobal(at))
         )
-        self.model.modelReset.connect(self._on_selected)
+        self.model.modelReset.connect(self._show_selected)
 
     def _column_menu(self, at: Any) -> None:
         menu = QMenu(self.table)
@@ -185,15 +185,15 @@ class RegionList(Part):
         """Have the rows that belong to the regions as they are now."""
         annotator = self.annotator
         regions, slide = annotator.regions, annotator.slide
+        changed, self._changed = self._changed, set()
         mpp = slide.info.mpp_xy if slide is not None and slide.has_mpp else None
         if regions is not self._shown or mpp != self._mpp:
             self._shown, self._mpp = regions, mpp
             self.model.show_set(regions, mpp)
-        elif self._changed is None:
+        elif changed is None:
             self.model.update()
-        elif self._changed:
-            self.model.update_changed(self._changed)
-        self._changed = set()
+        elif changed:
+            self.model.update_changed(changed)
 
     def _order(self) -> Sequence[str]:
         self.bring_up_to_date()
@@ -270,17 +270,17 @@ class RegionList(Part):
 
     def _on_selected(self) -> None:
         """Show what is selected elsewhere."""
+        if self.isVisible() and not self._following:
+            self.bring_up_to_date()  # what was just drawn has a row now
+            self._show_selected()
+
+    def _show_selected(self) -> None:
         if self._following:
-            return
-        if self._changed is None and self.isVisible():
-            self.bring_up_to_date()  # what was just drawn is selected: it has a row now
             return
         rows = self.model.rows_of(self.annotator.selected)
         selection = QItemSelection()
         for first, last in _runs(rows):
-            selection.select(
-                self.model.index(first, 0), self.model.index(last, len(COLUMNS) - 1)
-            )
+            selection.select(self.model.index(first, 0), self.model.index(last, len(COLUMNS) - 1))
         self._following = True
         try:
             self.table.selectionModel().select(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.cache import shared_cache
-from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
 from napari_histomil.ui.keys import KEY_SHEET, KEYS, KeySheet, hint
-from napari_histomil.ui.layers import LayerData, slide_layer
+from napari_histomil.ui.layers import LayerData
+from napari_histomil.ui.opening import opening
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import apply_memory_budget
 from napari_histomil.ui.reader import SLIDE_SUFFIXES
@@ -179,12 +178,6 @@ class SlideWidget(Panel):
         self._opening.append(path)
         self._show_opening()
 
-        def work(_cancel: threading.Event) -> Generator[None, None, LayerData]:
-            yield from ()
-            layer_data = slide_layer(open_slide(path, reader=reader, icc=icc))
-            layer_data[0][0].pyramid.coarse(1)  # begins to be fetched until it is shown
-            return layer_data
-
         def ended() -> None:
             self._opening.remove(path)
             self._show_opening()
@@ -204,7 +197,7 @@ class SlideWidget(Panel):
             show_error(error, self)
 
         jobs.start(
-            work,
+            opening(path, reader=reader, icc=icc),
             on_progress=lambda _: None,
             on_done=done,
             on_error=failed,

@@ -1,0 +1,393 @@
+"""A second reader's annotations: how far one agrees, and differences settled by key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QWidget,
+)
+
+from napari_histomil.annotations.collection import AnnotationSet
+from napari_histomil.annotations.files import AnnotationFile
+from napari_histomil.annotations.masks import LabelImage
+from napari_histomil.annotations.model import Region
+from napari_histomil.errors import AnnotationError, HistomilError
+from napari_histomil.review.agreement import Agreement, judge, pair_bands, prepare_comparison
+from napari_histomil.review.settling import Choice, Disagreement, disagreements, settle
+from napari_histomil.ui import jobs
+from napari_histomil.ui.annotator import Annotator
+from napari_histomil.ui.dialogs import show_error
+from napari_histomil.ui.layers import world_scale
+from napari_histomil.ui.session import SlideSession
+from napari_histomil.ui.widgets.agreement_table import AgreementTable
+from napari_histomil.ui.widgets.annotate_files import READABLE, read_for
+from napari_histomil.ui.widgets.annotate_part import Part
+from napari_histomil.ui.widgets.icon_button import row
+from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.reader_layer import ReaderLayer
+from napari_histomil.ui.words import count
+
+MPP = 4.0
+"""µm/px at which readers are compared at first."""
+
+SAME_PLACE_UM = 5.0
+"""Lines and points of two readers answer each other if they lie no farther apart."""
+
+MOST_LISTED = 2000
+"""Differences that are listed at once; the rest come when these are settled."""
+
+Decision = Literal["mine", "theirs", "both", "skip"]
+
+_DECISIONS: tuple[tuple[Decision, str, str, str], ...] = (
+    ("mine", "Mine", "M", "Leave it as it is here"),
+    (
+        "theirs",
+        "Theirs",
+        "T",
+        "Take the other reader's class and outline, or delete what they lack",
+    ),
+    ("both", "Both", "B", "Keep what either has; outlines are joined"),
+    ("skip", "Skip", "S", "Decide later"),
+)
+_ROLE = Qt.ItemDataRole.UserRole
+_ROWS = 7
+
+
+class Differences(Part):
+    """Load, compare, settle."""
+
+    def __init__(self, annotator: Annotator, parent: QWidget | None = None) -> None:
+        super().__init__(annotator, parent)
+        self.reader = ""
+        self.theirs: tuple[Region, ...] = ()
+        self.found: list[Disagreement] = []
+        self._slide: SlideSession | None = None
+        # With each decision, what its step changed: the regions as they were before it.
+        self._settled: dict[int, tuple[Decision, Mapping[str, Region | None]]] = {}
+        self._busy = ""
+        self._layer = ReaderLayer(annotator)
+        self._make_loading()
+        self._make_list()
+        self.follow(annotator.slide_changed, annotator.changed, annotator.saving_changed)
+        self.destroyed.connect(self._layer.clear)
+
+    def _make_loading(self) -> None:
+        self.load_button = QPushButton("Load second reader…")
+        self.load_button.clicked.connect(self._ask_file)
+        self.reader_label = plain_label()
+        self.mpp_box = QDoubleSpinBox()
+        self.mpp_box.setRange(0.1, 100.0)
+        self.mpp_box.setDecimals(2)
+        self.mpp_box.setValue(MPP)
+        self.mpp_box.setSuffix(" µm")
+        self.mpp_box.setToolTip("Pixels of this size are compared")
+        self.full_box = QCheckBox("whole slide")
+        self.full_box.setToolTip(
+            "Both have annotated all of the slide. Without, only what both marked as Region* is "
+            "compared: elsewhere it is not known what is missing"
+        )
+        self.compare_button = QPushButton("Compare")
+        self.compare_button.clicked.connect(self.compare)
+        self.table = AgreementTable()
+        self.table.hide()
+        self.column.addWidget(row(self.load_button))
+        self.column.addWidget(self.reader_label)
+        self._options = row(QLabel("at"), self.mpp_box, self.full_box, self.compare_button)
+        self.column.addWidget(self._options)
+        self.column.addWidget(self.table)
+
+    def _make_list(self) -> None:
+        self.tree = QTreeWidget()
+        self.tree.setRootIsDecorated(False)
+        self.tree.setUniformRowHeights(True)
+        self.tree.setHeaderLabels(["Difference", "Settled"])
+        header = self.tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.tree.setFixedHeight((_ROWS + 1) * (self.fontMetrics().lineSpacing() + 8))
+        self.tree.currentItemChanged.connect(lambda *_: self._go())
+        self.tree.itemClicked.connect(lambda *_: self._go())
+        self.buttons: dict[Decision, QPushButton] = {}
+        for decision, words, key, tooltip in _DECISIONS:
+            button = QPushButton(words)
+            button.setToolTip(f"{tooltip} (key: {key}, while the list has the keys)")
+            button.clicked.connect(partial(self.decide, decision))
+            shortcut = QShortcut(QKeySequence(key), self.tree)
+            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+            shortcut.activated.connect(partial(self.decide, decision))
+            self.buttons[decision] = button
+        self.words = plain_label()
+        self.column.addWidget(self.tree)
+        self._decisions = row(*self.buttons.values())
+        self.column.addWidget(self._decisions)
+        self.column.addWidget(self.words)
+
+    # --- what is shown ---
+
+    def refresh(self) -> None:
+        """Enable what can be done now, and see which decisions still hold."""
+        slide = self.annotator.slide
+        if slide is not self._slide:
+            self._forget()
+            self._slide = slide
+        why_not = "Open a slide first" if slide is None else (self._busy or None)
+        self.load_button.setEnabled(why_not is None)
+        self.load_button.setToolTip(
+            why_not or "Read what somebody else drew on this slide, in any format"
+        )
+        has_set = bool(self.reader)
+        self.reader_label.setText(
+            f"<b>{self.reader}</b>: {count(len(self.theirs))} regions" if has_set else ""
+        )
+        scale = slide is None or slide.has_mpp
+        self.compare_button.setEnabled(has_set and scale and not self._busy)
+        self.compare_button.setToolTip(
+            self._busy
+            or ("Load a second reader's annotations first" if not has_set else "")
+            or ("" if scale else "The slide's µm/px are not known")
+            or "Count where both agree, and list where they differ"
+        )
+        for part in (self.reader_label, self._options):
+            part.setVisible(has_set)
+        for part in (self.tree, self._decisions):
+            part.setVisible(bool(self.found))
+        self._take_back()
+        self._show_settled()
+
+    def _forget(self) -> None:
+        self.reader, self.theirs, self.found = "", (), []
+        self._settled.clear()
+        self.tree.clear()
+        self.table.hide()
+        self.words.setText("")
+        self._layer.clear()
+
+    def _take_back(self) -> None:
+        """Open decisions again whose step was undone."""
+        regions = self.annotator.regions
+        for n, (_, before) in list(self._settled.items()):
+            if regions is not None and before and _now(regions, before) == before:
+                del self._settled[n]
+
+    def _show_settled(self) -> None:
+        for n in range(self.tree.topLevelItemCount()):
+            item = self.tree.topLevelItem(n)
+            place = item.data(0, _ROLE)
+            decision = self._settled[place][0] if place in self._settled else ""
+            if item.text(1) != decision:
+                item.setText(1, decision)
+                color = QColor(128, 128, 128) if decision else self.palette().text().color()
+                item.setForeground(0, color)
+        if self.found:
+            left = sum(n not in self._settled for n in range(len(self.found)))
+            self.words.setText(
+                f"{count(left)} of {count(len(self.found))} differences are left to settle."
+                if left
+                else "All differences are settled."
+            )
+
+    # --- a second set ---
+
+    def _ask_file(self) -> None:
+        dialog = QFileDialog(
+            self, "Annotations of a second reader", "", f"Annotations ({READABLE});;All files (*)"
+        )
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda file: self.load(Path(file)))
+        dialog.open()
+
+    def load(self, path: Path) -> None:
+        """Read a second reader's annotations beside the window."""
+        slide = self.annotator.slide
+        if slide is None:
+            return
+        self._set_busy(f"{path.name} is being read")
+
+        def done(file: AnnotationFile | None) -> None:
+            self._set_busy("")
+            if file is not None and self.annotator.slide is slide:
+                self._forget()
+                self._slide = slide
+                self.reader, self.theirs = _reader_name(path, file), file.regions
+                self.words.setText("\n".join(file.notes))
+                self.refresh()
+
+        jobs.start(
+            partial(read_for, slide, path),
+            on_progress=lambda _: None,
+            on_done=done,
+            on_error=self._failed,
+            title=f"reading {path.name}",
+            owner=self,
+        )
+
+    def _set_busy(self, what: str) -> None:
+        self._busy = what
+        self.later()
+
+    def _failed(self, error: Exception) -> None:
+        self._set_busy("")
+        show_error(error, self)
+
+    # --- comparing ---
+
+    def compare(self) -> None:
+        """Count where both agree and list where they differ, beside the window."""
+        slide, regions = self.annotator.slide, self.annotator.regions
+        if slide is None or regions is None or not self.reader:
+            return
+        mine, theirs, info = tuple(regions), self.theirs, slide.info
+        mpp, full = self.mpp_box.value(), self.full_box.isChecked()
+        raters = (self.annotator.stamp().author or "me", self.reader)
+        tolerance_px0 = SAME_PLACE_UM / max(world_scale(info))
+        self._set_busy("The two are being compared")
+
+        def work(cancel: threading.Event) -> Generator[None, None, Any]:
+            yield from ()
+            found = disagreements(mine, theirs, tolerance_px0=tolerance_px0)
+            try:
+                prepared = prepare_comparison(
+                    mine, theirs, info, mpp, fully_annotated=full, mend=True, raters=raters
+                )
+                agreement = judge(prepared, _until(cancel, pair_bands(prepared)))
+            except _Stopped:
+                return None
+            except AnnotationError as error:  # the list is of use without the figures
+                return found, error
+            return found, agreement
+
+        def done(result: tuple[list[Disagreement], Agreement | HistomilError] | None) -> None:
+            self._set_busy("")
+            if result is not None and self.annotator.slide is slide:
+                self._show(*result)
+
+        jobs.start(
+            work,
+            on_progress=lambda _: None,
+            on_done=done,
+            on_error=self._failed,
+            title="the comparison with a second reader",
+            owner=self,
+        )
+
+    def _show(self, found: list[Disagreement], agreement: Agreement | HistomilError) -> None:
+        self.found = found
+        self._settled.clear()
+        self.table.show()
+        self.table.tree.setVisible(isinstance(agreement, Agreement))
+        if isinstance(agreement, Agreement):
+            self.table.show_agreement(agreement, self.annotator.classes)
+        else:
+            self.table.words.setText(f"⚠ No figures: {agreement}")
+        self.tree.clear()
+        for n, each in enumerate(found[:MOST_LISTED]):
+            item = QTreeWidgetItem([each.sentence(self.reader), ""])
+            item.setData(0, _ROLE, n)
+            item.setToolTip(0, f"{each.sentence(self.reader)}: {each.shown.label}")
+            self.tree.addTopLevelItem(item)
+        if not found:
+            self.words.setText("No region differs.")
+        self.refresh()
+        if found:
+            self.tree.setFocus()
+            self.tree.setCurrentItem(self.tree.topLevelItem(0))
+
+    # --- settling ---
+
+    @property
+    def current(self) -> int | None:
+        """Which difference is looked at, as a place in `found`."""
+        item = self.tree.currentItem()
+        return None if item is None else item.data(0, _ROLE)
+
+    def _go(self) -> None:
+        """Fly to the difference; the other reader's outline is shown."""
+        place, slide = self.current, self.annotator.slide
+        if place is None or slide is None:
+            return
+        each = self.found[place]
+        self._layer.show(each.theirs, slide.info, self.reader)
+        regions = self.annotator.regions
+        if each.mine is not None and regions is not None and each.mine.id in regions:
+            self.annotator.select([each.mine.id], fly=True)
+        else:
+            self.annotator.select(())
+            self._layer.fly(each.shown, slide.info)
+
+    def decide(self, decision: Decision) -> None:
+        """Settle the difference that is looked at, and go on to the next one."""
+        place, regions = self.current, self.annotator.regions
+        if place is None or regions is None:
+            return
+        if decision != "skip":
+            before = self._settle(place, decision)
+            if before is None:
+                return
+            self._settled[place] = decision, before
+        self._show_settled()
+        self._next()
+
+    def _settle(self, place: int, choice: Choice) -> Mapping[str, Region | None] | None:
+        """Do the step; return what it changed as it was before, None if it was refused."""
+        annotator, each = self.annotator, self.found[place]
+        regions = annotator.regions
+        if regions is None:
+            return None
+        if place in self._settled and self._settled[place][1]:
+            annotator.tell("This is settled already: undo that step first.")
+            return None
+        try:
+            command = settle(regions, each, choice, self.reader, annotator.stamp())
+        except HistomilError as error:
+            show_error(error, self)
+            return None
+        if command is None:
+            return {}
+        before = _now(regions, {**command.removed, **command.added})
+        return before if annotator.do(command) else None
+
+    def _next(self) -> None:
+        at = self.tree.indexOfTopLevelItem(self.tree.currentItem())
+        total = self.tree.topLevelItemCount()
+        for n in [*range(at + 1, total), *range(at + 1)]:
+            if self.tree.topLevelItem(n).data(0, _ROLE) not in self._settled:
+                self.tree.setCurrentItem(self.tree.topLevelItem(n))
+                return
+
+
+class _Stopped(Exception):
+    """The dock is gone; raised where the bands come from."""
+
+
+def _until(cancel: threading.Event, bands: Iterator[LabelImage]) -> Iterator[LabelImage]:
+    for band in bands:
+        if cancel.is_set():
+            raise _Stopped
+        yield band
+
+
+def _now(regions: AnnotationSet, ids: Iterable[str]) -> dict[str, Region | None]:
+    """Return regions as they are; None for those that are not there."""
+    return {each: regions.get(each) if each in regions else None for each in ids}
+
+
+def _reader_name(path: Path, file: AnnotationFile) -> str:
+    """Return what the other reader is called: the one author of the file, else its name."""
+    authors = {region.author for region in file.regions if region.author}
+    return authors.pop() if len(authors) == 1 else path.name.split(".")[0]
