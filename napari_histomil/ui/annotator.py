@@ -92,6 +92,9 @@ class Annotator:
         self._session: weakref.ref[Session] = weakref.ref(session(viewer))
         self._keepers = SlideKeepers()
         self._regions: AnnotationSet | None = None
+        self._blank: weakref.WeakKeyDictionary[SlideSession, AnnotationSet] = (
+            weakref.WeakKeyDictionary()
+        )
         self._classes = ClassSet()
         self._active_class: AnnotationClass | None = None
         self._hidden: frozenset[str | None] = frozenset()
@@ -130,24 +133,32 @@ class Annotator:
 
     @property
     def keeper(self) -> AnnotationKeeper | None:
-        """What keeps the regions of the slide, opened now if need be.
+        """What keeps the regions of the slide.
 
-        None without a slide, or if its annotations cannot be opened: that has been said then.
+        None without a slide, until something is drawn on it (looking at a slide leaves nothing
+        beside it), or if its annotations cannot be opened: that has been said then.
         """
         slide = self.slide
         if slide is None:
             return None
-        keeper = self._keepers.of(slide)
-        regions = None if keeper is None else keeper.annotations
-        if regions is not self._regions:
-            self._follow(regions)
+        keeper = self._keepers.found(slide)
+        if keeper is None and self._keepers.drawn_on(slide):
+            keeper = self._keepers.of(slide)
+        self._follow(self._set_of(slide, keeper))
         return keeper
 
     @property
     def regions(self) -> AnnotationSet | None:
-        """The regions of the slide."""
-        keeper = self.keeper
-        return None if keeper is None else keeper.annotations
+        """The regions of the slide; None without one."""
+        if self.slide is None:
+            return None
+        return self._set_of(self.slide, self.keeper)
+
+    def _set_of(self, slide: SlideSession, keeper: AnnotationKeeper | None) -> AnnotationSet:
+        """Return the set that is kept, or an empty one as long as nothing is."""
+        if keeper is not None:
+            return keeper.annotations
+        return self._blank.setdefault(slide, AnnotationSet())
 
     @property
     def author(self) -> str | None:
@@ -187,11 +198,11 @@ class Annotator:
 
     def undo(self) -> Command | None:
         """Take the last step back."""
-        return self._try(AnnotationKeeper.undo)
+        return self._try(AnnotationKeeper.undo) if self.keeper else None
 
     def redo(self) -> Command | None:
         """Do the step undone last again."""
-        return self._try(AnnotationKeeper.redo)
+        return self._try(AnnotationKeeper.redo) if self.keeper else None
 
     def delete_selected(self) -> bool:
         """Delete what is selected."""
@@ -204,9 +215,11 @@ class Annotator:
             show_info(sentence)
 
     def _try(self, step: Callable[[AnnotationKeeper], Command | None]) -> Command | None:
-        keeper = self.keeper
+        slide = self.slide
+        keeper = None if slide is None else self._keepers.of(slide)
         if keeper is None:
             return None
+        self._follow(keeper.annotations)
         try:
             return step(keeper)
         except (AnnotationError, OutputError) as error:

@@ -19,7 +19,7 @@ import numpy as np
 import pint
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry import LineString, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from napari_histomil.geometry import Rect
@@ -108,12 +108,25 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
     info
         The facts of the slide.
     """
+    return rect_around_px0(viewer, info, 0.0).intersection(info.rect_px0)
+
+
+def rect_around_px0(viewer: Any, info: SlideInfo, share: float) -> Rect:
+    """Return what the canvas shows, on the slide or beside it, and more around it.
+
+    Parameters
+    ----------
+    viewer, info
+        As in `rect_in_view_px0`.
+    share
+        Share of the view's sides that is added on each side.
+    """
     height, width = viewer.canvas.size
     half = np.abs(world_step(viewer, (width / 2, height / 2)))  # however the view is turned
-    center = center_of_world(viewer)
+    center, half = center_of_world(viewer), half * (1 + 2 * share)
     x0, y0 = to_px0(center - half, info)
     x1, y1 = to_px0(center + half, info)
-    return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0)).intersection(info.rect_px0)
+    return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))
 
 
 def center_of_view_px0(viewer: Any, info: SlideInfo) -> tuple[float, float]:
@@ -213,7 +226,7 @@ def polygons_layer(
     attributes
         Further attributes of the layer; lists go by shape.
     """
-    data = [np.asarray(_keyhole_ring(geometry))[:, ::-1] for geometry in geometries]
+    data = [np.asarray(keyhole_ring(geometry))[:, ::-1] for geometry in geometries]
     given = {
         "name": name,
         "shape_type": "polygon",
@@ -235,7 +248,7 @@ def _raster_transform(scale: tuple[float, float], info: SlideInfo) -> dict[str, 
     }
 
 
-def _keyhole_ring(polygon: BaseGeometry) -> NDArray[np.float64]:
+def keyhole_ring(polygon: BaseGeometry) -> NDArray[np.float64]:
     """Return one closed-by-itself ring [n, 2] that walks the outline and, over cuts, its holes.
 
     napari's polygons know no holes, but a cut walked there and back has no area.
@@ -304,6 +317,24 @@ def shapes_to_px0(layer: Any, info: SlideInfo, *, selected_only: bool = False) -
             continue
         polygons += _valid_polygons(to_px0(vertices @ matrix.T + offset, info))
     return polygons
+
+
+def shape_to_px0(layer: Any, index: int, info: SlideInfo) -> BaseGeometry | None:
+    """Return one shape of a Shapes layer in level-0 pixels: an area, or a line that stays one.
+
+    An outline that crosses itself becomes its valid parts; None where nothing has an extent.
+    """
+    kind = str(list(layer.shape_type)[index])
+    vertices = np.asarray(layer.data[index], float)[:, -2:]
+    matrix, offset = _data_to_world(layer, info)
+    outline = None if kind in ("line", "path") else _outline(vertices, kind)
+    if outline is not None:
+        parts = list(_valid_polygons(to_px0(outline @ matrix.T + offset, info)))
+        return None if not parts else parts[0] if len(parts) == 1 else MultiPolygon(parts)
+    if len(vertices) < 2:
+        return None
+    line = LineString(to_px0(vertices @ matrix.T + offset, info))
+    return line if line.length else None
 
 
 def _outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | None:

@@ -139,7 +139,7 @@ class Overlays:
         layer.events.visible.connect(lambda _: self.shown_changed.emit())
         layer.events.opacity.connect(lambda _: self.shown_changed.emit())
         layers = self.session.viewer.layers
-        with _selection_kept(layers):
+        with selection_kept(layers):
             layers.insert(layers.index(slide.layer) + 1, layer)
         self._chosen[slide] = run
         self.session.add_run(run)
@@ -260,7 +260,7 @@ class Overlays:
             vector_style="line",
             opacity=1.0,
         )
-        with _selection_kept(layers):
+        with selection_kept(layers):
             layers.append(self._frame)
 
     def _remove_frame(self) -> None:
@@ -292,7 +292,7 @@ def _layer_name(store: RunStore, heatmap: HeatmapView) -> str:
 
 
 @contextmanager
-def _selection_kept(layers: Any) -> Iterator[None]:
+def selection_kept(layers: Any) -> Iterator[None]:
     """Leave the person's selection, and so their tool, as it is while layers come and go."""
     active, selected = layers.selection.active, set(layers.selection)
     yield

@@ -14,8 +14,10 @@ from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import QApplication
 
 from napari_histomil.annotations.keeping import AnnotationKeeper, open_annotations
+from napari_histomil.annotations.recovery import FILE_NAME, JOURNAL_NAME
 from napari_histomil.annotations.saving import Saving
 from napari_histomil.errors import AnnotationError, OutputError
+from napari_histomil.resources import sidecars
 from napari_histomil.ui.session import SlideSession
 
 RETRY_MS = 5000
@@ -48,6 +50,9 @@ class SlideKeepers:
         self.author: str | None = None
         self._keepers: dict[SlideSession, AnnotationKeeper] = {}
         self._broken: weakref.WeakSet[SlideSession] = weakref.WeakSet()
+        self._looked_up: weakref.WeakKeyDictionary[SlideSession, bool] = (
+            weakref.WeakKeyDictionary()
+        )
         self._behind: list[AnnotationKeeper] = []
         self._said = ""
         self._bell = _Bell()
@@ -79,6 +84,17 @@ class SlideKeepers:
                 self.told.emit(sentence)
         return keeper
 
+    def drawn_on(self, slide: SlideSession) -> bool:
+        """Whether something of an earlier day lies beside it; looked up once."""
+        if slide not in self._looked_up:
+            info = slide.info
+            self._looked_up[slide] = any(
+                (folder / name).is_file()
+                for folder in sidecars(info.path, info.fingerprint)
+                for name in (FILE_NAME, JOURNAL_NAME)
+            )
+        return self._looked_up[slide]
+
     def found(self, slide: SlideSession | None) -> AnnotationKeeper | None:
         """Return the keeper of a slide if it has been opened."""
         return None if slide is None else self._keepers.get(slide)
@@ -86,6 +102,7 @@ class SlideKeepers:
     def close(self, slide: SlideSession) -> None:
         """Write what is behind and let go; what cannot be written is tried again later."""
         self._broken.discard(slide)
+        self._looked_up.pop(slide, None)
         keeper = self._keepers.pop(slide, None)
         if keeper is not None:
             self._let_go(keeper)
