@@ -101,8 +101,9 @@ def change_class(annotator: Annotator, name: str, new: AnnotationClass) -> None:
     AnnotationError, OutputError
         As `edit`. Locked regions keep what they have, and a sentence says so.
     """
+    active = annotator.active_class
     edit(annotator, lambda classes: classes.changed(name, new))
-    if annotator.active_class is not None and annotator.active_class.name == name:
+    if active is not None and active.name == name:
         annotator.set_class(new.name)
     mine = [region for region in annotator.regions or () if region.class_name == name]
     free = [region.id for region in mine if not region.is_fixed]

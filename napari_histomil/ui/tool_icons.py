@@ -14,6 +14,9 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap, QPo
 SIDE = 20
 """Side of the square that pictures are drawn in, and their size in logical pixels."""
 
+FAINT = 0.3
+"""Opacity of what is disabled."""
+
 _RATIO = 3
 """Pixels that a picture has for each logical one: enough for every screen."""
 
@@ -23,7 +26,7 @@ Draw = Callable[[QPainter], None]
 
 
 def icon(name: str, color: QColor) -> QIcon:
-    """Return a picture.
+    """Return a picture, and a faint one for where it is disabled.
 
     Parameters
     ----------
@@ -32,6 +35,14 @@ def icon(name: str, color: QColor) -> QIcon:
     color
         Of its lines.
     """
+    faint = QColor(color)
+    faint.setAlphaF(FAINT)
+    result = QIcon(_picture(name, color))
+    result.addPixmap(_picture(name, faint), QIcon.Mode.Disabled)
+    return result
+
+
+def _picture(name: str, color: QColor) -> QPixmap:
     pixmap = QPixmap(SIDE * _RATIO, SIDE * _RATIO)
     pixmap.setDevicePixelRatio(_RATIO)
     pixmap.fill(Qt.GlobalColor.transparent)
@@ -43,7 +54,7 @@ def icon(name: str, color: QColor) -> QIcon:
     painter.setPen(pen)
     PICTURES[name](painter)
     painter.end()
-    return QIcon(pixmap)
+    return pixmap
 
 
 def chip(color: tuple[int, int, int], side: int = 14, *, hollow: bool = False) -> QPixmap:

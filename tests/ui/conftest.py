@@ -19,6 +19,8 @@ from napari_histomil.manifest import ClassSpec
 from napari_histomil.results import RunStore, run_path
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.tiling import GridSpec, TileGrid
+from napari_histomil.ui.widgets.annotate import AnnotateWidget
+from tests.ui.annotating import WHITE, Desk, settle
 
 CLASSES = (ClassSpec("normal", (90, 90, 180)), ClassSpec("tumor", (200, 0, 0)))
 
@@ -152,6 +154,23 @@ def make_run() -> Callable[..., RunStore]:
         return RunStore.open(path)
 
     return make
+
+
+@pytest.fixture
+def desk(make_napari_viewer, write_slide, qtbot) -> Iterator[Desk]:
+    """The Annotate dock in a window, with a white slide of 500 x 400 µm."""
+    viewer = make_napari_viewer(show=True, strict_qt="raise")
+    holder = viewer.window.add_dock_widget(AnnotateWidget(viewer), name="Annotate", area="right")
+    holder.window().resize(1280, 800)
+    settle(qtbot)
+    desk = Desk(viewer, holder.widget(), qtbot)
+    desk.state.session.open_slide(write_slide(WHITE))
+    settle(qtbot)
+    yield desk
+    desk.state.close()
+    for slide in list(desk.state.session.slides):
+        desk.state.session.close_slide(slide)
+    settle(qtbot)
 
 
 def _top_level_widgets() -> set[QWidget]:

@@ -16,6 +16,7 @@ from superqt import QElidingLabel
 from napari_histomil.annotations.stamps import system_user
 from napari_histomil.ui.annotator import Annotator, annotator
 from napari_histomil.ui.preferences import keep_author, preferred_author
+from napari_histomil.ui.region_layers import region_layers
 from napari_histomil.ui.widgets.annotate_classes import ClassList
 from napari_histomil.ui.widgets.annotate_done import DonePart
 from napari_histomil.ui.widgets.annotate_files import FilePart
@@ -40,6 +41,7 @@ class AnnotateWidget(Panel):
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         state = annotator(napari_viewer)
+        self._layers = region_layers(state.viewer)
         self.head = Head(state)
         self.classes = ClassList(state)
         self.tools = ToolBox(state)
@@ -115,9 +117,10 @@ class Head(Part):
         self.slide_label.setToolTip(str(slide.info.path) if slide else "")
         keeper = self.annotator.keeper
         why_not = "Open a slide first" if keeper is None else keeper.why_read_only
+        done, undone = (None, None) if regions is None else (regions.can_undo, regions.can_redo)
         for button, what, word, key in (
-            (self.undo_button, regions and regions.can_undo, "undo", "edit.undo"),
-            (self.redo_button, regions and regions.can_redo, "redo", "edit.redo"),
+            (self.undo_button, done, "undo", "annotate.undo"),
+            (self.redo_button, undone, "redo", "annotate.redo"),
         ):
             button.say(f"{word.capitalize()}: {what}{key_hint(key)}")
             button.allow(why_not or (None if what else f"There is nothing to {word}"))

@@ -195,7 +195,7 @@ class ClassList(Part):
             )
         if total is not None:
             item.setText(_COUNT, count(total.count))
-            if slide is not None and slide.has_mpp:
+            if total.area_px0 > 0 and slide is not None and slide.has_mpp:
                 mpp_x, mpp_y = slide.info.mpp_xy
                 item.setText(_AREA, listing.area_text(total.area_px0 * mpp_x * mpp_y * 1e-6))
             item.setToolTip(_AREA, f"{total.area_px0:,.0f} square pixels of level 0")

@@ -13,7 +13,7 @@ from napari_histomil.ui.annotator import (
     TOOLS,
     Annotator,
 )
-from napari_histomil.ui.keys import KEYS, hint
+from napari_histomil.ui import keys
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
@@ -49,7 +49,8 @@ _MODES = {
 
 def key_hint(name: str) -> str:
     """Return the end of a tooltip that names the key, if there is one."""
-    return hint(name) if name in KEYS else ""
+    table = {**keys.KEYS, **getattr(keys, "LAYER_KEYS", {})}
+    return f" (key: {table[name].text})" if name in table else ""
 
 
 class ToolBox(Part):
@@ -81,7 +82,7 @@ class ToolBox(Part):
         self.brush_box = _number(SMALLEST_BRUSH_UM, LARGEST_BRUSH_UM, " µm")
         self.brush_box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.brush_box.setToolTip(
-            f"Width of brush and eraser on the slide{key_hint('brush.larger')}"
+            f"Width of brush and eraser on the slide{key_hint('annotate.larger')}"
         )
         self.brush_box.valueChanged.connect(self._set_brush)
         self.wand_box = _number(0.5, 100.0, "")
@@ -154,6 +155,5 @@ def _number(least: float, most: float, suffix: str) -> QDoubleSpinBox:
     box.setSuffix(suffix)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(58)
-    box.setMaximumWidth(84)
+    box.setFixedWidth(72)
     return box

@@ -46,6 +46,8 @@ class RegionDetails(Part):
         self.note_box = QPlainTextEdit()
         self.note_box.setToolTip("Note about the region; kept when you leave the field")
         self.note_box.setTabChangesFocus(True)
+        # napari's themes give this kind of field neither ground nor edge.
+        self.note_box.setStyleSheet("border: 1px solid rgba(128, 128, 128, 150)")
         self.note_box.setFixedHeight((_NOTE_LINES + 1) * self.fontMetrics().lineSpacing())
         self.note_box.installEventFilter(self)
         self._make_measurements()

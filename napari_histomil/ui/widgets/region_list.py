@@ -126,7 +126,6 @@ class RegionList(Part):
         )
         self.table.setWordWrap(False)
         self.table.setShowGrid(False)
-        self.table.setAlternatingRowColors(True)
         self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.table.setCornerButtonEnabled(False)
         self.table.setTabKeyNavigation(False)
