@@ -330,7 +330,10 @@ class RegionLayers:
 
     def _append(self, viewer: Any, layer: Any) -> None:
         with selection_kept(viewer.layers):
-            viewer.layers.append(layer)
+            if layer is self.picture and self.shapes in viewer.layers:
+                viewer.layers.insert(viewer.layers.index(self.shapes), layer)
+            else:
+                viewer.layers.append(layer)
 
     def _on_inserted(self, event: Any) -> None:
         """Stay on top of slides that are opened later."""
