@@ -31,7 +31,7 @@ CHUNK_PIXELS = 4_000_000
 DOT_PX = 1.5
 """Regions smaller than so many pixels are a dot."""
 
-LINE_PX, SELECTED_PX = 1.6, 2.6
+LINE_PX, SELECTED_PX = 1.8, 2.8
 """Widths of outlines."""
 
 POINT_PX = 4.5
