@@ -68,9 +68,50 @@ KEYS: dict[str, Key] = {
     "overlay.stronger": Key(".", "Overlay", "Make the heatmap stronger"),
     "hottest.next": Key("N", "Overlay", "Go to the next hottest tile"),
     "hottest.previous": Key("Shift-N", "Overlay", "Go back to the previous hottest tile"),
+    "annotate.toggle": Key("Q", "Annotate", "Take the tool used last, or put it down"),
+    **{
+        f"anyclass.{n}": Key(f"Alt-{n}", "Annotate", f"Class {n}, whatever layer is active")
+        for n in range(1, 10)
+    },
     "compare.toggle": Key("Shift-U", "Compare", "Open or close the second view"),
     "keys.sheet": Key("?", "Help", "Show this sheet"),
 }
+
+LAYER_KEYS: dict[str, Key] = {
+    **{
+        f"tool.{tool}": Key(key, "Tools", what)
+        for tool, key, what in (
+            ("move", "M", "Move the view"),
+            ("select", "S", "Select"),
+            ("vertices", "E", "Edit vertices"),
+            ("transform", "T", "Move, scale, turn what is selected"),
+            ("polygon", "P", "Polygon"),
+            ("freehand", "F", "Freehand"),
+            ("rectangle", "R", "Rectangle"),
+            ("ellipse", "O", "Ellipse"),
+            ("line", "L", "Line"),
+            ("points", "D", "Points"),
+            ("brush", "B", "Brush"),
+            ("eraser", "X", "Eraser"),
+            ("wand", "W", "Wand"),
+            ("split", "K", "Split what is selected by a line"),
+            ("ruler", "G", "Ruler"),
+        )
+    },
+    **{f"class.{n}": Key(str(n), "Drawing", f"Class {n}") for n in range(1, 10)},
+    "annotate.undo": Key("Control-Z", "Drawing", "Take back the last vertex, or the last step"),
+    "annotate.redo": Key("Control-Shift-Z", "Drawing", "Do it again"),
+    "annotate.enter": Key("Enter", "Drawing", "Finish the shape, as a double click"),
+    "annotate.escape": Key("Escape", "Drawing", "Give the shape up; select nothing"),
+    "annotate.back": Key("Backspace", "Drawing", "Take back the last vertex, or delete"),
+    "annotate.delete": Key("Delete", "Drawing", "Delete the vertex held, or what is selected"),
+    "annotate.pan": Key("Space", "Drawing", "Held: a drag moves the view"),
+    "annotate.smaller": Key("[", "Drawing", "Smaller brush (Ctrl and the wheel, too)"),
+    "annotate.larger": Key("]", "Drawing", "Larger brush"),
+    "region.next": Key("N", "Drawing", "Go to the next region"),
+    "region.previous": Key("Shift-N", "Drawing", "Go to the previous region"),
+}
+"""Keys of our layer of annotations, active with every tool: they beat those of napari."""
 
 KEY_SHEET = "keys.sheet"
 """The one key that is Qt's and not napari's, which cannot be told of a question mark."""
@@ -108,7 +149,8 @@ def _usable(owner: Any) -> bool:
 
 def hint(name: str) -> str:
     """Return the end of a tooltip that names the key, such as ``" (key: N)"``."""
-    return f" (key: {KEYS[name].text})"
+    key = KEYS[name] if name in KEYS else LAYER_KEYS[name]
+    return f" (key: {key.text})"
 
 
 class KeySheet(QDialog):

@@ -28,6 +28,7 @@ from qtpy.QtCore import Signal as QtSignal
 
 from napari_histomil.geometry import Rect
 from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui.adopting import take_edits
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.camera import pixel_ratio_of
 from napari_histomil.ui.layers import METADATA_KEY, rect_around_px0, world_scale, world_units
@@ -95,6 +96,7 @@ class RegionLayers:
         self._frame: Frame | None = None
         self._sheet: Sheet | None = None
         self._content = ShapesContent()
+        self._rows: list[NDArray[np.float64]] = []
         self._wanted = 0
         self._shown = 0
         self._bell = _Bell()
@@ -293,6 +295,7 @@ class RegionLayers:
                 units=("pixel", "pixel") if info is None else world_units(info),
                 scale=(1, 1) if info is None else world_scale(info),
             )
+            self.shapes.events.data.connect(self._on_edited)
             self._append(viewer, self.shapes)
             self._settled_timer.start()
         return self.shapes
@@ -315,7 +318,17 @@ class RegionLayers:
         content = ShapesContent(tuple(chosen), pixel)
         if not content.same_as(self._content):
             self._content = content
-            show_in(self.shapes, content)
+            self._rows = show_in(self.shapes, content)
+
+    def _on_edited(self, event: Any) -> None:
+        """Do what the person changed with napari's buttons; what is refused is shown as it was."""
+        if getattr(event, "action", "") not in ("added", "changed", "removed"):
+            return
+        content, rows = self._content, self._rows
+        self._content = ShapesContent()  # shown anew in any case
+        if self.shapes is not None:
+            take_edits(self._annotator, self.shapes, content.regions, rows)
+        self._settled_timer.start()
 
     def _few_in(self, rect: Rect) -> bool:
         """Whether few regions are in a rectangle; asks no region, of which there may be many."""
@@ -330,7 +343,10 @@ class RegionLayers:
 
     def _append(self, viewer: Any, layer: Any) -> None:
         with selection_kept(viewer.layers):
-            viewer.layers.append(layer)
+            if layer is self.picture and self.shapes in viewer.layers:
+                viewer.layers.insert(viewer.layers.index(self.shapes), layer)
+            else:
+                viewer.layers.append(layer)
 
     def _on_inserted(self, event: Any) -> None:
         """Stay on top of slides that are opened later."""

@@ -31,7 +31,7 @@ CHUNK_PIXELS = 4_000_000
 DOT_PX = 1.5
 """Regions smaller than so many pixels are a dot."""
 
-LINE_PX, SELECTED_PX = 1.6, 2.6
+LINE_PX, SELECTED_PX = 1.8, 2.8
 """Widths of outlines."""
 
 POINT_PX = 4.5
@@ -199,10 +199,11 @@ def _segments(shapes: NDArray[np.object_], frame: Frame) -> _Segments:
     """Take shapes apart: all edges of all rings and lines that come near the picture."""
     areal = np.isin(shapely.get_type_id(shapes), _AREAL)
     places = np.arange(len(shapes))
-    rings, of_areal = shapely.get_rings(shapes[areal], return_index=True)
+    polygons, of_areal = shapely.get_parts(shapes[areal], return_index=True)
+    rings, of_polygon = shapely.get_rings(polygons, return_index=True)
     parts, of_line = shapely.get_parts(shapes[~areal], return_index=True)
     chains = np.concatenate([rings, parts])
-    owners = np.concatenate([places[areal][of_areal], places[~areal][of_line]])
+    owners = np.concatenate([places[areal][of_areal[of_polygon]], places[~areal][of_line]])
     xy, chain = shapely.get_coordinates(chains, return_index=True)
     pixels = ((xy - (frame.x_px0, frame.y_px0)) / frame.px0_per_pixel).astype(np.float32)
     same = chain[1:] == chain[:-1]

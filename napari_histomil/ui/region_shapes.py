@@ -63,8 +63,8 @@ def few_enough(regions: Sequence[Region]) -> bool:
     return bool(vertices <= MOST_VERTICES)
 
 
-def show_in(layer: Shapes, content: ShapesContent) -> None:
-    """Fill a layer anew: shapes first, then their features and colours."""
+def show_in(layer: Shapes, content: ShapesContent) -> list[NDArray[np.float64]]:
+    """Fill a layer anew: shapes first, then their features; return the vertices it was given."""
     data, kinds, columns = _rows_of(content.regions)
     with layer.events.data.blocker(), layer.events.features.blocker():
         layer.selected_data = set()
@@ -78,7 +78,12 @@ def show_in(layer: Shapes, content: ShapesContent) -> None:
                 edge_color=columns["color"],
                 face_color="transparent",
             )
-        layer.features = pd.DataFrame({name: columns[name] for name in (CLASS, REGION_ID)})
+        layer.features = pd.DataFrame(
+            {name: np.array(columns[name], dtype=object) for name in (CLASS, REGION_ID)}
+        )
+        # What the person adds is a region of its own, not a part of the last one.
+        layer.feature_defaults = {CLASS: "", REGION_ID: ""}
+    return data
 
 
 def as_shapes_layer(
@@ -123,17 +128,25 @@ def shapes_as_geometries(layer: Shapes, info: SlideInfo) -> list[tuple[BaseGeome
     list
         (shape in level-0 pixels, name of the class or None).
     """
-    features = layer.features
-    names = _column(features, CLASS, layer.nshapes)
-    ids = _column(features, REGION_ID, layer.nshapes)
-    found: dict[Any, tuple[list[BaseGeometry], str | None]] = {}
-    for index in range(layer.nshapes):
+    names = dict(
+        zip(_keys_of(layer), column_of(layer.features, CLASS, layer.nshapes), strict=True)
+    )
+    return [(shape, names[key]) for key, shape in geometries_by_region(layer, info).items()]
+
+
+def geometries_by_region(layer: Shapes, info: SlideInfo) -> dict[str | int, BaseGeometry]:
+    """Return the shapes in level-0 pixels by their region's id; by their index without one."""
+    found: dict[str | int, list[BaseGeometry]] = {}
+    for index, key in enumerate(_keys_of(layer)):
         shape = shape_to_px0(layer, index, info)
-        if shape is None:
-            continue
-        parts, _ = found.setdefault(ids[index] or index, ([], names[index]))
-        parts.append(shape)
-    return [(_together(parts), name) for parts, name in found.values()]
+        if shape is not None:
+            found.setdefault(key, []).append(shape)
+    return {key: _together(parts) for key, parts in found.items()}
+
+
+def _keys_of(layer: Shapes) -> list[str | int]:
+    ids = column_of(layer.features, REGION_ID, layer.nshapes)
+    return [index if each is None else each for index, each in enumerate(ids)]
 
 
 def is_a_person_s(layer: Any) -> bool:
@@ -165,7 +178,7 @@ def _rows_of(
     return data, kinds, columns
 
 
-def _column(features: pd.DataFrame, name: str, count: int) -> list[str | None]:
+def column_of(features: pd.DataFrame, name: str, count: int) -> list[str | None]:
     """Return a column of features as texts; None where there is none, or no text."""
     if name not in features or len(features) != count:
         return [None] * count
