@@ -10,11 +10,13 @@ from typing import Any
 
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QLabel, QLineEdit, QWidget
 from superqt import QElidingLabel
 
 from napari_histomil.annotations.stamps import system_user
 from napari_histomil.ui.annotator import Annotator, annotator
+from napari_histomil.ui.drawing.canvas import attach_drawing
 from napari_histomil.ui.preferences import keep_author, preferred_author
 from napari_histomil.ui.region_layers import region_layers
 from napari_histomil.ui.widgets.annotate_classes import ClassList
@@ -41,6 +43,7 @@ class AnnotateWidget(Panel):
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         state = annotator(napari_viewer)
+        self._viewer = state.viewer
         self._layers = region_layers(state.viewer)
         self.head = Head(state)
         self.classes = ClassList(state)
@@ -74,6 +77,11 @@ class AnnotateWidget(Panel):
         self.files_section.addWidget(self.files)
         self.files_section.addWidget(self.differences_fold)
         self.section("Done").addWidget(self.done)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Let the tools draw on the canvas once there is a window with one."""
+        super().showEvent(event)
+        attach_drawing(self._viewer, self)
 
 
 class Head(Part):
@@ -115,8 +123,7 @@ class Head(Part):
         slide, regions = self.annotator.slide, self.annotator.regions
         self.slide_label.setText(slide.name if slide else "Open a slide to annotate it.")
         self.slide_label.setToolTip(str(slide.info.path) if slide else "")
-        keeper = self.annotator.keeper
-        why_not = "Open a slide first" if keeper is None else keeper.why_read_only
+        why_not = self.why_not()
         done, undone = (None, None) if regions is None else (regions.can_undo, regions.can_redo)
         for button, what, word, key in (
             (self.undo_button, done, "undo", "annotate.undo"),

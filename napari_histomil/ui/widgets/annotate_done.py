@@ -77,13 +77,13 @@ class DonePart(Part):
 
     def refresh(self) -> None:
         """Enable what can be done now; what was mended meanwhile is ticked off."""
-        keeper, slide = self.annotator.keeper, self.annotator.slide
+        slide = self.annotator.slide
         if slide is not self._slide:
             self._slide = slide
             self._list([])
             self.words.setText("")
-        why_not = "Open a slide first" if keeper is None else keeper.why_read_only
-        if keeper is not None and why_not is None and not len(keeper.annotations):
+        why_not = self.why_not()
+        if why_not is None and not len(self.annotator.regions or ()):
             why_not = "Nothing is drawn yet"
         if self._checking:
             why_not = "The regions are being checked"

@@ -72,15 +72,15 @@ class FilePart(Part):
         if conflict is not None and keeper is not None:
             self.conflict_label.setText(f"⚠ {conflict} Whose shall count?")
             self.conflict_label.setToolTip(str(keeper.folder))
-        why_not = "Open a slide first" if keeper is None else keeper.why_read_only
+        why_not = self.why_not()
         if self._reading:
             why_not = "A file is being read"
         self.import_button.setEnabled(why_not is None)
         self.import_button.setToolTip(
             why_not or "Bring in regions: QuPath GeoJSON, ASAP, ImageScope, HALO, DSA, WSInfer"
         )
-        empty = "Open a slide first" if keeper is None else None
-        if keeper is not None and not len(keeper.annotations):
+        empty = "Open a slide first" if slide is None else None
+        if slide is not None and not len(self.annotator.regions or ()):
             empty = "Nothing is drawn yet"
         self.export_button.setEnabled(empty is None)
         self.export_button.setToolTip(empty or "Write regions for another program")

@@ -55,6 +55,13 @@ class Part(QWidget):
         """Show things as they are now."""
         raise NotImplementedError
 
+    def why_not(self) -> str | None:
+        """Return why nothing can be changed now, in words; None if it can."""
+        if self.annotator.slide is None:
+            return "Open a slide first"
+        keeper = self.annotator.keeper  # None before the first step on a slide
+        return None if keeper is None else keeper.why_read_only
+
     def attempt(self, step: Callable[[], Any]) -> None:
         """Do something; a refusal comes as a dialog."""
         try:

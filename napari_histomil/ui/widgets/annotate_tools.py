@@ -5,21 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QButtonGroup, QDoubleSpinBox, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QButtonGroup, QDoubleSpinBox, QGridLayout, QWidget
 
+from napari_histomil.ui import keys
 from napari_histomil.ui.annotator import (
     LARGEST_BRUSH_UM,
     SMALLEST_BRUSH_UM,
     TOOLS,
     Annotator,
 )
-from napari_histomil.ui import keys
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
 
 _COLUMNS = 8
-_NO_SLIDE = "Open a slide first"
 
 WORDS = {
     "move": "Move the view: drag it, turn the wheel to zoom",
@@ -79,13 +78,13 @@ class ToolBox(Part):
             button.clicked.connect(partial(self._set_mode, mode))
             modes.addButton(button)
             self.mode_buttons[mode] = button
-        self.brush_box = _number(SMALLEST_BRUSH_UM, LARGEST_BRUSH_UM, " µm")
+        self.brush_box = _number("Brush ", SMALLEST_BRUSH_UM, LARGEST_BRUSH_UM, " µm")
         self.brush_box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.brush_box.setToolTip(
             f"Width of brush and eraser on the slide{key_hint('annotate.larger')}"
         )
         self.brush_box.valueChanged.connect(self._set_brush)
-        self.wand_box = _number(0.5, 100.0, "")
+        self.wand_box = _number("Wand ", 0.5, 100.0, "")
         self.wand_box.setToolTip(
             "How far a colour may be from the one under the pointer (CIE Lab; 2 is just seen)"
         )
@@ -93,8 +92,7 @@ class ToolBox(Part):
         self.column.addLayout(grid)
         self.column.addWidget(
             row(
-                *self.mode_buttons.values(), QLabel("Brush"), self.brush_box, QLabel("Wand"),
-                self.wand_box,
+                *self.mode_buttons.values(), self.brush_box, self.wand_box,
             )
         )  # fmt: skip
         self.words = plain_label()
@@ -110,10 +108,7 @@ class ToolBox(Part):
     def refresh(self) -> None:
         """Show which tool is in the hand, and how it is set."""
         annotator = self.annotator
-        keeper = annotator.keeper
-        why_not = _NO_SLIDE if annotator.slide is None else None
-        if keeper is not None:
-            why_not = keeper.why_read_only
+        why_not = self.why_not()
         for tool, button in self.tool_buttons.items():
             button.setChecked(tool == annotator.tool)
             button.allow(None if tool in ("move", "select", "ruler") else why_not)
@@ -148,12 +143,12 @@ class ToolBox(Part):
         self.annotator.wand_tolerance = tolerance
 
 
-def _number(least: float, most: float, suffix: str) -> QDoubleSpinBox:
+def _number(prefix: str, least: float, most: float, suffix: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
     box.setRange(least, most)
     box.setDecimals(1)
+    box.setPrefix(prefix)
     box.setSuffix(suffix)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setFixedWidth(72)
     return box

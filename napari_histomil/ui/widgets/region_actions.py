@@ -122,11 +122,8 @@ class RegionActions(Part):
 
     def refresh(self) -> None:
         """Enable what can be done now."""
-        keeper = self.annotator.keeper
         chosen = self.annotator.selected
-        why_not = None if chosen else "Select regions first"
-        if keeper is not None and keeper.why_read_only is not None:
-            why_not = keeper.why_read_only
+        why_not = self.why_not() or (None if chosen else "Select regions first")
         for button in (self.lock_button, self.delete_button, self.more_button):
             button.allow(why_not)
         for button, words in (

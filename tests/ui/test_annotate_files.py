@@ -1,0 +1,191 @@
+"""Files of the Annotate dock: import with a mapping, export, masks, another program's changes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from shapely.geometry import box
+
+from napari_histomil.annotations.formats import read_annotations, write_annotations
+from napari_histomil.annotations.mask_reading import open_mask
+from napari_histomil.annotations.model import AnnotationClass, Region, SlideFrame, class_named
+from napari_histomil.ui.widgets.export_dialog import ExportDialog
+from napari_histomil.ui.widgets.import_dialog import ImportDialog
+from napari_histomil.ui.widgets.mask_dialog import MaskDialog
+from tests.ui.annotating import close_error, dialog_of
+
+
+def imported(desk, path) -> ImportDialog:
+    """Read a file as the button does; returns the dialog that asks about it."""
+    desk.dock.files.import_file(path)
+    desk.until(lambda: not desk.dock.files._reading)
+    return dialog_of(ImportDialog)
+
+
+def choose(box_, words: str) -> None:
+    box_.setCurrentIndex(next(n for n in range(box_.count()) if words in box_.itemText(n)))
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """A file of ASAP with two groups and one region without."""
+    path = tmp_path / "theirs.xml"
+    write_annotations(
+        path,
+        [
+            Region(box(100, 100, 300, 300), AnnotationClass("metastases", (255, 0, 0))),
+            Region(box(150, 150, 200, 200), AnnotationClass("Exclusion", (0, 255, 0))),
+            Region(box(500, 500, 600, 600), AnnotationClass("ink", (0, 0, 255))),
+        ],
+        to="asap",
+    )
+    return path
+
+
+def test_groups_become_classes_holes_or_nothing_in_one_step(desk, groups):
+    dialog = imported(desk, groups)
+    assert [(group.name, group.count) for group in dialog.groups] == [
+        ("metastases", 1), ("Exclusion", 1), ("ink", 1),
+    ]  # fmt: skip
+    choose(dialog.boxes["metastases"], "Tumor")
+    choose(dialog.boxes["Exclusion"], "cut out")
+    choose(dialog.boxes["ink"], "left out")
+    dialog.import_button.click()
+    desk.settle()
+    (region,) = desk.state.regions
+    assert (region.class_name, region.geometry.area) == ("Tumor", 200**2 - 50**2)
+    assert "import 1 region from theirs.xml" in desk.dock.files.words.text()
+    assert "1 regions of ink were left out" in desk.dock.files.words.text()
+    desk.state.undo()
+    assert len(desk.state.regions) == 0
+
+
+def test_a_mapping_of_the_project_fills_the_boxes(desk, groups, tmp_path):
+    mapping = tmp_path / "map.json"
+    mapping.write_text(json.dumps({"metastases": "Lesion", "*": "ignore"}))
+    dialog = imported(desk, groups)
+    dialog.load_mapping(mapping)
+    assert dialog.boxes["metastases"].currentText() == "Lesion"
+    assert dialog.boxes["ink"].currentText() == "is left out"
+    dialog.import_button.click()
+    desk.settle()
+    assert [each.class_name for each in desk.state.regions] == ["Lesion"]
+    assert "Lesion" in desk.classes(), "a class that came in is listed"
+
+
+def test_what_is_here_already_comes_as_a_copy_or_not_at_all(desk, tmp_path):
+    region = desk.draw((100, 100, 200, 200), "Tumor")
+    path = tmp_path / "same.geojson"
+    write_annotations(path, list(desk.state.regions))
+    dialog = imported(desk, path)
+    assert dialog.known_box.isEnabled()
+    choose(dialog.known_box, "left out")
+    dialog.import_button.click()
+    desk.settle()
+    assert [each.id for each in desk.state.regions] == [region]
+    imported(desk, path).import_button.click()
+    desk.settle()
+    assert len(desk.state.regions) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "<xml/>", '{"type": "Topology"}'])
+def test_a_file_that_cannot_be_read_is_one_sentence_and_changes_nothing(desk, tmp_path, text):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    desk.dock.files.import_file(path)
+    desk.until(lambda: not desk.dock.files._reading)
+    assert "bad.json" in close_error(desk.qtbot)
+    assert len(desk.state.regions) == 0
+
+
+def test_a_file_of_another_slide_is_refused(desk, tmp_path):
+    path = tmp_path / "far.geojson"
+    write_annotations(path, [Region(box(50_000, 50_000, 50_010, 50_010))])
+    desk.dock.files.import_file(path)
+    desk.until(lambda: not desk.dock.files._reading)
+    assert "another slide" in close_error(desk.qtbot)
+
+
+def test_what_is_selected_is_exported_and_the_notes_are_shown(desk, tmp_path):
+    desk.draw((100, 100, 200, 200), "Tumor")
+    chosen = desk.draw((300, 300, 400, 400), "Stroma", name="S")
+    desk.state.select([chosen])
+    desk.dock.files.export_button.click()
+    dialog = dialog_of(ExportDialog)
+    dialog.which_box.setCurrentIndex(dialog.which_box.findData("chosen"))
+    path = tmp_path / "out.geojson"
+    dialog.write(path)
+    desk.until(lambda: "1 regions are in out.geojson" in desk.dock.files.words.text())
+    file = read_annotations(path, frame=SlideFrame.of(desk.state.slide.info))
+    assert [(each.id, each.name) for each in file.regions] == [(chosen, "S")]
+
+
+def test_a_mask_has_the_classes_in_order_and_says_unlabelled(desk, tmp_path):
+    desk.draw((0, 0, 400, 400), "Region*")
+    desk.draw((0, 0, 100, 100), "Tumor")
+    desk.draw((200, 200, 300, 300), "Stroma")
+    desk.dock.files.mask_button.click()
+    dialog = dialog_of(MaskDialog)
+    assert [each.name for each in dialog.classes] == ["Tumor", "Stroma"]
+    dialog.tree.setCurrentItem(dialog.tree.topLevelItem(1))
+    dialog.move(-1)
+    dialog.unlabelled_box.setValue(99)
+    path = tmp_path / "mask.ome.tif"
+    dialog.write(path)
+    desk.until(lambda: "mask.ome.tif" in desk.dock.files.words.text())
+    pixels = tifffile.imread(path)  # 2 µm a pixel: 4 pixels of the slide
+    assert pixels.shape == (200, 250)
+    assert [pixels[5, 5], pixels[60, 60], pixels[30, 30], pixels[150, 150]] == [2, 1, 0, 99]
+    with open_mask(path, desk.state.slide.info) as mask:
+        assert [each.name for each in mask.facts.table.classes] == ["Stroma", "Tumor"]
+
+
+def test_a_cancelled_mask_leaves_nothing(desk, tmp_path):
+    desk.draw((0, 0, 400, 400), "Tumor")
+    desk.dock.files.mask_button.click()
+    dialog = dialog_of(MaskDialog)
+    path = tmp_path / "mask.ome.tif"
+    dialog.write(path)
+    dialog.reject()
+    desk.until(lambda: dialog.write_button.isEnabled())
+    assert list(tmp_path.glob("mask*")) == []
+    dialog.reject()
+    desk.settle()
+
+
+def test_a_broken_outline_stops_the_mask_with_a_sentence(desk, tmp_path):
+    bow = np.array([(0, 0), (100, 100), (100, 0), (0, 100)])
+    from shapely.geometry import Polygon
+
+    desk.draw(Polygon(bow), "Tumor")
+    desk.dock.files.mask_button.click()
+    dialog = dialog_of(MaskDialog)
+    dialog.write(tmp_path / "mask.png")
+    desk.until(lambda: dialog.write_button.isEnabled())
+    assert "broken" in close_error(desk.qtbot)
+    dialog.reject()
+    desk.settle()
+
+
+@pytest.mark.parametrize(
+    ("choice", "classes"),
+    [("theirs", ["Stroma"]), ("ours", ["Tumor"]), ("both", ["Tumor", "Stroma"])],
+)
+def test_a_file_that_another_program_changed_is_settled(desk, choice, classes):
+    region = desk.draw((0, 0, 100, 100), "Tumor")
+    keeper = desk.state.keeper
+    keeper.file_soon()
+    keeper.saver.wait()
+    path = keeper.folder / "annotations.geojson"
+    other = desk.get(region).but(classification=class_named("Stroma"))
+    write_annotations(path, [other], frame=keeper.frame)
+    keeper.file_soon()
+    files = desk.dock.files
+    desk.until(lambda: files.conflict_label.isVisible())
+    assert "another program" in files.conflict_label.text()
+    files.choice_buttons[choice].click()
+    desk.until(lambda: not files.conflict_label.isVisible())
+    assert [each.class_name for each in desk.state.regions] == classes
