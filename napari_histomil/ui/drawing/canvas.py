@@ -37,6 +37,7 @@ from napari_histomil.ui.layers import pyramid_of, rect_in_view_px0, world_scale
 from napari_histomil.ui.orientation import center_of_world, look_at_world, view_signals, world_step
 from napari_histomil.ui.region_layers import RegionLayers, region_layers
 from napari_histomil.ui.widgets.minimap import canvas_of
+from napari_histomil.ui.widgets.panel import follow
 
 EDGE_PX = 28
 """So near to the canvas's edge the view scrolls while something is drawn."""
@@ -62,8 +63,6 @@ class DrawingCanvas(QObject):
     def __init__(self, viewer: Any, canvas: QWidget) -> None:
         super().__init__(canvas)
         self._viewer = weakref.ref(getattr(viewer, "__wrapped__", viewer))
-        self._canvas = canvas
-        self._window = canvas.window()
         self.state: Annotator = annotator(viewer)
         self._layers: RegionLayers = region_layers(viewer)
         self.tool: Tool | None = None
@@ -82,21 +81,26 @@ class DrawingCanvas(QObject):
         self._scroll_timer.timeout.connect(self._scroll)
         canvas.setMouseTracking(True)
         canvas.installEventFilter(self)
-        self._window.installEventFilter(self)
-        for signal in (*view_signals(viewer), viewer.canvas.events.size):
-            signal.connect(self._update)
-        viewer.layers.selection.events.active.connect(self._on_active_layer)
-        for changed in (
+        canvas.window().installEventFilter(self)
+        for signal in (
+            *view_signals(viewer),
+            viewer.canvas.events.size,
             self.state.changed,
             self.state.selection_changed,
             self.state.class_changed,
             self.state.settings_changed,
         ):
-            changed.connect(self._update)
-        self.state.tool_changed.connect(self._on_tool)
-        self.state.slide_changed.connect(self._on_slide)
+            follow(self.overlay, signal, self._update)
+        follow(self.overlay, viewer.layers.selection.events.active, self._on_active_layer)
+        follow(self.overlay, self.state.tool_changed, self._on_tool)
+        follow(self.overlay, self.state.slide_changed, self._on_slide)
         bind_keys(viewer, self)
         self._on_tool()
+
+    @property
+    def _canvas(self) -> QWidget:
+        canvas: QWidget = self.parent()
+        return canvas
 
     @property
     def info(self) -> SlideInfo | None:
@@ -181,7 +185,9 @@ class DrawingCanvas(QObject):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Give the tool what is its own; True keeps it from napari."""
         kind = event.type()
-        if watched is self._window:
+        if "state" not in vars(self):
+            return False  # the window goes, and Python was quicker than Qt
+        if watched is not self.parent():
             if kind == QEvent.Type.Close:
                 self.state.close()
             return False
