@@ -131,7 +131,7 @@ def read_asap(root: Element, *, frame: SlideFrame | None = None) -> AnnotationFi
     colors = {name: hex_color(element.get("Color")) for name, element in groups.items()}
     undeclared: set[str] = set()
     pairs = []
-    for parts in items:
+    for parts in (alike for each in items for alike in _alike(each)):
         group = parts[0].group
         if group not in (_NO_GROUP, "") and group not in groups:
             undeclared.add(group)
@@ -281,16 +281,26 @@ def _made_id(number: int, kind: str, xy: NDArray[np.float64]) -> str:
     return made_id(f"asap {number} {kind}", np.round(xy, DECIMALS))
 
 
+def _alike(parts: list[_Item]) -> Iterator[list[_Item]]:
+    """Yield the parts that make one shape, and those that somebody has made another kind of."""
+    if len(parts) == 1:
+        yield parts
+        return
+    shapes = [_shape(part) for part in parts]
+    kinds = [None if shape.is_empty else shape.geom_type for shape in shapes]
+    wanted = kinds[0] if kinds[0] in ("Polygon", "LineString") else ""
+    alike = [part for part, kind in zip(parts, kinds, strict=True) if kind == wanted]
+    if alike:
+        yield alike
+    yield from ([part] for part, kind in zip(parts, kinds, strict=True) if kind != wanted)
+
+
 def _geometry(parts: list[_Item]) -> BaseGeometry:
     shapes = [_shape(part) for part in parts]
-    kinds = {shape.geom_type for shape in shapes}
-    if len(shapes) == 1 or len(kinds) > 1:
-        # somebody has made an outline of a line: then there is no saying what the whole is
+    if len(shapes) == 1:
         return shapes[0]
-    kind = kinds.pop()
-    if kind == "Polygon":
-        return shapely.multipolygons(shapes)
-    return shapely.multilinestrings(shapes) if kind == "LineString" else shapes[0]
+    polygons = shapes[0].geom_type == "Polygon"
+    return shapely.multipolygons(shapes) if polygons else shapely.multilinestrings(shapes)
 
 
 def _shape(item: _Item) -> BaseGeometry:

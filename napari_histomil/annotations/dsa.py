@@ -41,6 +41,7 @@ from napari_histomil.annotations.model import (
 from napari_histomil.annotations.shapes import (
     ELLIPSE,
     as_object,
+    check_near,
     ellipse_ring,
     is_ellipse,
     kind_of,
@@ -316,6 +317,7 @@ def _points(value: Any, where: str) -> Xy:
     xy = array[:, :2].astype(np.float64)
     if not np.isfinite(xy).all():
         raise AnnotationError(wrong)
+    check_near(xy, where)
     return xy
 
 

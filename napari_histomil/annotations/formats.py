@@ -17,6 +17,7 @@ from napari_histomil.annotations.files import (
     AnnotationFile,
     parsed_json,
     read_bytes,
+    refusal,
     without_collection,
 )
 from napari_histomil.annotations.mapping import ClassMapping, mapped
@@ -83,12 +84,7 @@ def read_annotations(
         try:
             return mapped(_read(data, path.name, frame), mapping)
         except (AnnotationError, RecursionError) as error:
-            reason = str(error) if isinstance(error, AnnotationError) else "it is nested too deeply"
-            if reason.startswith(path.name):
-                raise AnnotationError(reason) from None
-            raise AnnotationError(
-                f"{path.name} cannot be read: {reason.rstrip('.')}."
-            ) from None
+            raise refusal(path.name, error) from None
 
 
 def _read(data: bytes, name: str, frame: SlideFrame | None) -> AnnotationFile:

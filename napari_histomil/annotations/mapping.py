@@ -87,7 +87,7 @@ BUILT_IN: Mapping[str, ClassMapping] = {
     "camelyon": ClassMapping(
         {
             **dict.fromkeys(("_0", "_1", "Tumor", "metastases", "metastasis"), _TUMOR),
-            **dict.fromkeys(("_2", "Exclusion"), Subtracted()),
+            **dict.fromkeys(("_2", "Exclusion"), Subtracted(("Tumor",))),
             "normal": Mapped(AnnotationClass("Normal", class_named("Normal").color)),
         }
     )
