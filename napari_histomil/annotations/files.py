@@ -144,9 +144,9 @@ def refusal(name: str, error: AnnotationError | RecursionError) -> AnnotationErr
     Reasons repeat what a file holds, and a hostile file holds megabytes.
     """
     reason = str(error) if isinstance(error, AnnotationError) else "it is nested too deeply"
-    reason = " ".join("".join(c if c.isprintable() else " " for c in reason[:2000]).split())
+    reason = " ".join("".join(c if c.isprintable() else " " for c in reason[:4000]).split())
     if len(reason) > MAX_REASON:
-        reason = f"{reason[:MAX_REASON].rstrip()}…"
+        reason = f"{reason[: MAX_REASON // 2].rstrip()} … {reason[-MAX_REASON // 2 :].lstrip()}"
     if reason.startswith(name):
         return AnnotationError(reason)
     return AnnotationError(f"{name} cannot be read: {reason.rstrip('.')}.")

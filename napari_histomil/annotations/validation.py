@@ -59,7 +59,7 @@ def _outside(regions: Sequence[Region], slide: SlideInfo) -> Iterator[str]:
     out |= (bounds[:, 2] > slide.width_px0) | (bounds[:, 3] > slide.height_px0)
     wholly = (bounds[:, 2] < 0) | (bounds[:, 3] < 0)
     wholly |= (bounds[:, 0] > slide.width_px0) | (bounds[:, 1] > slide.height_px0)
-    for index in np.flatnonzero(out):
+    for index in np.flatnonzero(out).tolist():
         x0, y0 = bounds[index, :2]
         how = "lies outside" if wholly[index] else "reaches outside"
         yield f"{regions[index].label} {how} the slide ({size}), at x = {x0:.0f}, y = {y0:.0f}."

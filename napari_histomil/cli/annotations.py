@@ -240,9 +240,7 @@ def _read(args: argparse.Namespace, path: Path) -> tuple[AnnotationFile, SlideIn
     with ExitStack() as stack:
         slide = None
         if args.slide is not None:
-            slide = stack.enter_context(
-                open_slide_with(args.slide, args.slide_mpp)
-            ).info
+            slide = stack.enter_context(open_slide_with(args.slide, args.slide_mpp)).info
         frame = None if slide is None else SlideFrame.of(slide)
         return read_annotations(path, frame=frame, mapping=mapping), slide
 
@@ -257,7 +255,7 @@ def _mpp(args: argparse.Namespace, slide: SlideInfo | None) -> tuple[float, floa
 def _classes(
     regions: Iterable[Region], mpp_xy: tuple[float, float] | None
 ) -> list[dict[str, Any]]:
-    """Return what there is of each class, in the order of the file; areas without broken shapes."""
+    """Return what there is of each class, in the file's order; areas without broken shapes."""
     from napari_histomil.annotations.model import walk
 
     rows: dict[str | None, dict[str, Any]] = {}

@@ -122,7 +122,7 @@ def regions_of(layer: Shapes, info: SlideInfo | None) -> list[Region]:
         said = {key: _text(layer.features[key].iloc[n]) for key in layer.features}
         name = said.get("class")
         given = {"id": said["id"]} if said.get("id") else {}
-        color = tuple(int(round(255 * value)) for value in layer.edge_color[n][:3])
+        color = tuple(round(255 * float(value)) for value in layer.edge_color[n][:3])
         regions.append(
             Region(
                 _geometry(xy, str(kind)),

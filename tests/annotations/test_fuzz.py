@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from tests.annotations.fuzzing import damaged, look, real_sources, sources
 
 EXAMPLES = 90
