@@ -292,6 +292,7 @@ def _geometry(parts: list[Item]) -> BaseGeometry:
 
 
 def item_shape(item: Item) -> BaseGeometry:
+    """Return the shape that an annotation's type makes of its vertices."""
     xy, count = item.xy, len(item.xy)
     if count == 0:
         return NOTHING

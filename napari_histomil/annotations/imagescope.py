@@ -113,6 +113,7 @@ def _rgb(text: str) -> RGB | None:
 
 
 def line_color(color: RGB) -> str:
+    """Return a colour as ``LineColor``: blue, green, red in one number."""
     return str(color[0] | color[1] << 8 | color[2] << 16)
 
 
@@ -443,4 +444,5 @@ def _outline(part: Item) -> BaseGeometry:
 
 
 def usual_kind(region: Region) -> str:
+    """Return the type that a region is written as: an ellipse, else an outline."""
     return "2" if is_ellipse(region.geometry, region.extra.geometry) else "0"

@@ -345,7 +345,7 @@ def _region_lines(
 
 
 def _sizes(kind: str, xy: Xy, mpp: float, shape: BaseGeometry) -> dict[str, str]:
-    """Return length and area in level-0 pixels and in µm (0 where nobody says how large one is)."""
+    """Return length and area in level-0 pixels and in µm; `mpp` is 0 where it is unknown."""
     if len(xy) >= 3 and shape.geom_type in ("Polygon", "MultiPolygon"):
         ring = shapely.Polygon(xy)
     elif kind == "2":
