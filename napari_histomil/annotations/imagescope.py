@@ -169,6 +169,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
     layers: list[Layer] = []
     found: list[tuple[Region, str, int]] = []
     loose: list[Cutout] = []
+    names: dict[str, int] = {}
     notes: list[str] = []
     counts = {"odd": 0, "heights": 0, "alone": 0}
     record: Any = {}
@@ -189,7 +190,9 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
             for n, each in enumerate(element.iterfind("Regions/Region"), 1)
         ]
         halo = halo or any(item.said.get("Type", "0") in HALO_TYPES.values() for item in items)
-        found += _layer_regions(items, layers, loose, counts)
+        label = layer.label(number)
+        first_of_name = names.setdefault(label, number) == number
+        found += _layer_regions(items, layers, loose, counts, first_of_name)
     if counts["odd"]:
         notes.append(
             f"{counts['odd']} outlines have one or two points only: they were read as points "
@@ -236,7 +239,11 @@ def _item(element: Element, where: str, counts: dict[str, int]) -> Item:
 
 
 def _layer_regions(
-    items: list[Item], layers: list[Layer], loose: list[Cutout], counts: dict[str, int]
+    items: list[Item],
+    layers: list[Layer],
+    loose: list[Cutout],
+    counts: dict[str, int],
+    first_of_name: bool,
 ) -> list[tuple[Region, str, int]]:
     """Return the regions of the last of the layers, the ids of their parents, and their order."""
     classification = layers[-1].classification(len(layers))
@@ -265,7 +272,9 @@ def _layer_regions(
             and "shape" not in item.members
         )
     numbers = Numbers()
-    return [_region(parts, layers, numbers, id(parts[0]) in lonely) for parts in regions]
+    return [
+        _region(parts, layers, numbers, id(parts[0]) in lonely, first_of_name) for parts in regions
+    ]
 
 
 def _negative(item: Item) -> bool:
@@ -340,7 +349,7 @@ class Numbers:
 
 
 def _region(
-    parts: list[Item], layers: list[Layer], numbers: Numbers, alone: bool
+    parts: list[Item], layers: list[Layer], numbers: Numbers, alone: bool, first_of_name: bool
 ) -> tuple[Region, str, int]:
     """Return the region of one element or of several, its parent's id, and its order."""
     first, number = parts[0], len(layers)
@@ -351,9 +360,8 @@ def _region(
     parent = ""
     if first.members:
         plain, parent = restored(plain, first.members, first.where)
-    labels = [each.label(n) for n, each in enumerate(layers, 1)]
     own: dict[str, Any] = {}
-    if alone or labels.index(labels[-1]) + 1 != number:
+    if alone or not first_of_name:
         own["layer"] = number
     usual, text = usual_kind(plain), xml_text(plain.name or "")
     elements = []

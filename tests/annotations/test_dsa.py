@@ -45,7 +45,7 @@ def obeys(document: dict) -> None:
     assert document["name"]
     for element in document["elements"]:
         assert set(element) <= SHARED | PERMITTED[element["type"]]
-        assert re.fullmatch("[0-9a-f]{24}", element["id"])
+        assert re.fullmatch("[0-9a-f]{24}", element.get("id", ID))
         assert re.fullmatch(r"rgb\(\d+,\d+,\d+\)", element.get("lineColor", "rgb(0,0,0)"))
         assert isinstance(element.get("label", {"value": ""})["value"], str)
 
