@@ -46,7 +46,9 @@ def obeys(document: dict) -> None:
     for element in document["elements"]:
         assert set(element) <= SHARED | PERMITTED[element["type"]]
         assert re.fullmatch("[0-9a-f]{24}", element.get("id", ID))
-        assert re.fullmatch(r"rgb\(\d+,\d+,\d+\)", element.get("lineColor", "rgb(0,0,0)"))
+        assert re.fullmatch(
+            r"#[0-9a-f]{6}|rgb\(\d+,\d+,\d+\)", element.get("lineColor", "rgb(0,0,0)")
+        )
         assert isinstance(element.get("label", {"value": ""})["value"], str)
 
 
