@@ -32,7 +32,6 @@ from napari_histomil.annotations.kept import (
 )
 from napari_histomil.annotations.model import (
     RGB,
-    AnnotationClass,
     Extra,
     Region,
     SlideFrame,
@@ -41,6 +40,7 @@ from napari_histomil.annotations.model import (
 from napari_histomil.annotations.shapes import (
     ELLIPSE,
     as_object,
+    check_near,
     ellipse_ring,
     is_ellipse,
     kind_of,
@@ -264,7 +264,7 @@ def _color(text: Any) -> RGB | None:
 
 
 def _shape(element: Mapping[str, Any], where: str) -> tuple[BaseGeometry, Xy, bool]:
-    """Return the shape of an element, the vertices it is known by, and whether it is an ellipse."""
+    """Return an element's shape, the vertices it is known by, and whether it is an ellipse."""
     kind = element["type"]
     if kind in ("polyline", "arrow"):
         xy = _points(element.get("points"), where)
@@ -314,8 +314,9 @@ def _points(value: Any, where: str) -> Xy:
     if array.ndim != 2 or array.shape[1] not in (2, 3) or array.dtype.kind not in "iuf":
         raise AnnotationError(wrong)
     xy = array[:, :2].astype(np.float64)
-    if not np.isfinite(xy).all():
+    if not np.isfinite(array).all():
         raise AnnotationError(wrong)
+    check_near(xy, where)
     return xy
 
 
@@ -363,10 +364,10 @@ def dsa_document(
         said = said if isinstance(said, Mapping) else {}
         index = said.get("document", 0)
         index = index if type(index) is int and 0 <= index < len(documents) else 0
-        made, record = _elements(region, parent, said, index, counts[index])
+        made, some = _elements(region, parent, said, index, counts[index])
         counts[index] += len(made)
         elements[index] += made
-        kept += record
+        kept += some
     record = file_members(frame, extra, own=OWN)
     result = [
         _document(each, own_elements, record if n == 0 else {})
@@ -413,9 +414,7 @@ def _elements(
         element, xy, ellipse = _element_shape(part, region, said)
         element = {"type": element.pop("type")} | _words(region, said) | element
         if index == 0:
-            plain = _plain(
-                element, _NOTHING, xy, f"{document} {number}", "", ellipse=ellipse
-            )
+            plain = _plain(element, _NOTHING, xy, f"{document} {number}", "", ellipse=ellipse)
             members = kept_members(region, plain, parent, own=OWN)
             record = bool(members)
             if multi:

@@ -26,6 +26,9 @@ from napari_histomil.errors import AnnotationError, brief
 MAX_BYTES = 2**31
 """Longest text that is read: beyond it the parsed objects would not fit into memory."""
 
+MAX_REASON = 300
+"""Characters of a reason that are shown."""
+
 _fast: Any = import_module("orjson") if find_spec("orjson") else None
 """Parses twice as fast as Python's own; everything is read without it too. Of a whole number of
 more than 64 bits it keeps the first 16 digits, as QuPath does."""
@@ -133,6 +136,20 @@ def parsed_json(data: bytes, name: str) -> Any:
         raise AnnotationError(f"{name} cannot be read: it is nested too deeply.") from None
     except ValueError as error:  # a number with thousands of digits
         raise AnnotationError(f"{name} cannot be read: {brief(error)}.") from None
+
+
+def refusal(name: str, error: AnnotationError | RecursionError) -> AnnotationError:
+    """Return the sentence that a file cannot be read, with a reason of any length.
+
+    Reasons repeat what a file holds, and a hostile file holds megabytes.
+    """
+    reason = str(error) if isinstance(error, AnnotationError) else "it is nested too deeply"
+    reason = " ".join("".join(c if c.isprintable() else " " for c in reason[:4000]).split())
+    if len(reason) > MAX_REASON:
+        reason = f"{reason[: MAX_REASON // 2].rstrip()} … {reason[-MAX_REASON // 2 :].lstrip()}"
+    if reason.startswith(name):
+        return AnnotationError(reason)
+    return AnnotationError(f"{name} cannot be read: {reason.rstrip('.')}.")
 
 
 @contextmanager

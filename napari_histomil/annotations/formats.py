@@ -13,12 +13,15 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from napari_histomil.annotations import asap, dsa, geojson, imagescope, tiles_as_regions
+from napari_histomil.annotations.asap_write import asap_lines
 from napari_histomil.annotations.files import (
     AnnotationFile,
     parsed_json,
     read_bytes,
+    refusal,
     without_collection,
 )
+from napari_histomil.annotations.imagescope_write import imagescope_lines
 from napari_histomil.annotations.mapping import ClassMapping, mapped
 from napari_histomil.annotations.model import Region, SlideFrame
 from napari_histomil.annotations.qupath_lines import dumped
@@ -83,12 +86,7 @@ def read_annotations(
         try:
             return mapped(_read(data, path.name, frame), mapping)
         except (AnnotationError, RecursionError) as error:
-            reason = str(error) if isinstance(error, AnnotationError) else "it is nested too deeply"
-            if reason.startswith(path.name):
-                raise AnnotationError(reason) from None
-            raise AnnotationError(
-                f"{path.name} cannot be read: {reason.rstrip('.')}."
-            ) from None
+            raise refusal(path.name, error) from None
 
 
 def _read(data: bytes, name: str, frame: SlideFrame | None) -> AnnotationFile:
@@ -111,7 +109,7 @@ def _read_xml(root: Element, frame: SlideFrame | None) -> AnnotationFile:
             f"it is XML of another kind ({root.tag[:40]}), neither ASAP's nor ImageScope's"
         )
     ours = root.find("Annotation/Regions") is not None or root.find("Annotation") is None
-    if ours or imagescope.MICRONS in root.keys():
+    if ours or root.get(imagescope.MICRONS) is not None:
         return imagescope.read_imagescope(root, frame=frame)
     if root.find("Annotation/Coordinates") is not None:
         return asap.read_asap(root, frame=frame)
@@ -132,9 +130,7 @@ def check_slide(file: AnnotationFile, info: SlideInfo) -> None:
             f"The annotations were drawn on another slide ({found.slide}), not on "
             f"{info.path.name}: nothing was changed."
         )
-    bounds = [
-        each.geometry.bounds for each in file.regions if not each.geometry.is_empty
-    ]
+    bounds = [each.geometry.bounds for each in file.regions if not each.geometry.is_empty]
     if bounds and all(
         x1 < 0 or y1 < 0 or x0 > info.width_px0 or y0 > info.height_px0
         for x0, y0, x1, y1 in bounds
@@ -226,9 +222,9 @@ def write_annotations(
         geojson.write_geojson(path, regions, frame=frame, extra=extra)
         return ()
     make: Mapping[str, Callable[[], tuple[Iterator[str], list[str]]]] = {
-        "asap": lambda: asap.asap_lines(regions, frame, extra),
-        "imagescope": lambda: imagescope.imagescope_lines(regions, frame, extra, mpp=mpp),
-        "halo": lambda: imagescope.imagescope_lines(regions, frame, extra, mpp=mpp, halo=True),
+        "asap": lambda: asap_lines(regions, frame, extra),
+        "imagescope": lambda: imagescope_lines(regions, frame, extra, mpp=mpp),
+        "halo": lambda: imagescope_lines(regions, frame, extra, mpp=mpp, halo=True),
         "dsa": lambda: _dsa_lines(regions, frame, extra),
         "wsinfer": lambda: tiles_as_regions.table_lines(regions),
     }

@@ -26,6 +26,7 @@ from napari_histomil.annotations.files import (
     other_slide_notes,
     parsed_json,
     read_bytes,
+    refusal,
     with_own_ids,
     without_collection,
 )
@@ -63,8 +64,7 @@ def read_geojson(path: Path, *, frame: SlideFrame | None = None) -> AnnotationFi
         try:
             return read_document(document, frame=frame)
         except (AnnotationError, RecursionError) as error:
-            reason = error if isinstance(error, AnnotationError) else "it is nested too deeply"
-            raise AnnotationError(f"{path.name} cannot be read: {reason}.") from None
+            raise refusal(path.name, error) from None
 
 
 def read_document(document: Any, *, frame: SlideFrame | None = None) -> AnnotationFile:
@@ -107,7 +107,7 @@ def write_geojson(
         If the file cannot be written there.
     """
     frame = frame or SlideFrame()
-    with whole_file(path) as part, part.open("wb") as raw:
+    with without_collection(), whole_file(path) as part, part.open("wb") as raw:
         if path.suffix.lower() == ".gz":
             # No time and no name inside: equal regions give equal files.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:

@@ -13,9 +13,8 @@ word for stands in a field ``histomil`` of the region, which ImageScope keeps.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -28,10 +27,6 @@ from napari_histomil.annotations.files import AnnotationFile, plain_frame, with_
 from napari_histomil.annotations.kept import (
     KEY,
     file_facts,
-    file_members,
-    flat,
-    kept_members,
-    kept_text,
     made_id,
     nested,
     parsed_text,
@@ -55,8 +50,6 @@ from napari_histomil.annotations.shapes import (
 )
 from napari_histomil.annotations.xml_files import (
     DECIMALS,
-    attributes,
-    number_texts,
     positions,
     xml_text,
 )
@@ -70,25 +63,12 @@ OWN = "imagescope"
 MICRONS = "MicronsPerPixel"
 
 _AREAS = {"0": "0", "1": "1", "2": "2", "Polygon": "0", "Rectangle": "1", "Ellipse": "2"}
-_HALO = {"0": "Polygon", "1": "Rectangle", "2": "Ellipse"}
-_DERIVED = ("Length", "Area", "LengthMicrons", "AreaMicrons")
-_ORDER = ("Id", "Type", "Zoom", "Selected", "ImageLocation", "ImageFocus", *_DERIVED, "Text",
-          "NegativeROA", "InputRegionId", "Analyze", "DisplayId")  # fmt: skip
-_LAYER = {"Id": "", "Name": "", "ReadOnly": "0", "NameReadOnly": "0", "LineColorReadOnly": "0",
-          "Incremental": "0", "Type": "4", "LineColor": "", "Visible": "1", "Selected": "0",
-          "MarkupImagePath": "", "MacroName": ""}  # fmt: skip
-_FIELDS = [{"Name": "Description", "Id": "0", "Value": ""}]
-_HEADERS = [
-    {"Id": number, "Name": name, "ColumnWidth": "-1"}
-    for number, name in (
-        ("9999", "Region"), ("9997", "Length"), ("9996", "Area"), ("9998", "Text"),
-        ("1", "Description"),
-    )
-]  # fmt: skip
-_ORDER_KEY = "at"
+HALO_TYPES = {"0": "Polygon", "1": "Rectangle", "2": "Ellipse"}
+DERIVED = ("Length", "Area", "LengthMicrons", "AreaMicrons")
+ORDER_KEY = "at"
 """Under which a region's place in the order of drawing is kept."""
 
-_NOTHING = shapely.Polygon()
+NOTHING = shapely.Polygon()
 Xy = NDArray[np.float64]
 
 
@@ -96,7 +76,7 @@ Xy = NDArray[np.float64]
 
 
 @dataclass(slots=True)
-class _Layer:
+class Layer:
     """A layer with all that its element says."""
 
     attributes: dict[str, str]
@@ -132,15 +112,13 @@ def _rgb(text: str) -> RGB | None:
     return None if value < 0 else (value & 255, (value >> 8) & 255, value >> 16)
 
 
-def _line_color(color: RGB) -> str:
+def line_color(color: RGB) -> str:
+    """Return a colour as ``LineColor``: blue, green, red in one number."""
     return str(color[0] | color[1] << 8 | color[2] << 16)
 
 
-# --- reading ----------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
-class _Item:
+class Item:
     """A region's element."""
 
     where: str
@@ -148,7 +126,7 @@ class _Item:
     fields: list[dict[str, str]]
     members: Mapping[str, Any]
     xy: Xy
-    holes: list[_Item] = field(default_factory=list)
+    holes: list[Item] = field(default_factory=list)
 
     @property
     def areal(self) -> bool:
@@ -188,9 +166,10 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
     AnnotationError
         If a coordinate is missing or not a finite number, or what this program kept is damaged.
     """
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     found: list[tuple[Region, str, int]] = []
     loose: list[Cutout] = []
+    names: dict[str, int] = {}
     notes: list[str] = []
     counts = {"odd": 0, "heights": 0, "alone": 0}
     record: Any = {}
@@ -200,7 +179,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
         kept = [each for each in fields if each.get("Name") == KEY]
         if kept and not record:
             record = parsed_text(kept[0].get("Value", ""), "the file")
-        layer = _Layer(
+        layer = Layer(
             dict(element.items()),
             [each for each in fields if each.get("Name") != KEY],
             [dict(each.items()) for each in element.iterfind("Regions/RegionAttributeHeaders/*")],
@@ -210,8 +189,10 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
             _item(each, f"region {n} of layer {number}", counts)
             for n, each in enumerate(element.iterfind("Regions/Region"), 1)
         ]
-        halo = halo or any(item.said.get("Type", "0") in _HALO.values() for item in items)
-        found += _layer_regions(items, layers, loose, counts)
+        halo = halo or any(item.said.get("Type", "0") in HALO_TYPES.values() for item in items)
+        label = layer.label(number)
+        first_of_name = names.setdefault(label, number) == number
+        found += _layer_regions(items, layers, loose, counts, first_of_name)
     if counts["odd"]:
         notes.append(
             f"{counts['odd']} outlines have one or two points only: they were read as points "
@@ -242,7 +223,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
     )  # fmt: skip
 
 
-def _item(element: Element, where: str, counts: dict[str, int]) -> _Item:
+def _item(element: Element, where: str, counts: dict[str, int]) -> Item:
     text = element.get("Text", "")
     where += f" ({text[:40]})" if text else ""
     vertices = [each for each in element.iterfind("Vertices/*") if each.tag in ("Vertex", "V")]
@@ -252,13 +233,17 @@ def _item(element: Element, where: str, counts: dict[str, int]) -> _Item:
     members = parsed_text(kept[0], where) if kept else {}
     if not isinstance(members, Mapping):
         raise AnnotationError(f"what this program kept of {where} is damaged")
-    said = {name: value for name, value in element.items() if name not in _DERIVED}
+    said = {name: value for name, value in element.items() if name not in DERIVED}
     fields = [each for each in fields if each.get("Name") != KEY]
-    return _Item(where, said, fields, members, positions(vertices, where))
+    return Item(where, said, fields, members, positions(vertices, where))
 
 
 def _layer_regions(
-    items: list[_Item], layers: list[_Layer], loose: list[Cutout], counts: dict[str, int]
+    items: list[Item],
+    layers: list[Layer],
+    loose: list[Cutout],
+    counts: dict[str, int],
+    first_of_name: bool,
 ) -> list[tuple[Region, str, int]]:
     """Return the regions of the last of the layers, the ids of their parents, and their order."""
     classification = layers[-1].classification(len(layers))
@@ -267,8 +252,8 @@ def _layer_regions(
         [item for item in items if _negative(item) and item.areal], positive, loose, classification
     )
     counts["alone"] += len(alone)
-    regions: list[list[_Item]] = []
-    by_id: dict[Any, list[_Item]] = {}
+    regions: list[list[Item]] = []
+    by_id: dict[Any, list[Item]] = {}
     lonely = set(map(id, alone))
     for item in items:
         if _negative(item) and item.areal and id(item) not in lonely:
@@ -286,20 +271,22 @@ def _layer_regions(
             and not item.areal
             and "shape" not in item.members
         )
-    numbers = _Numbers()
-    return [_region(parts, layers, numbers, id(parts[0]) in lonely) for parts in regions]
+    numbers = Numbers()
+    return [
+        _region(parts, layers, numbers, id(parts[0]) in lonely, first_of_name) for parts in regions
+    ]
 
 
-def _negative(item: _Item) -> bool:
+def _negative(item: Item) -> bool:
     return item.said.get("NegativeROA", "0").strip().lower() in ("1", "true")
 
 
 def _place_holes(
-    holes: list[_Item],
-    positive: list[_Item],
+    holes: list[Item],
+    positive: list[Item],
     loose: list[Cutout],
     classification: AnnotationClass,
-) -> list[_Item]:
+) -> list[Item]:
     """Give every hole to the region that it is a hole of; return those that lie in none."""
     if not holes:
         return []
@@ -311,7 +298,7 @@ def _place_holes(
     by_id: dict[str, list[int]] = {}
     for n, item in enumerate(areal):
         by_id.setdefault(item.said.get("Id", ""), []).append(n)
-    ours: dict[Any, list[_Item]] = {}
+    ours: dict[Any, list[Item]] = {}
     for item in areal:
         ours.setdefault(item.members.get("id", item.members.get("part_of")), []).append(item)
     alone = []
@@ -342,7 +329,7 @@ def _place_holes(
     return alone
 
 
-class _Numbers:
+class Numbers:
     """What elements of a layer say where nobody says otherwise."""
 
     def __init__(self) -> None:
@@ -362,40 +349,37 @@ class _Numbers:
 
 
 def _region(
-    parts: list[_Item], layers: list[_Layer], numbers: _Numbers, alone: bool
+    parts: list[Item], layers: list[Layer], numbers: Numbers, alone: bool, first_of_name: bool
 ) -> tuple[Region, str, int]:
     """Return the region of one element or of several, its parent's id, and its order."""
     first, number = parts[0], len(layers)
     numbers.regions += 1
     classification = class_named(IGNORE) if alone else layers[-1].classification(number)
-    geometry = _assembled(parts, first.members.get("shape"))
-    plain = _plain(first, number, numbers.regions, geometry, classification)
+    geometry = assembled(parts, first.members.get("shape"))
+    plain = plain_region(first, number, numbers.regions, geometry, classification)
     parent = ""
     if first.members:
         plain, parent = restored(plain, first.members, first.where)
-    labels = [each.label(n) for n, each in enumerate(layers, 1)]
     own: dict[str, Any] = {}
-    if alone or labels.index(labels[-1]) + 1 != number:
+    if alone or not first_of_name:
         own["layer"] = number
-    usual, text = _usual_kind(plain), xml_text(plain.name or "")
+    usual, text = usual_kind(plain), xml_text(plain.name or "")
     elements = []
     for part in parts:
         defaults = numbers.defaults(usual, text if part is first else "")
         elements.append(_unusual(part, defaults))
         holder = part.said.get("Id", defaults["Id"])
-        elements += [
-            _unusual(hole, numbers.defaults("0", hole_of=holder)) for hole in part.holes
-        ]
+        elements += [_unusual(hole, numbers.defaults("0", hole_of=holder)) for hole in part.holes]
     if any(elements):
         own["elements"] = elements
     if own:
         properties = {**plain.extra.properties, OWN: own}
         plain = replace(plain, extra=replace(plain.extra, properties=properties))
-    order = first.members.get(_ORDER_KEY)
+    order = first.members.get(ORDER_KEY)
     return plain, parent, order if type(order) is int else sys.maxsize
 
 
-def _unusual(item: _Item, defaults: Mapping[str, str]) -> dict[str, Any]:
+def _unusual(item: Item, defaults: Mapping[str, str]) -> dict[str, Any]:
     """Return what an element says other than what would be written for it anyway."""
     said: dict[str, Any] = {
         name: value for name, value in item.said.items() if value != defaults.get(name)
@@ -405,8 +389,8 @@ def _unusual(item: _Item, defaults: Mapping[str, str]) -> dict[str, Any]:
     return said | ({"fields": item.fields} if item.fields else {})
 
 
-def _plain(
-    first: _Item,
+def plain_region(
+    first: Item,
     layer: int,
     number: int,
     geometry: BaseGeometry,
@@ -426,7 +410,7 @@ def _plain(
         raise AnnotationError(f"{first.where}: {str(error).rstrip('.')}") from None
 
 
-def _assembled(parts: list[_Item], kind: Any) -> BaseGeometry:
+def assembled(parts: list[Item], kind: Any) -> BaseGeometry:
     """Return the shape of a region's parts.
 
     Parameters
@@ -451,10 +435,10 @@ def _assembled(parts: list[_Item], kind: Any) -> BaseGeometry:
         return _outline(first)
     if len(first.xy) >= 2:
         return shapely.linestrings(first.xy)
-    return shapely.points(first.xy[0]) if len(first.xy) else _NOTHING
+    return shapely.points(first.xy[0]) if len(first.xy) else NOTHING
 
 
-def _outline(part: _Item) -> BaseGeometry:
+def _outline(part: Item) -> BaseGeometry:
     """Return an outline with its holes, cut out by area where they overlap."""
     whole = shape_of_rings([part.ring(), *(hole.ring() for hole in part.holes)])
     if part.holes and not shapely.is_valid(whole):
@@ -467,319 +451,6 @@ def _outline(part: _Item) -> BaseGeometry:
     return whole
 
 
-# --- writing ----------------------------------------------------------------------------------
-
-
-class _Layers:
-    """Layers that are written: those that were read, and one for each other class."""
-
-    def __init__(self, own: Mapping[str, Any]) -> None:
-        self.all: list[_Layer] = []
-        self.lines: list[list[str]] = []
-        self.numbers: list[_Numbers] = []
-        self._read = 0
-        for held in own.get("layers", []) if isinstance(own.get("layers"), list) else []:
-            if isinstance(held, Mapping):
-                lists = [_texts_of(held.get(key)) for key in ("fields", "headers")]
-                self._add(_Layer(_texts(held.get("attributes")), *lists))
-        self._read = len(self.all)
-        self._seen: set[int] = set()
-        self._by_label: dict[str, int] = {}
-        for n, layer in enumerate(self.all):
-            self._by_label.setdefault(layer.label(n + 1), n)
-        self._unclassified: int | None = None
-
-    def _add(self, layer: _Layer) -> int:
-        self.all.append(layer)
-        self.lines.append([])
-        self.numbers.append(_Numbers())
-        return len(self.all) - 1
-
-    def index(self, region: Region, own: Mapping[str, Any]) -> int:
-        """Return the layer that a region is written in."""
-        given = own.get("layer")
-        chosen = region.classification
-        name = xml_text(chosen.name) if chosen else ""
-        if type(given) is int and 0 < given <= self._read:
-            alone = chosen is not None and chosen.name == IGNORE and _excluded(own)
-            if alone or self.all[given - 1].label(given) == name:
-                return given - 1 if alone else self._colored(given - 1, chosen)
-        if not name:
-            if self._unclassified is None:
-                self._unclassified = self._add(_new_layer("", None, len(self.all) + 1))
-            return self._unclassified
-        if name not in self._by_label:
-            self._by_label[name] = self._add(_new_layer(name, chosen, len(self.all) + 1))
-        return self._colored(self._by_label[name], chosen)
-
-    def _colored(self, index: int, chosen: AnnotationClass | None) -> int:
-        """Let the first region of a class give its layer the colour that the class has now."""
-        layer = self.all[index]
-        if chosen is not None and index not in self._seen:
-            self._seen.add(index)
-            if layer.classification(index + 1).color != chosen.color:
-                layer.attributes["LineColor"] = _line_color(chosen.color)
-        return index
-
-
-def _new_layer(name: str, chosen: AnnotationClass | None, number: int) -> _Layer:
-    color = _line_color(chosen.color if chosen else (255, 0, 0))
-    said = _LAYER | {"Id": str(number), "Name": name, "LineColor": color}
-    return _Layer(said, [dict(each) for each in _FIELDS], [dict(each) for each in _HEADERS])
-
-
-def imagescope_lines(
-    regions: Iterable[Region],
-    frame: SlideFrame,
-    extra: Mapping[str, Any],
-    *,
-    mpp: float | None = None,
-    halo: bool = False,
-) -> tuple[Iterator[str], list[str]]:
-    """Return the lines of a file of ImageScope or HALO, and notes on what it does not show.
-
-    Parameters
-    ----------
-    regions
-        In level-0 pixels of the whole slide.
-    frame
-        Its slide is written down; its origin is not: both programs count from the corner.
-    extra
-        `AnnotationFile.extra`: layers that were read are written again.
-    mpp
-        Micrometres that a level-0 pixel spans; None takes those of the file that was read.
-    halo
-        Whether to write HALO's form.
-    """
-    held = extra.get(OWN)
-    own = held if isinstance(held, Mapping) else {}
-    said = _texts(own.get("attributes"))
-    if mpp is not None:
-        said[MICRONS] = f"{mpp:.6f}"
-    mpp = _positive(said.get(MICRONS))
-    layers = _Layers(own)
-    listed = list(flat(regions))
-    drawn = [(region, parent) for region, parent in listed if not region.geometry.is_empty]
-    chosen = [layers.index(region, _own(region)) for region, _ in drawn]
-    mixed = any(later < earlier for earlier, later in pairwise(chosen))
-    empty, kept, others = len(listed) - len(drawn), 0, 0
-    for n, ((region, parent), index) in enumerate(zip(drawn, chosen, strict=True)):
-        order = {_ORDER_KEY: n} if mixed else {}  # the file goes by layers, the drawing did not
-        record = _add_region(layers, index, region, parent, order, mpp or 0.0, halo)
-        kept += record
-        others += region.geometry.geom_type in ("Point", "MultiPoint", "MultiLineString") or (
-            region.geometry.geom_type == "LineString" and not _own(region)
-        )
-    record = file_members(frame, extra, own=OWN)
-    if record and not layers.all:
-        layers.index(Region(_NOTHING), {})
-    program = "HALO" if halo else "ImageScope"
-    notes = []
-    if kept:
-        notes.append(
-            f"{program} has no words for everything that {kept} regions hold (ids, measurements, "
-            f"notes, locks): it stands in a field '{KEY}' of each."
-        )
-    if others:
-        notes.append(
-            f"{others} points and lines were written as outlines of few vertices: only this "
-            f"program knows them for what they are."
-        )
-    if empty:
-        notes.append(f"{empty} objects without a shape were left out: {program} knows none.")
-    return _file_lines(layers, said, record), notes
-
-
-def _file_lines(layers: _Layers, said: Mapping[str, str], record: Any) -> Iterator[str]:
-    yield f"<{ROOT}{attributes(said.items())}>\n"
-    for n, (layer, lines) in enumerate(zip(layers.all, layers.lines, strict=True)):
-        yield f"\t<Annotation{attributes(layer.attributes.items())}>\n"
-        yield "\t\t<Attributes>\n"
-        fields = layer.fields
-        if n == 0 and record:
-            fields = [*fields, {"Name": KEY, "Id": "9000", "Value": kept_text(record)}]
-        for each in fields:
-            yield f"\t\t\t<Attribute{attributes(each.items())}/>\n"
-        yield "\t\t</Attributes>\n\t\t<Regions>\n\t\t\t<RegionAttributeHeaders>\n"
-        for each in layer.headers:
-            yield f"\t\t\t\t<AttributeHeader{attributes(each.items())}/>\n"
-        yield "\t\t\t</RegionAttributeHeaders>\n"
-        yield from lines
-        yield "\t\t</Regions>\n\t\t<Plots/>\n\t</Annotation>\n"
-    yield f"</{ROOT}>\n"
-
-
-def _add_region(
-    layers: _Layers,
-    index: int,
-    region: Region,
-    parent: str,
-    order: Mapping[str, int],
-    mpp: float,
-    halo: bool,
-) -> bool:
-    """Write a region into a layer; return whether something of it had to be kept."""
-    own = _own(region)
-    layer, numbers = layers.all[index], layers.numbers[index]
-    numbers.regions += 1
-    parts = _parts(region)
-    held = own.get("elements")
-    elements = held if isinstance(held, list) else []
-    count = sum(1 + len(holes) for _, holes in parts)
-    if len(elements) != count:  # the shape has changed: what its holes said is gone with them
-        elements = elements[:1]
-    said = [each if isinstance(each, Mapping) else {} for each in elements]
-    said += [{}] * (count - len(said))
-    usual = _usual_kind(region)
-    kind = _kind(region, usual, said[0], parts)
-    text = xml_text(region.name or "")
-    first = _Item("", {"Type": kind, "Text": text}, [], {}, parts[0][0])
-    first.holes = [_Item("", {}, [], {}, xy) for xy in parts[0][1]]
-    alone = _excluded(own) and region.class_name == IGNORE
-    classification = class_named(IGNORE) if alone else layer.classification(index + 1)
-    plain = _plain(first, index + 1, numbers.regions, _NOTHING, classification)
-    members = kept_members(region, plain, parent, own=OWN)
-    named = halo and count > len(parts)  # HALO has no number by which a hole names its region
-    if len(parts) > 1 or named:
-        members["id"] = region.id
-    if len(parts) > 1 or _assembled([first], None).geom_type != region.geometry.geom_type:
-        members["shape"] = region.geometry.geom_type
-    lines, n = layers.lines[index], 0
-    for part, (xy, holes) in enumerate(parts):
-        defaults = numbers.defaults(kind, text if part == 0 else "")
-        record = members | order if part == 0 else {"part_of": region.id}
-        merged = _merged(defaults, said[n], kind)
-        lines += _region_lines(merged, said[n], record, xy, mpp, halo, region.geometry)
-        n += 1
-        for hole in holes:
-            defaults = numbers.defaults("0", hole_of=merged["Id"])
-            record = {"hole_of": region.id, "part": part} if named else {}
-            of = _merged(defaults, said[n], "0")
-            lines += _region_lines(of, said[n], record, hole, mpp, halo, region.geometry)
-            n += 1
-    return bool(members)
-
-
-def _own(region: Region) -> Mapping[str, Any]:
-    own = region.extra.properties.get(OWN)
-    return own if isinstance(own, Mapping) else {}
-
-
-def _excluded(own: Mapping[str, Any]) -> bool:
-    elements = own.get("elements")
-    first = elements[0] if isinstance(elements, list) and elements else None
-    return isinstance(first, Mapping) and first.get("NegativeROA") in ("1", "true", "True")
-
-
-def _usual_kind(region: Region) -> str:
+def usual_kind(region: Region) -> str:
+    """Return the type that a region is written as: an ellipse, else an outline."""
     return "2" if is_ellipse(region.geometry, region.extra.geometry) else "0"
-
-
-def _kind(
-    region: Region, usual: str, said: Mapping[str, Any], parts: list[tuple[Xy, list[Xy]]]
-) -> str:
-    """Return the type that the region had, if it still gives the shape, else the usual one."""
-    had = said.get("Type")
-    if not isinstance(had, str) or usual == "2" or len(parts) != 1:
-        return usual
-    item = _Item("", {"Type": had}, [], {}, parts[0][0])
-    item.holes = [_Item("", {}, [], {}, xy) for xy in parts[0][1]]
-    same = _assembled([item], None).geom_type == region.geometry.geom_type
-    return had if same else usual
-
-
-def _merged(defaults: dict[str, str], said: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return what an element says: what it said when it was read, else what is usual."""
-    held = {name: str(value) for name, value in said.items() if name != "fields"}
-    return defaults | held | {"Type": kind, "Text": held.get("Text", defaults["Text"])}
-
-
-def _parts(region: Region) -> list[tuple[Xy, list[Xy]]]:
-    """Return vertices and holes of every element that a shape needs; rings are not closed."""
-    shape = region.geometry
-    if is_ellipse(shape, region.extra.geometry):
-        x0, y0, x1, y1 = shape.bounds
-        return [(np.array([[x0, y0], [x1, y1]]), [])]
-    result: list[tuple[Xy, list[Xy]]] = []
-    for part in shapely.get_parts(shape):
-        if part.geom_type == "Polygon":
-            rings = [shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(part)]
-            result.append((rings[0], rings[1:]))
-        else:
-            result.append((shapely.get_coordinates(part), []))
-    return result
-
-
-def _region_lines(
-    said: dict[str, str],
-    held: Mapping[str, Any],
-    record: Mapping[str, Any],
-    xy: Xy,
-    mpp: float,
-    halo: bool,
-    shape: BaseGeometry,
-) -> Iterator[str]:
-    if halo:
-        kind = _HALO.get(said["Type"], said["Type"])
-        pairs = {"Type": kind, "HasEndcaps": said["HasEndcaps"]}
-        more = {name for name, value in held.items() if name not in ("fields", "Type")}
-        pairs |= {name: said[name] for name in said if name in more}
-        pairs |= {"Text": said["Text"]} if said["Text"] else {}
-        pairs |= {"NegativeROA": said["NegativeROA"]}
-    else:
-        whole = said | _sizes(said["Type"], xy, mpp, shape)
-        pairs = {name: whole.pop(name) for name in _ORDER}
-        endcaps = whole.pop("HasEndcaps")
-        pairs |= whole | ({"HasEndcaps": endcaps} if "HasEndcaps" in held else {})
-    yield f"\t\t\t<Region{attributes(pairs.items())}>\n"
-    fields = _texts_of(held.get("fields"))
-    if record:
-        fields.append({"Name": KEY, "Id": "9000", "Value": kept_text(record)})
-    if fields:
-        yield "\t\t\t\t<Attributes>\n"
-        for each in fields:
-            yield f"\t\t\t\t\t<Attribute{attributes(each.items())}/>\n"
-        yield "\t\t\t\t</Attributes>\n"
-    elif not halo:
-        yield "\t\t\t\t<Attributes/>\n"
-    tag, z = ("V", "") if halo else ("Vertex", ' Z="0"')
-    yield "\t\t\t\t<Vertices>\n"
-    for x, y in number_texts(xy):
-        yield f'\t\t\t\t\t<{tag} X="{x}" Y="{y}"{z}/>\n'
-    yield "\t\t\t\t</Vertices>\n\t\t\t</Region>\n"
-
-
-def _sizes(kind: str, xy: Xy, mpp: float, shape: BaseGeometry) -> dict[str, str]:
-    """Return length and area in level-0 pixels and in µm (0 where nobody says how large one is)."""
-    if len(xy) >= 3 and shape.geom_type in ("Polygon", "MultiPolygon"):
-        ring = shapely.Polygon(xy)
-    elif kind == "2":
-        ring = shapely.Polygon(ellipse_ring(*xy[0], *xy[1]))
-    else:
-        ring = shapely.LineString(xy) if len(xy) >= 2 else _NOTHING
-    length, area = float(ring.length), float(ring.area)
-    return {
-        "Length": f"{length:.1f}", "Area": f"{area:.1f}",
-        "LengthMicrons": f"{length * mpp:.1f}", "AreaMicrons": f"{area * mpp * mpp:.1f}",
-    }  # fmt: skip
-
-
-def _positive(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if 0 < value < float("inf") else None
-
-
-def _texts(value: Any) -> dict[str, str]:
-    """Return the texts of an object whose names can stand in XML."""
-    if not isinstance(value, Mapping):
-        return {}
-    return {
-        name: str(text) for name, text in value.items() if name.replace("_", "").isalnum()
-    }
-
-
-def _texts_of(value: Any) -> list[dict[str, str]]:
-    return [_texts(each) for each in value] if isinstance(value, list) else []

@@ -147,7 +147,9 @@ def restored(plain: Region, members: Any, where: str) -> tuple[Region, str]:
         If what was kept is not what `kept_members` gives.
     """
     members = as_object(members, f"what this program kept of {where}")
-    given = {key: members[key] for key in ("id", "nucleusGeometry", "properties") if key in members}
+    given = {
+        key: members[key] for key in ("id", "nucleusGeometry", "properties") if key in members
+    }
     base = {"type": "Feature", "id": plain.id, "geometry": None}
     whole = region_from_feature(base | given, where, _ZERO)
     extra = as_object(members.get("extra") or {}, f"what this program kept of {where}")

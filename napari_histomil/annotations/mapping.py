@@ -87,7 +87,7 @@ BUILT_IN: Mapping[str, ClassMapping] = {
     "camelyon": ClassMapping(
         {
             **dict.fromkeys(("_0", "_1", "Tumor", "metastases", "metastasis"), _TUMOR),
-            **dict.fromkeys(("_2", "Exclusion"), Subtracted()),
+            **dict.fromkeys(("_2", "Exclusion"), Subtracted(("Tumor",))),
             "normal": Mapped(AnnotationClass("Normal", class_named("Normal").color)),
         }
     )
@@ -126,7 +126,7 @@ def mapping_of(value: Any) -> ClassMapping:
         If it says something else.
     """
     if not isinstance(value, dict):
-        raise AnnotationError("it should be one object like {\"metastases\": \"Tumor\"}")
+        raise AnnotationError('it should be one object like {"metastases": "Tumor"}')
     return ClassMapping({name: _target(name, target) for name, target in value.items()})
 
 
@@ -249,7 +249,8 @@ def cut_out(
         found = [
             areal[index]
             for index in tree.query(area, predicate="intersects")
-            if not cutout.classes or (pairs[areal[index]][0].class_name or "None") in cutout.classes
+            if not cutout.classes
+            or (pairs[areal[index]][0].class_name or "None") in cutout.classes
         ]
         for n in sorted(found):
             holes.setdefault(n, []).append(area)

@@ -143,7 +143,8 @@ class _Reader:
         given_id = taken.take("id")
         legacy_type = _LEGACY_IDS.get(given_id) if isinstance(given_id, str) else None
         geometry, geometry_extra, checked = self._shape(taken.take("geometry"), where)
-        nucleus, nucleus_extra = None, _EMPTY
+        nucleus: BaseGeometry | None = None
+        nucleus_extra: Mapping[str, Any] = _EMPTY
         nucleus_given = taken.take("nucleusGeometry")
         if nucleus_given is not None:
             nucleus, nucleus_extra, sound = self._shape(nucleus_given, f"{where}'s nucleus")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from napari_histomil.annotations.model import MAX_COORDINATE_PX0
 from napari_histomil.errors import AnnotationError
 
 Shift = tuple[float, float]
@@ -183,6 +184,21 @@ def read_polygons(
     return dict(zip(map(id, members), shapes, strict=True))
 
 
+def check_near(xy: NDArray[np.float64], where: str) -> None:
+    """Refuse coordinates that lie farther out than any slide, before anybody computes with them.
+
+    Raises
+    ------
+    AnnotationError
+        If there is one; `where` is what it calls the place.
+    """
+    if xy.size and np.abs(xy).max() > MAX_COORDINATE_PX0:
+        farthest = max(xy.min(), xy.max(), key=abs)
+        raise AnnotationError(
+            f"{where} has a coordinate of {farthest:g} px, farther out than any slide"
+        )
+
+
 def shape_of_rings(rings: Sequence[NDArray[np.float64]]) -> Polygon:
     """Return the polygon of an outline and its holes.
 
@@ -216,7 +232,7 @@ def shape_member(
     if shape.is_empty:
         return None
     kind = shape.geom_type
-    parts = [_part_member(part, shift) for part in shapely.get_parts(shape)]
+    parts = [_part_member(part, shift) for part in shapely.get_parts(shape) if not part.is_empty]
     coordinates = parts if kind.startswith("Multi") else parts[0]
     return {"type": kind, "coordinates": coordinates} | dict(extra)
 

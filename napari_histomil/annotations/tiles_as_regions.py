@@ -118,14 +118,12 @@ def table_lines(regions: Iterable[Region]) -> tuple[Iterator[str], list[str]]:
         lost += replace(tile, geometry=plain.geometry, children=()) != plain
         rows.append([*map(_short, (x0, y0, x1 - x0, y1 - y0)),
                      *(tile.measurements[name] for name in names)])  # fmt: skip
-    notes = (
-        [
+    notes = []
+    if lost:
+        notes.append(
             f"WSInfer's table has no room for ids, names, classes and notes: those of {lost} "
             f"tiles are not in it."
-        ]
-        if lost
-        else []
-    )
+        )
     return _lines([[*COLUMNS, *names], *rows]), notes
 
 

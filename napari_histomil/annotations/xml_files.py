@@ -17,6 +17,7 @@ from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
 
 from napari_histomil.annotations.model import RGB
+from napari_histomil.annotations.shapes import check_near
 from napari_histomil.errors import AnnotationError, brief
 
 DECIMALS = 6
@@ -88,6 +89,7 @@ def positions(elements: Sequence[Element], where: str) -> NDArray[np.float64]:
             f"vertex {index + 1} of {where} is not two finite numbers "
             f"(X = {brief(repr(x))}, Y = {brief(repr(y))})"
         )
+    check_near(xy, where)
     return xy
 
 

@@ -309,10 +309,10 @@ def shapes_to_px0(layer: Any, info: SlideInfo, *, selected_only: bool = False) -
     """
     chosen = sorted(layer.selected_data) if selected_only else range(layer.nshapes)
     kinds = list(layer.shape_type)
-    matrix, offset = _data_to_world(layer, info)
+    matrix, offset = data_to_world(layer, info)
     polygons: list[Polygon] = []
     for index in chosen:
-        vertices = _outline(np.asarray(layer.data[index], float)[:, -2:], str(kinds[index]))
+        vertices = outline(np.asarray(layer.data[index], float)[:, -2:], str(kinds[index]))
         if vertices is None:
             continue
         polygons += _valid_polygons(to_px0(vertices @ matrix.T + offset, info))
@@ -326,10 +326,10 @@ def shape_to_px0(layer: Any, index: int, info: SlideInfo) -> BaseGeometry | None
     """
     kind = str(list(layer.shape_type)[index])
     vertices = np.asarray(layer.data[index], float)[:, -2:]
-    matrix, offset = _data_to_world(layer, info)
-    outline = None if kind in ("line", "path") else _outline(vertices, kind)
-    if outline is not None:
-        parts = list(_valid_polygons(to_px0(outline @ matrix.T + offset, info)))
+    matrix, offset = data_to_world(layer, info)
+    ring = None if kind in ("line", "path") else outline(vertices, kind)
+    if ring is not None:
+        parts = list(_valid_polygons(to_px0(ring @ matrix.T + offset, info)))
         return None if not parts else parts[0] if len(parts) == 1 else MultiPolygon(parts)
     if len(vertices) < 2:
         return None
@@ -337,7 +337,7 @@ def shape_to_px0(layer: Any, index: int, info: SlideInfo) -> BaseGeometry | None
     return line if line.length else None
 
 
-def _outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | None:
+def outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | None:
     """Return the outline of a napari shape, or None where it has no area."""
     if kind == "line" or len(vertices) < 3:
         return None
@@ -349,7 +349,7 @@ def _outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | 
     return middle + np.cos(angle) * first + np.sin(angle) * second
 
 
-def _data_to_world(layer: Any, info: SlideInfo) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def data_to_world(layer: Any, info: SlideInfo) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return matrix [2, 2] and offset [2] from a layer's data to the world of the slide."""
     other = layer.ndim - 2
     corners = [

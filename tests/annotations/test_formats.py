@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -194,7 +195,7 @@ def polygons(draw) -> Polygon:
 def multipolygons(draw) -> MultiPolygon:
     count = draw(st.integers(1, 3))
     parts = [
-        transform(draw(polygons()), lambda xy, n=n: (xy + [10**6 * n, 0]).round(4))
+        transform(draw(polygons()), lambda xy, n=n: (xy + np.array([10**6 * n, 0])).round(4))
         for n in range(count)
     ]
     return MultiPolygon(parts)
@@ -267,10 +268,8 @@ def test_what_is_written_is_what_is_read(to):
 def test_a_table_of_tiles_says_what_it_has_no_room_for(tmp_path):
     tile = Region(Polygon([(8, 0), (8, 8), (0, 8), (0, 0)]), measurements={"prob_a": 0.25})
     notes = write_annotations(tmp_path / "a.csv", [tile])
-    assert notes == (
-        "WSInfer's table has no room for ids, names, classes and notes: those of 1 tiles are "
-        "not in it.",
-    )
+    (note,) = notes
+    assert note.endswith("ids, names, classes and notes: those of 1 tiles are not in it.")
     assert (tmp_path / "a.csv").read_text() == "minx,miny,width,height,prob_a\n0,0,8,8,0.25\n"
     with pytest.raises(AnnotationError, match="is no upright rectangle"):
         write_annotations(tmp_path / "b.csv", [Region(Point(0, 0))])
