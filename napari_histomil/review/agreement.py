@@ -202,13 +202,10 @@ def pair_bands(comparison: Comparison) -> Iterator[LabelImage]:
     table = np.full(256 if c.first.table.dtype == np.uint8 else 65536, size, kind)
     table[[*c.first.table.values, c.first.table.background]] = np.arange(size)
     for xy, extent in window_rows(c.grid, itemsize=8):  # counting takes as much a pixel
-        inside = window(c.area, xy, extent) == 1
-        band = np.full(inside.shape, c.outside, kind)
-        if inside.any():
-            one = table[window(c.first, xy, extent)[inside]]
-            two = table[window(c.second, xy, extent)[inside]]
-            known = (one < size) & (two < size)
-            band[inside] = np.where(known, one * size + two, c.outside)
+        one, two = (table[window(side, xy, extent)] for side in (c.first, c.second))
+        band = one * kind(size) + two
+        known = (one < size) & (two < size) & (window(c.area, xy, extent) == 1)
+        band[~known] = c.outside
         yield band
 
 
