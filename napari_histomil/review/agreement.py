@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -198,12 +199,13 @@ def pair_bands(comparison: Comparison) -> Iterator[LabelImage]:
     """
     c = comparison
     size = len(c.names)
-    kind = np.uint8 if c.outside == 255 else np.uint16  # also holds size * size + size
+    kind: type[np.unsignedinteger[Any]] = np.uint8 if c.outside == 255 else np.uint16
     table = np.full(256 if c.first.table.dtype == np.uint8 else 65536, size, kind)
     table[[*c.first.table.values, c.first.table.background]] = np.arange(size)
     for xy, extent in window_rows(c.grid, itemsize=8):  # counting takes as much a pixel
-        one, two = (table[window(side, xy, extent)] for side in (c.first, c.second))
-        band = one * kind(size) + two
+        one: LabelImage = table[window(c.first, xy, extent)]
+        two: LabelImage = table[window(c.second, xy, extent)]
+        band = np.multiply(one, size, dtype=kind) + two  # at most size * size + size, which fits
         known = (one < size) & (two < size) & (window(c.area, xy, extent) == 1)
         band[~known] = c.outside
         yield band
