@@ -138,20 +138,24 @@ class Tracer:
         self._open, self._seam = [], None
 
     def _add(self, band: LabelImage, marks: NDArray[np.bool_] | None) -> None:
-        numbers = label(band, connectivity=1, background=-1)  # type: ignore[no-untyped-call]
-        numbers = numbers.astype(np.int32)  # 1 .. count
-        values = np.zeros(int(numbers.max()) + 1, band.dtype)
-        values[numbers] = band  # the same for all pixels of a part
-        marked = np.zeros(len(values), bool)
-        if marks is not None:
-            marked[numbers[marks]] = True
-        part_of = np.full(len(values), -1)  # number -> index in `parts`; -1 for skipped values
         parts = self._open.copy()
-        for shape, number in gdal_shapes(numbers, ~np.isin(band, self.skip), connectivity=4):
-            n = int(number)
-            part_of[n] = len(parts)
-            parts.append(_Part(int(values[n]), [_piece(shape, self._row)], bool(marked[n])))
-        self._join(parts, part_of[numbers[0]], part_of[numbers[-1]])
+        first, last = np.full(band.shape[1], -1), np.full(band.shape[1], -1)
+        wanted = ~np.isin(band, self.skip, kind="table")
+        used = np.flatnonzero(wanted.any(axis=0))
+        if len(used):  # slides are annotated here and there: only what lies between is numbered
+            columns = slice(int(used[0]), int(used[-1]) + 1)
+            numbers, values = _numbered(band[:, columns], wanted[:, columns])
+            marked = np.zeros(len(values), bool)
+            if marks is not None:
+                marked[numbers[marks[:, columns]]] = True
+            part_of = np.full(len(values), -1)  # number -> index in `parts`; -1 for skipped
+            origin = columns.start, self._row
+            for shape, number in gdal_shapes(numbers, numbers > 0, connectivity=4):
+                n = int(number)
+                part_of[n] = len(parts)
+                parts.append(_Part(int(values[n]), [_piece(shape, origin)], bool(marked[n])))
+            first[columns], last[columns] = part_of[numbers[0]], part_of[numbers[-1]]
+        self._join(parts, first, last)
         self._row += len(band)
 
     def _join(self, parts: list[_Part], first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
@@ -186,9 +190,27 @@ class Tracer:
         self._seam[last >= 0] = np.searchsorted(going, group[last[last >= 0]])
 
 
-def _piece(shape: dict[str, Any], row: int) -> Polygon:
-    """Return a polygon of GDAL's, moved down to its row of the mask."""
-    shell, *holes = (np.add(ring, (0, row)) for ring in shape["coordinates"])
+def _numbered(band: LabelImage, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], LabelImage]:
+    """Give every connected part of a value its number.
+
+    Returns
+    -------
+    numbers
+        int32 [rows, columns], 1, 2, 3, ...; 0 for what is not wanted.
+    values
+        Value of each number.
+    """
+    shifted = np.where(wanted, band.astype(np.int32) + 1, 0)  # 0 may itself be a value
+    numbers = label(shifted, connectivity=1, background=0)  # type: ignore[no-untyped-call]
+    numbers = numbers.astype(np.int32)
+    values = np.zeros(int(numbers.max()) + 1, band.dtype)
+    values[numbers] = band  # the same for all pixels of a part
+    return numbers, values
+
+
+def _piece(shape: dict[str, Any], origin: tuple[int, int]) -> Polygon:
+    """Return a polygon of GDAL's, moved to where its corner (x, y) lies in the mask."""
+    shell, *holes = (np.add(ring, origin) for ring in shape["coordinates"])
     return Polygon(shell, holes)
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
@@ -209,34 +210,36 @@ def _tiles_of(
         one.slide.expect_walk()
     rects = grid.tile_rects_px0
 
-    def make(index: int) -> list[object] | None:
+    def save(job: tuple[int, LabelImage]) -> list[object]:
+        index, mask = job
         x, y, width, height = rects[index].tolist()
-        mask = _mask_at(painting, one, (x, y), spec.tile_px)
-        shares = [float((mask == value).mean()) for value in options.table.names]
-        labelled = float((mask != options.table.unlabelled).mean())
-        if labelled < options.min_labelled:
-            return None
-        size = (spec.tile_px, spec.tile_px)
         name = f"{one.name}_{round(x)}_{round(y)}.png"
-        picture = read_rect(one.slide, (x, y), (width, height), size)
+        picture = read_rect(one.slide, (x, y), (width, height), (spec.tile_px, spec.tile_px))
         Image.fromarray(picture).save(folder / "images" / name, compress_level=1)
         Image.fromarray(mask).save(folder / "masks" / name, compress_level=1)
+        shares = [round(float((mask == value).mean()), 6) for value in options.table.names]
         facts = [name, info.path.name, one.patient, one.split, round(x, 3), round(y, 3)]
-        return [*facts, spec.mpp, spec.tile_px, *(round(share, 6) for share in shares)]
+        return [*facts, spec.mpp, spec.tile_px, *shares]
 
     with ThreadPoolExecutor(core_count()) as pool:
         for start in range(0, len(grid), AT_ONCE):
             places = range(start, min(start + AT_ONCE, len(grid)))
-            lines = pool.map(make, places)
-            yield places.stop, len(grid), [line for line in lines if line is not None]
+            # In one thread: rasterio silences its own warnings, which is not safe in several.
+            masks = [(i, _mask_at(painting, one, rects[i, :2], spec.tile_px)) for i in places]
+            jobs = [
+                (index, mask)
+                for index, mask in masks
+                if (mask != options.table.unlabelled).mean() >= options.min_labelled
+            ]
+            yield places.stop, len(grid), list(pool.map(save, jobs))
 
 
 def _mask_at(
-    painting: Painting, one: AnnotatedSlide, xy_px0: tuple[float, float], tile_px: int
+    painting: Painting, one: AnnotatedSlide, xy_px0: NDArray[np.float64], tile_px: int
 ) -> LabelImage:
     """Return the mask of a tile; what lies outside the slide is unlabelled."""
     info, pixel = one.slide.info, painting.grid.pixel_px0
-    xy = xy_px0[0] / pixel[0], xy_px0[1] / pixel[1]
+    xy = float(xy_px0[0]) / pixel[0], float(xy_px0[1]) / pixel[1]
     mask = window(painting, xy, (tile_px, tile_px))
     for axis, size_px0 in ((1, info.width_px0), (0, info.height_px0)):
         centers = (np.arange(tile_px) + 0.5 + xy[1 - axis]) * pixel[1 - axis]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -198,17 +199,15 @@ def pair_bands(comparison: Comparison) -> Iterator[LabelImage]:
     """
     c = comparison
     size = len(c.names)
-    kind = np.uint8 if c.outside == 255 else np.uint16  # also holds size * size + size
+    kind: type[np.unsignedinteger[Any]] = np.uint8 if c.outside == 255 else np.uint16
     table = np.full(256 if c.first.table.dtype == np.uint8 else 65536, size, kind)
     table[[*c.first.table.values, c.first.table.background]] = np.arange(size)
     for xy, extent in window_rows(c.grid, itemsize=8):  # counting takes as much a pixel
-        inside = window(c.area, xy, extent) == 1
-        band = np.full(inside.shape, c.outside, kind)
-        if inside.any():
-            one = table[window(c.first, xy, extent)[inside]]
-            two = table[window(c.second, xy, extent)[inside]]
-            known = (one < size) & (two < size)
-            band[inside] = np.where(known, one * size + two, c.outside)
+        one: LabelImage = table[window(c.first, xy, extent)]
+        two: LabelImage = table[window(c.second, xy, extent)]
+        band = np.multiply(one, size, dtype=kind) + two  # at most size * size + size, which fits
+        known = (one < size) & (two < size) & (window(c.area, xy, extent) == 1)
+        band[~known] = c.outside
         yield band
 
 

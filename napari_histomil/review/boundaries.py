@@ -93,7 +93,7 @@ def boundary_distance(
     lengths = shapely.length(first), shapely.length(second)
     if min(lengths) == 0:
         return None
-    step = max(step_um, max(lengths) / MAX_SAMPLES)
+    step = max(step_um, float(max(lengths)) / MAX_SAMPLES)
     there, there_um = _directed(first, second, step)
     back, back_um = _directed(second, first, step)
     both, both_um = np.concatenate([there, back]), np.concatenate([there_um, back_um])
