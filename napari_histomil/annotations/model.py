@@ -344,9 +344,12 @@ def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Regi
     for name in _FIELDS:  # column by column: the loops then run in C
         column = given[name] if name in given else map(attrgetter(name), regions)
         deque(map(vars(Region)[name].__set__, copies, column), maxlen=0)
-    if not _sound(given.get("geometry", ()), given.get("nucleus", ())) or "id" in given:
+    if not _sound(given.get("geometry", ()), given.get("nucleus", ())):
         for old, new in zip(regions, copies, strict=True):
             new._check_new(old)
+    if "id" in given:
+        for new in copies:
+            new._check_id()
     return copies
 
 

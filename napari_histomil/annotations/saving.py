@@ -212,7 +212,7 @@ class Saver:
     def _write(self, line: _Line) -> None:
         data = line.about
         if line.command is not None:
-            step = step_from_command(line.command, self._frame.origin_px0)
+            step = step_from_command(line.command)
             text = json_bytes(step)
             if line.is_bulk or len(text) > LARGE_BYTES:
                 data = {**data, "attached": self.journal.attach([text]).member()}

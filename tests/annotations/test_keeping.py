@@ -220,7 +220,7 @@ def test_a_change_of_all_classes_is_small_on_disk(folder):
     keeper.do(commands.set_class(keeper.annotations, [r.id for r in regions], TUMOR, STAMP))
     keeper.saver.wait()
     sizes = sorted(file.stat().st_size for file in (folder / "annotations.journal.d").iterdir())
-    assert sizes[0] < 45 * 1000 < sizes[1]
+    assert sizes[0] < 50 * 1000 < sizes[1]
     again = reopened(keeper)
     assert again.annotations.totals()["Tumor"].count == 1000
     again.undo()
@@ -658,7 +658,7 @@ def test_a_damaged_line_loses_what_is_behind_it_and_nothing_is_deleted(folder):
     for name in "abcd":
         draw(keeper, square(name=name))
     with crashed(keeper):
-        damaged = damage(folder, b'"name":"c"')
+        damaged = damage(folder, b'"name":{"values":["c"]')
     again = keeper_in(folder)
     assert [each.name for each in again.annotations] == ["a", "b"]
     assert len(again.notes) == 1
@@ -680,7 +680,7 @@ def test_a_damaged_line_before_the_file_was_written_costs_the_history_only(folde
     keeper = keeper_in(folder)
     draw(keeper, square(name="c"))
     with crashed(keeper):
-        damage(folder, b'"name":"a"')
+        damage(folder, b'"name":{"values":["a"]')
     again = keeper_in(folder)
     assert [each.name for each in again.annotations] == ["a", "b", "c"]
     assert "all regions are here" in again.notes[0]
