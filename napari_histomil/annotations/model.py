@@ -44,6 +44,8 @@ MAX_COORDINATE_PX0 = 1e9
 UNCLASSIFIED_COLOR: RGB = (255, 0, 0)
 """What a region without class and colour is drawn in, as in QuPath."""
 
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 _REASONS = MappingProxyType(
     {
         "Self-intersection": "its outline crosses itself",
@@ -192,11 +194,7 @@ class Region:
             self._check_id()
 
     def _check_id(self) -> None:
-        try:
-            canonical = str(uuid.UUID(self.id)) == self.id  # two spellings would be two regions
-        except ValueError:
-            canonical = False
-        if not canonical:
+        if _UUID.fullmatch(self.id) is None:  # in one spelling: two would be two regions
             raise AnnotationError(f"The id of a region must be a UUID, not {self.id!r}.")
 
     def _check(self, shape: BaseGeometry) -> None:

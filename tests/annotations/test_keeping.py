@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import tempfile
 import threading
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import shapely
+from disks import another_user, room_for
 from shapely.geometry import Point, box
 
 from napari_histomil.annotations import commands, saving
@@ -455,16 +455,6 @@ def test_a_change_while_it_is_open_is_noticed_before_writing(folder):
 # --- disks ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_keeps_steps_waiting_in_order(folder):
     keeper = keeper_in(folder)
     draw(keeper, square())
@@ -507,19 +497,6 @@ def test_one_may_let_go_of_what_cannot_be_written(folder):
         draw(keeper, square())
         keeper.close(force=True)
     assert len(keeper_in(folder).annotations) == 0
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Root may write everywhere: be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

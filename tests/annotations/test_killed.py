@@ -87,7 +87,7 @@ def neighbours(keeper: AnnotationKeeper) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_was_returned_is_there_after_a_kill(tmp_path, seed):
     rng = random.Random(seed)
     folder = tmp_path / "s.histomil"
