@@ -34,7 +34,7 @@ from napari_histomil.journal import Journal, json_bytes, sync_folder
 BULK = 200
 """A step of more regions is written by a thread."""
 
-LARGE_BYTES = 2**20
+LARGE_BYTES = 2**23
 """A step of more JSON lies in a file of its own, so that the journal is read quickly."""
 
 STEPS_BETWEEN_FILES = 200

@@ -9,12 +9,13 @@ and of every field that is not as usual its different values, once, and which ea
      "changed": {"ids": [...], "before": {"name": ...}, "after": {"name": ...}},
      "removed": {...}, "removed_at": {id: place}, "added_at": {id: place}}
 
-Geometries of many regions are WKB in hexadecimal digits. Positions are level-0 pixels of the whole
-slide, brought to what ``annotations.geojson`` can hold before a command is done (`settled`).
+Geometries of many regions, or vertices, are WKB in base64. Positions are level-0 pixels of the
+whole slide, brought to what ``annotations.geojson`` can hold before a command is done (`settled`).
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -38,6 +39,9 @@ Present = Callable[[str], Region]
 
 MOST_READABLE = 200
 """Geometries of more regions are written as WKB, ten times as quickly."""
+
+MOST_VERTICES = 2000
+"""The same for a few regions with many vertices: a brush must not wait for its own text."""
 
 _BLANK = Region(Polygon(), id="00000000-0000-0000-0000-000000000000")
 
@@ -308,15 +312,17 @@ _FIELDS: Mapping[str, _Field] = {
 
 
 def _written_shapes(shapes: Sequence[BaseGeometry | None]) -> list[Any]:
-    """Return GeoJSON geometries, or WKB where there are many; None stays None."""
-    if len(shapes) > MOST_READABLE:
-        return list(shapely.to_wkb(_array(shapes), hex=True))
+    """Return GeoJSON geometries, or WKB where there is much; None stays None."""
+    array = _array(shapes)
+    if len(shapes) > MOST_READABLE or shapely.get_num_coordinates(array).sum() > MOST_VERTICES:
+        return [wkb and base64.b64encode(wkb).decode() for wkb in shapely.to_wkb(array)]
     return [None if shape is None else json.loads(shapely.to_geojson(shape)) for shape in shapes]
 
 
 def _read_shapes(values: Sequence[Any]) -> list[BaseGeometry | None]:
     if any(isinstance(value, str) for value in values):
-        return list(shapely.from_wkb(_array(values)))
+        wkb = [value and base64.b64decode(value, validate=True) for value in values]
+        return list(shapely.from_wkb(_array(wkb)))
     texts = [None if value is None else json.dumps(value) for value in values]
     return list(shapely.from_geojson(_array(texts)))
 
