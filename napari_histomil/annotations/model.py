@@ -316,6 +316,9 @@ _KINDS = (-1, *(shapely.get_type_id(kind()) for kind in SHAPES))
 
 _FIELDS = tuple(each.name for each in fields(Region))
 
+_SETTERS = {name: vars(Region)[name].__set__ for name in _FIELDS}
+"""Each puts a value into a field of a region that is being made; for `each_but` only."""
+
 
 def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Region]:
     """Return `Region.but` of many regions, twice as quickly.
@@ -341,7 +344,7 @@ def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Regi
     copies: list[Region] = list(map(object.__new__, repeat(Region, len(regions))))
     for name in _FIELDS:  # column by column: the loops then run in C
         column = given[name] if name in given else map(attrgetter(name), regions)
-        deque(map(vars(Region)[name].__set__, copies, column), maxlen=0)
+        deque(map(_SETTERS[name], copies, column), maxlen=0)
     if not _sound(given.get("geometry", ()), given.get("nucleus", ())):
         for old, new in zip(regions, copies, strict=True):
             new._check_new(old)
