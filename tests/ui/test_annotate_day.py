@@ -108,7 +108,7 @@ def test_a_days_work(desk, tmp_path, write_slide, plugin_settings):
     desk.until(lambda: bool(part.found))
     rows = [part.table.tree.topLevelItem(n) for n in range(part.table.tree.topLevelItemCount())]
     dice = {item.text(0): item.text(1) for item in rows}
-    assert "0.138 mm²" in part.table.words.text(), "kappa names the area it was taken over"
+    assert "0.137 mm²" in part.table.words.text(), "106 x 81 pixels of 4 µm, named"
     assert dice["Tumor"] == "0.00"
     kinds_found = [each.kind for each in part.found]
     assert sorted(kinds_found) == ["only mine", "only theirs", "other class", "other outline"]
