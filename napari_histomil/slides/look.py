@@ -3,7 +3,8 @@
 A `Look` belongs to one shown layer. Each time the viewer asks for a rectangle, the look gives what
 is in memory, fills the gaps from coarser levels, and tells the loader what is missing, what is in
 the middle first. That replaces what it wanted before. When nothing in view is missing, it goes on
-ahead of the movement: the strip that a pan comes to next, the level that a zoom comes to next.
+ahead of the movement: the strip that a pan comes to next, the level that a zoom comes to next, and
+then a ring of pieces around the view, since it may turn.
 
 Where what is missing will be there within a part of a frame, as a few tiles of JPEG are, the look
 waits for it: a second frame, with a sketch of them before, would take longer than that.
@@ -31,8 +32,9 @@ from napari_histomil.slides.tile_memory import picture_memory
 if TYPE_CHECKING:
     from napari_histomil.slides.pyramid import Pyramid
 
-IN_VIEW, AROUND = 0.0, 1.0
-"""Ranks of jobs; what fills the overview lies between and after them."""
+IN_VIEW, AROUND, ANYWHERE = 0.0, 1.0, 1.5
+"""Ranks of jobs: in view, where it goes, one piece farther in every direction; what fills the
+overview lies between and after them."""
 
 ZOOM_SHARE = 0.05
 """A view that has changed its width by more has zoomed, not panned: edges are rounded out."""
@@ -220,21 +222,26 @@ class Look:
         return jobs
 
     def _ahead(self, area: Area, came_from: Area | None) -> list[Job]:
-        """Return jobs for what the view comes to next if it goes on as it does."""
-        if came_from is None:
-            return []
-        jobs = []
-        for next_area in _next_areas(area, came_from, self._entered):
+        """Return jobs for what the view comes to next: if it goes on as it does, else anywhere."""
+        wanted: dict[Key, float] = {}
+        coming = [] if came_from is None else _next_areas(area, came_from, self._entered)
+        ranked = [(AROUND, next_area) for next_area in coming]
+        if area[0] < self.pyramid.overview.first:
+            index, x, y, width, height = area
+            edge_x, edge_y = self.pyramid.pieces[index].width, self.pyramid.pieces[index].height
+            ring = index, x - edge_x, y - edge_y, width + 2 * edge_x, height + 2 * edge_y
+            ranked.append((ANYWHERE, ring))
+        for rank, next_area in ranked:
             if not next_area[0] < self.pyramid.overview.first:
                 continue
             pieces = self.pyramid.pieces[next_area[0]]
             rows, columns = pieces.span(*next_area[1:])
             for row in rows:
                 for column in columns:
-                    if pieces.find(row, column) is None:
-                        key = next_area[0], row, column
-                        jobs.append(Job(AROUND, key, partial(self._fetch, key)))
-        return jobs
+                    key = next_area[0], row, column
+                    if key not in self._missing and self._find(key) is None:
+                        wanted.setdefault(key, rank)
+        return [Job(rank, key, partial(self._fetch, key)) for key, rank in wanted.items()]
 
     def _fetch(self, key: Key) -> None:
         """Make one piece, in a thread of the loader."""

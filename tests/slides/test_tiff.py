@@ -505,3 +505,15 @@ def test_tiles_side_by_side_are_as_one_by_one(data_dir: Path, halvings: int):
         assert slide.halved_row(0, 3, range(1, last + 1), halvings) is None, "the last one is cut"
         with pytest.raises(SlideError, match="no tile"):
             slide.halved_row(0, 3, range(1, last + 2), halvings)
+
+
+def test_reading_on_gives_the_bytes_of_the_file(tmp_path: Path):
+    """Also across what is read ahead at once, backwards, and beyond the end."""
+    path = tmp_path / "bytes"
+    data = np.random.default_rng(0).bytes(400_000)
+    path.write_bytes(data)
+    reader = FileReader(path)
+    places = [(n, 7_001) for n in range(0, 399_000, 7_001)]
+    places += [(390_000, 20_000), (5, 10), (15, 0), (15, 200_000), (200_015, 9), (400_000, 5)]
+    for offset, count in places:
+        assert reader.read(offset, count) == data[offset : offset + count], (offset, count)
