@@ -49,6 +49,10 @@ class RunError(HistomilError):
     """A job cannot be run, or a stored run cannot be used."""
 
 
+class BusyError(RunError):
+    """Somebody else is writing there: another process, or another window of this one."""
+
+
 class TileError(RunError):
     """Reading or predicting one tile failed; the message holds slide, position and level."""
 
@@ -59,3 +63,7 @@ class TrainingError(HistomilError):
 
 class OutputError(HistomilError):
     """A result cannot be written where it was asked for."""
+
+
+class JournalError(HistomilError):
+    """A journal is damaged, foreign, or of a newer version of this program."""

@@ -10,10 +10,13 @@ import colorsys
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import repeat
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import shapely
@@ -40,6 +43,8 @@ MAX_COORDINATE_PX0 = 1e9
 
 UNCLASSIFIED_COLOR: RGB = (255, 0, 0)
 """What a region without class and colour is drawn in, as in QuPath."""
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _REASONS = MappingProxyType(
     {
@@ -83,8 +88,16 @@ STANDARD_CLASSES: tuple[AnnotationClass, ...] = (
 )
 """QuPath's classes with QuPath's colours."""
 
+REGION = "Region*"
+"""Name of the class of what is annotated exhaustively: inside, no annotation means background."""
+
 IGNORE = "Ignore*"
 """Name of the class of what is not to be looked at."""
+
+State = Literal["draft", "reviewed", "locked"]
+"""How far the judgement of a region has come. ``locked`` is a reviewer's last word on it."""
+
+STATES: tuple[State, ...] = ("draft", "reviewed", "locked")
 
 
 def class_named(name: str) -> AnnotationClass:
@@ -129,7 +142,7 @@ class Region:
     """In level-0 pixels (x, y). Empty for an object without a place of its own."""
     classification: AnnotationClass | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    """UUID; stays the same when the region is replaced by an edited one."""
+    """UUID as `uuid` writes it; stays the same when the region is replaced by an edited one."""
     name: str | None = None
     color: RGB | None = None
     """The region's own colour, where it shall not have that of its class."""
@@ -144,13 +157,45 @@ class Region:
     extra: Extra = field(default_factory=Extra)
 
     def __post_init__(self) -> None:
-        for shape in (self.geometry, self.nucleus):
-            if shape is not None:
-                self._check(shape)
-        try:
-            uuid.UUID(self.id)
-        except ValueError:
-            raise AnnotationError(f"The id of a region must be a UUID, not {self.id!r}.") from None
+        self._check(self.geometry)
+        if self.nucleus is not None:
+            self._check(self.nucleus)
+        self._check_id()
+
+    def but(self, **changes: Any) -> Self:
+        """Return the region with other values of some fields; only what is new is checked.
+
+        `dataclasses.replace` gives the same, but looks at every coordinate again: a second for
+        the classes of 100,000 regions.
+
+        Raises
+        ------
+        AnnotationError
+            As on creation.
+        TypeError
+            If there is no such field.
+        """
+        copy = object.__new__(type(self))
+        for name in _FIELDS:
+            value = changes.pop(name) if name in changes else getattr(self, name)
+            object.__setattr__(copy, name, value)
+        if changes:
+            raise TypeError(f"A region has no field {', '.join(changes)}.")
+        copy._check_new(self)
+        return copy
+
+    def _check_new(self, old: Region) -> None:
+        """Check what differs from a region that was checked."""
+        if self.geometry is not old.geometry:
+            self._check(self.geometry)
+        if self.nucleus is not old.nucleus and self.nucleus is not None:
+            self._check(self.nucleus)
+        if self.id is not old.id:
+            self._check_id()
+
+    def _check_id(self) -> None:
+        if _UUID.fullmatch(self.id) is None:  # in one spelling: two would be two regions
+            raise AnnotationError(f"The id of a region must be a UUID, not {self.id!r}.")
 
     def _check(self, shape: BaseGeometry) -> None:
         if not isinstance(shape, SHAPES):
@@ -184,6 +229,42 @@ class Region:
     def is_areal(self) -> bool:
         """Whether the region has an area: a polygon or several."""
         return isinstance(self.geometry, Polygon | MultiPolygon) and not self.geometry.is_empty
+
+    @property
+    def author(self) -> str:
+        """Who drew the region; empty if unknown."""
+        return self.metadata.get("author", "")
+
+    @property
+    def created(self) -> str:
+        """When it was drawn: UTC in ISO 8601, to the second; empty if unknown."""
+        return self.metadata.get("created", "")
+
+    @property
+    def edited(self) -> str:
+        """When anything of it was changed last, as `created`; empty if never."""
+        return self.metadata.get("edited", "")
+
+    @property
+    def note(self) -> str:
+        """What a person wrote about it."""
+        return self.metadata.get("note", "")
+
+    @property
+    def state(self) -> State:
+        """How far its judgement has come; what other programs wrote there is a draft."""
+        found = self.metadata.get("state", "draft")
+        return next((state for state in STATES if state == found), "draft")
+
+    @property
+    def reviewer(self) -> str:
+        """Who set its state; empty if nobody did."""
+        return self.metadata.get("reviewer", "")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether shape, class and name shall stay: QuPath's lock, or a reviewer's last word."""
+        return self.locked or self.state == "locked"
 
     @property
     def label(self) -> str:
@@ -228,6 +309,60 @@ class Region:
         if problem:
             raise AnnotationError(problem)
         return float(self.geometry.area) * mpp_xy[0] * mpp_xy[1]
+
+
+_KINDS = (-1, *(shapely.get_type_id(kind()) for kind in SHAPES))
+"""What GEOS calls the kinds of `SHAPES`; -1 is None."""
+
+_FIELDS = tuple(each.name for each in fields(Region))
+
+_SETTERS = {name: vars(Region)[name].__set__ for name in _FIELDS}
+"""Each puts a value into a field of a region that is being made; for `each_but` only."""
+
+
+def each_but(regions: Collection[Region], **columns: Iterable[Any]) -> list[Region]:
+    """Return `Region.but` of many regions, twice as quickly.
+
+    Parameters
+    ----------
+    regions
+        Any number.
+    columns
+        For every field that changes, one value a region, in their order.
+
+    Raises
+    ------
+    AnnotationError
+        As on creation.
+    """
+    given = {name: list(values) for name, values in columns.items()}
+    for name, values in given.items():
+        if name not in _FIELDS:
+            raise TypeError(f"A region has no field {name}.")
+        if len(values) != len(regions):
+            raise ValueError(f"{len(values)} values of {name} for {len(regions)} regions")
+    copies: list[Region] = list(map(object.__new__, repeat(Region, len(regions))))
+    for name in _FIELDS:  # column by column: the loops then run in C
+        column = given[name] if name in given else map(attrgetter(name), regions)
+        deque(map(_SETTERS[name], copies, column), maxlen=0)
+    if not _sound(given.get("geometry", ()), given.get("nucleus", ())):
+        for old, new in zip(regions, copies, strict=True):
+            new._check_new(old)
+    if "id" in given:
+        for new in copies:
+            new._check_id()
+    return copies
+
+
+def _sound(geometries: Sequence[BaseGeometry], nuclei: Sequence[BaseGeometry | None]) -> bool:
+    """Whether `Region._check` would find nothing, looked at all at once."""
+    shapes = np.empty(len(geometries) + len(nuclei), dtype=object)
+    shapes[:] = [*geometries, *nuclei]
+    kinds = shapely.get_type_id(shapes)
+    if not np.isin(kinds, _KINDS).all() or shapely.is_missing(shapes[: len(geometries)]).any():
+        return False
+    xy = shapely.get_coordinates(shapes)
+    return not xy.size or bool(np.abs(xy).max() <= MAX_COORDINATE_PX0)
 
 
 @dataclass(frozen=True, slots=True)

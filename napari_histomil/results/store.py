@@ -32,6 +32,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_histomil.errors import OutputError, RunError
+from napari_histomil.lock import WriterLock
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.resources import SIDECAR_SUFFIX, note_sidecar
 from napari_histomil.results.layout import (
@@ -43,7 +44,6 @@ from napari_histomil.results.layout import (
     spans,
     write_empty,
 )
-from napari_histomil.results.lock import WriterLock
 from napari_histomil.tiling import BLOCK_TILES, TileGrid
 
 

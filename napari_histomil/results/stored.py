@@ -20,9 +20,9 @@ from typing import Literal
 
 from napari_histomil.errors import RunError
 from napari_histomil.files import is_there
+from napari_histomil.lock import WriterLock
 from napari_histomil.resources import SIDECAR_SUFFIX, all_seen_sidecars, user_data_dir
 from napari_histomil.results.layout import ATTRIBUTE
-from napari_histomil.results.lock import WriterLock
 
 Part = Literal["overviews", "runs", "answers", "drawn", "other"]
 

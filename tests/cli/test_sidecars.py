@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_histomil.results.lock import WriterLock
+from napari_histomil.lock import WriterLock
 from napari_histomil.results.stored import size_text
 
 

@@ -17,9 +17,9 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_histomil.errors import OutputError, RunError
+from napari_histomil.lock import WriterLock
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.results import RunStore, find_runs, run_path
-from napari_histomil.results.lock import WriterLock
 from napari_histomil.slides.slide import Level, SlideInfo
 from napari_histomil.tiling import GridSpec, TileGrid
 

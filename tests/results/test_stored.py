@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_histomil.errors import RunError
+from napari_histomil.lock import WriterLock
 from napari_histomil.resources import note_sidecar
-from napari_histomil.results.lock import WriterLock
 from napari_histomil.results.stored import (
     clean,
     describe,

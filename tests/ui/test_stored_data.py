@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication, QMessageBox
 
+from napari_histomil.lock import WriterLock
 from napari_histomil.resources import note_sidecar, sidecar
-from napari_histomil.results.lock import WriterLock
 from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui.session import session

@@ -1,8 +1,8 @@
 """One writer at a time: a lock that the operating system drops when its holder dies.
 
 No file that says "locked" is believed: after a killed process, or on another machine, it would be
-wrong. The lock is the system's own, on a file beside the store; the file's text only tells a
-person who holds it.
+wrong. The lock is the system's own, on a file beside what is written; the file's text only tells
+a person who holds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from napari_histomil.errors import RunError
+from napari_histomil.errors import BusyError, RunError
 
 _LOCK_OFFSET = 1 << 30
 """Windows locks bytes, and locked bytes cannot be read: lock one far behind the text."""
@@ -39,15 +39,17 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class WriterLock:
-    """The right to write to the store at `path`; taken on creation, given back by `release`.
+    """The right to write to a store or file; taken on creation, given back by `release`.
 
     On a file system that knows no locks (some network drives) nothing is held and nothing can
     be noticed.
 
     Raises
     ------
-    RunError
+    BusyError
         If another process, or another place in this one, is writing there.
+    RunError
+        If the lock cannot be had for another reason.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +66,7 @@ class WriterLock:
                     return
                 if error.errno not in _HELD:
                     raise RunError(f"{self.path} cannot be locked: {error}.") from error
-                raise RunError(
+                raise BusyError(
                     f"{path} is being written by another process{holder}: wait for it, or cancel "
                     f"it there."
                 ) from error
