@@ -15,43 +15,31 @@ Members that this program does not know are kept and written back.
 from __future__ import annotations
 
 import gzip
-import io
-import json
 import math
-import uuid
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from napari_histomil.annotations.files import (
+    AnnotationFile,
+    other_slide_notes,
+    parsed_json,
+    read_bytes,
+    refusal,
+    with_own_ids,
+    without_collection,
+)
 from napari_histomil.annotations.model import Region, SlideFrame
-from napari_histomil.annotations.qupath import feature_from_region, region_from_feature
+from napari_histomil.annotations.qupath import regions_from_features
+from napari_histomil.annotations.qupath_lines import dumped, feature_lines
 from napari_histomil.errors import AnnotationError
 from napari_histomil.files import whole_file
 
 SCHEMA_VERSION = 1
 """Version of the member ``histomil`` that is written, and the newest that is read."""
 
-MAX_BYTES = 2**31
-"""Longest text that is read: beyond it the parsed objects would not fit into memory."""
-
 MEMBER = "histomil"
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationFile:
-    """What a file holds."""
-
-    regions: tuple[Region, ...]
-    """In level-0 pixels of the whole slide."""
-    frame: SlideFrame
-    """The frame that the file's own positions were in."""
-    notes: tuple[str, ...] = ()
-    """Sentences for the person about what was assumed or changed on reading."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Top-level members that this program does not use."""
 
 
 def read_geojson(path: Path, *, frame: SlideFrame | None = None) -> AnnotationFile:
@@ -70,22 +58,27 @@ def read_geojson(path: Path, *, frame: SlideFrame | None = None) -> AnnotationFi
     AnnotationError
         If the file cannot be read or is not what QuPath writes; one sentence says where.
     """
-    document = _parse(path)
-    try:
-        features, extra = _features(document)
-        found, notes = _frame(extra.pop(MEMBER, None), frame or SlideFrame())
-        read = tuple(
-            region_from_feature(feature, f"feature {n}", found.origin_px0)
-            for n, feature in enumerate(features, 1)
-        )
-    except (AnnotationError, RecursionError) as error:
-        reason = error if isinstance(error, AnnotationError) else "it is nested too deeply"
-        raise AnnotationError(f"{path.name} cannot be read: {reason}.") from None
-    renamed: list[str] = []
-    regions = _own_ids(read, set(), renamed)
-    if renamed:
-        notes.append(f"{len(renamed)} objects had the id of another object and got new ids.")
-    return AnnotationFile(regions, found, tuple(notes), extra)
+    data = read_bytes(path)
+    with without_collection():
+        document = parsed_json(data, path.name)
+        try:
+            return read_document(document, frame=frame)
+        except (AnnotationError, RecursionError) as error:
+            raise refusal(path.name, error) from None
+
+
+def read_document(document: Any, *, frame: SlideFrame | None = None) -> AnnotationFile:
+    """Return what a parsed GeoJSON document holds; see `read_geojson`.
+
+    Raises
+    ------
+    AnnotationError
+        If it is not what QuPath writes; the words name the place and not the file.
+    """
+    features, extra = _features(document)
+    found, notes = _frame(extra.pop(MEMBER, None), frame or SlideFrame())
+    regions, again = with_own_ids(regions_from_features(features, found.origin_px0))
+    return AnnotationFile(regions, found, (*notes, *again), extra)
 
 
 def write_geojson(
@@ -114,7 +107,7 @@ def write_geojson(
         If the file cannot be written there.
     """
     frame = frame or SlideFrame()
-    with whole_file(path) as part, part.open("wb") as raw:
+    with without_collection(), whole_file(path) as part, part.open("wb") as raw:
         if path.suffix.lower() == ".gz":
             # No time and no name inside: equal regions give equal files.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
@@ -144,17 +137,23 @@ def collection_lines(
     extra
         Further top-level members.
     """
+    return _collection(map(dumped, features), frame, extra or {})
+
+
+def _collection(
+    lines: Iterable[bytes], frame: SlideFrame, extra: Mapping[str, Any]
+) -> Iterator[bytes]:
     x, y = frame.origin_px0
     member = {
         "schema_version": SCHEMA_VERSION,
         "origin_px0": [x, y],
         "slide": {"name": frame.slide, "fingerprint": frame.fingerprint},
     }
-    head = {"type": "FeatureCollection", MEMBER: member} | dict(extra or {})
-    yield _dump(head)[:-1] + b',"features":['
+    head = {"type": "FeatureCollection", MEMBER: member} | dict(extra)
+    yield dumped(head)[:-1] + b',"features":['
     separator = b"\n"
-    for feature in features:
-        yield separator + _dump(feature)
+    for line in lines:
+        yield separator + line
         separator = b",\n"
     yield b"\n]}\n"
 
@@ -162,83 +161,7 @@ def collection_lines(
 def _lines(
     regions: Iterable[Region], frame: SlideFrame, extra: Mapping[str, Any]
 ) -> Iterator[bytes]:
-    features = (feature_from_region(region, frame.origin_px0) for region in regions)
-    return collection_lines(features, frame, extra)
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    options: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
-    try:
-        return json.dumps(value, ensure_ascii=False, **options).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: legal in JSON only as an escape
-        return json.dumps(value, **options).encode()
-    except ValueError:  # an infinite number in a member that we only hand on
-        return _dump(_without_infinity(value))
-
-
-def _without_infinity(value: Any) -> Any:
-    """Write numbers that JSON does not have as texts, as QuPath does."""
-    if isinstance(value, Mapping):
-        return {key: _without_infinity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinity(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _parse(path: Path) -> Any:
-    try:
-        data = _bytes(path)
-    except FileNotFoundError:
-        raise AnnotationError(f"{path} does not exist.") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-        raise AnnotationError(f"{path.name} cannot be read: {error}.") from error
-    if len(data) > MAX_BYTES:
-        raise AnnotationError(
-            f"{path.name} holds more than {MAX_BYTES / 2**30:.0f} GiB of text, too much to read "
-            f"at once: export fewer objects."
-        )
-    if not data.strip():
-        raise AnnotationError(f"{path.name} is empty.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f"{path.name} is not a text in UTF-8 (byte {error.start}), so it is no GeoJSON."
-        ) from None
-    try:
-        # NaN and Infinity are not JSON, but some programs write them: QuPath's texts for them.
-        return json.loads(text, parse_constant=str)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(
-            f"{path.name} is not whole or not JSON: {error.msg} in line {error.lineno}, "
-            f"column {error.colno}."
-        ) from None
-    except RecursionError:
-        raise AnnotationError(f"{path.name} cannot be read: it is nested too deeply.") from None
-    except ValueError as error:  # a number with thousands of digits
-        raise AnnotationError(f"{path.name} cannot be read: {error}.") from None
-
-
-def _bytes(path: Path) -> bytes:
-    """Return the text, unpacked, at most one byte more than `MAX_BYTES`."""
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if data[:2] == b"\x1f\x8b":
-        with gzip.open(io.BytesIO(data)) as unpacked:
-            return unpacked.read(MAX_BYTES + 1)
-    if data[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if len(entries) != 1 or entries[0].flag_bits & 1:
-                raise AnnotationError(
-                    f"{path.name} should hold one file without a password, "
-                    f"it holds {len(entries)}."
-                )
-            with archive.open(entries[0]) as inner:
-                return inner.read(MAX_BYTES + 1)
-    return data
+    return _collection(feature_lines(regions, frame.origin_px0), frame, extra)
 
 
 def _features(document: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -293,28 +216,4 @@ def _frame(member: Any, given: SlideFrame) -> tuple[SlideFrame, list[str]]:
         str(slide.get("name", "")),
         str(slide.get("fingerprint", "")),
     )
-    other = found.fingerprint and given.fingerprint and found.fingerprint != given.fingerprint
-    return found, (
-        [f"The file was drawn on another slide ({found.slide}), not on {given.slide}."]
-        if other
-        else []
-    )
-
-
-def _own_ids(
-    regions: tuple[Region, ...], seen: set[str], renamed: list[str]
-) -> tuple[Region, ...]:
-    """Give a new id to every region whose id another has, in the order of the file."""
-    result = []
-    for region in regions:
-        own = region.id
-        while own in seen:
-            own = str(uuid.uuid5(uuid.UUID(own), "again"))
-        seen.add(own)
-        children = _own_ids(region.children, seen, renamed)
-        if own != region.id:
-            renamed.append(own)
-        if own != region.id or children != region.children:
-            region = replace(region, id=own, children=children)
-        result.append(region)
-    return tuple(result)
+    return found, other_slide_notes(found, given)

@@ -30,7 +30,17 @@ from napari_histomil.errors import HistomilError, TileError
 
 OK, FAILED, USAGE = 0, 1, 2
 
-FAMILIES = ("slides", "runs", "exports", "models", "sidecars", "train", "bench", "demo")
+FAMILIES = (
+    "slides",
+    "runs",
+    "exports",
+    "annotations",
+    "models",
+    "sidecars",
+    "train",
+    "bench",
+    "demo",
+)
 """Modules of this folder, in the order in which ``histomil --help`` lists their verbs."""
 
 EPILOG = """\

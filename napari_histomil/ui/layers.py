@@ -213,7 +213,7 @@ def polygons_layer(
     attributes
         Further attributes of the layer; lists go by shape.
     """
-    data = [np.asarray(_keyhole_ring(geometry))[:, ::-1] for geometry in geometries]
+    data = [np.asarray(keyhole_ring(geometry))[:, ::-1] for geometry in geometries]
     given = {
         "name": name,
         "shape_type": "polygon",
@@ -235,7 +235,7 @@ def _raster_transform(scale: tuple[float, float], info: SlideInfo) -> dict[str, 
     }
 
 
-def _keyhole_ring(polygon: BaseGeometry) -> NDArray[np.float64]:
+def keyhole_ring(polygon: BaseGeometry) -> NDArray[np.float64]:
     """Return one closed-by-itself ring [n, 2] that walks the outline and, over cuts, its holes.
 
     napari's polygons know no holes, but a cut walked there and back has no area.
@@ -296,17 +296,17 @@ def shapes_to_px0(layer: Any, info: SlideInfo, *, selected_only: bool = False) -
     """
     chosen = sorted(layer.selected_data) if selected_only else range(layer.nshapes)
     kinds = list(layer.shape_type)
-    matrix, offset = _data_to_world(layer, info)
+    matrix, offset = data_to_world(layer, info)
     polygons: list[Polygon] = []
     for index in chosen:
-        vertices = _outline(np.asarray(layer.data[index], float)[:, -2:], str(kinds[index]))
+        vertices = outline(np.asarray(layer.data[index], float)[:, -2:], str(kinds[index]))
         if vertices is None:
             continue
         polygons += _valid_polygons(to_px0(vertices @ matrix.T + offset, info))
     return polygons
 
 
-def _outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | None:
+def outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | None:
     """Return the outline of a napari shape, or None where it has no area."""
     if kind == "line" or len(vertices) < 3:
         return None
@@ -318,7 +318,7 @@ def _outline(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64] | 
     return middle + np.cos(angle) * first + np.sin(angle) * second
 
 
-def _data_to_world(layer: Any, info: SlideInfo) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def data_to_world(layer: Any, info: SlideInfo) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return matrix [2, 2] and offset [2] from a layer's data to the world of the slide."""
     other = layer.ndim - 2
     corners = [

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPoint, MultiPolygon, Point, Polygon, box
 
-from napari_histomil.annotations import geojson
+from napari_histomil.annotations import files
 from napari_histomil.annotations.geojson import read_geojson, write_geojson
 from napari_histomil.annotations.model import AnnotationClass, Extra, Region, SlideFrame
 from napari_histomil.errors import AnnotationError, OutputError
@@ -620,7 +620,7 @@ def test_missing_files_and_folders(tmp_path):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_absurd_sizes_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch, pack):
-    monkeypatch.setattr(geojson, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(files, "MAX_BYTES", 100_000)
     path = tmp_path / "a.geojson"
     path.write_bytes(pack(b" " * 200_000))
     with pytest.raises(AnnotationError, match="too much to read at once"):
