@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,21 +56,83 @@ def whole_file(path: Path) -> Iterator[Path]:
     OutputError
         If the folder is missing or not writable, or the disk is full.
     """
+    _check_parent(path)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file in it.")
+    part = _sibling(path, "part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):  # a read-only disk refuses even what is not there
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, sign: str) -> Iterator[Path]:
+    """Give the name of a temporary sibling folder, which takes the place of `path` at the end.
+
+    An existing folder stays as it is until then, and stays if anything goes wrong.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    sign
+        A file that every folder of this kind holds: a folder without it is another, and is not
+        replaced (an empty one is).
+
+    Yields
+    ------
+    Path
+        Of a folder that is not there yet.
+
+    Raises
+    ------
+    OutputError
+        If the folder above is missing or not writable, the disk is full, or something else has
+        the name.
+    """
+    _check_parent(path)
+    if path.exists() and not (path / sign).is_file() and not _is_empty(path):
+        raise OutputError(f"{path} is there and is something else: choose another name.")
+    part, old = _sibling(path, "part"), _sibling(path, "old")
+    try:
+        yield part
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)  # a read-only disk refuses even this
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and next(path.iterdir(), None) is None
+
+
+def _check_parent(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(
             f"{path.name} cannot be written, because the folder {path.parent} does not exist: "
             f"make it first or choose another."
         )
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file in it.")
-    part = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path.name} cannot be written in {path.parent}: {error.strerror or error}."
-        ) from error
-    finally:
-        with suppress(OSError):  # a read-only disk refuses even what is not there
-            part.unlink(missing_ok=True)
+
+
+def _sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}.{kind}{path.suffix}")
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path.name} cannot be written in {path.parent}: {error.strerror or error}."
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from napari_histomil.errors import OutputError
-from napari_histomil.files import whole_file
+from napari_histomil.files import whole_file, whole_folder
 
 
 def write_half(path, error):
@@ -70,3 +70,42 @@ def test_two_writers_do_not_meet(tmp_path):
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # the outer one ends last
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.zarr"
+    for text in ("old", "new"):
+        with whole_folder(path, "sign") as part:
+            part.mkdir()
+            (part / "sign").write_text(text)
+            (part / f"only {text}").write_text("")
+    assert (path / "sign").read_text() == "new"
+    assert not (path / "only old").exists()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_goes_wrong_leaves_the_old_folder(tmp_path):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "sign").write_text("old")
+
+    def fail(error):
+        with whole_folder(path, "sign") as part:
+            part.mkdir()
+            raise error
+
+    for error, seen in ((ValueError, ValueError), (OSError(errno.ENOSPC, "full"), OutputError)):
+        with pytest.raises(seen):
+            fail(error)
+        assert (path / "sign").read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    with whole_folder(tmp_path / "a", "sign") as part:  # an empty one may be
+        part.mkdir()
+        (part / "other").write_text("")
+    for path, words in ((tmp_path / "a", "something else"), (tmp_path / "x/y", "does not exist")):
+        with pytest.raises(OutputError, match=words), whole_folder(path, "sign"):
+            pass

@@ -1,15 +1,20 @@
 """What a measurement is: a ratio with its target, times of a row of views, and how both are told.
 
 Nothing here measures. Times are in seconds, in the tables in milliseconds.
+Results of earlier days are kept in a Markdown file, a section each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from napari_histomil.files import whole_file
 
 AT_LEAST, AT_MOST = ">=", "<="
 
@@ -111,6 +116,16 @@ def verdict(figures: Sequence[Figure]) -> str:
     missed = [figure.name for figure in figures if figure.met is False]
     text = f"{sum(met)} of {len(met)} targets met"
     return f"{text}; missed: {'; '.join(missed)}." if missed else f"{text}."
+
+
+def append_section(file: Path, title: str, command: str, text: str) -> None:
+    """Add a dated section to a Markdown file of results, which is made where it is missing."""
+    before = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
+    day = datetime.now(UTC).date().isoformat()
+    section = f"\n## {day}: {title}\n\n`{command}`\n\n{text}\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as part:  # the results of earlier days are in it
+        part.write_text(before + section, encoding="utf-8")
 
 
 def _number(value: float) -> str:

@@ -15,15 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
 
+from napari_histomil.bench.figures import append_section
 from napari_histomil.errors import RunError
-from napari_histomil.files import whole_file
 from napari_histomil.inference.backends import Net, in_bf16, prepare_net
 from napari_histomil.inference.devices import describe_device, resolve_device
 from napari_histomil.inference.engine import run
@@ -227,12 +226,7 @@ def report(result: RunBenchmark) -> str:
 
 def append_results(file: Path, result: RunBenchmark, command: str) -> None:
     """Add a dated section to a Markdown file of results, which is made where it is missing."""
-    text = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
-    day = datetime.now(UTC).date().isoformat()
-    section = f"\n## {day}: engine\n\n`{command}`\n\n{report(result)}\n"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as part:  # the results of earlier days are in it
-        part.write_text(text + section, encoding="utf-8")
+    append_section(file, "engine", command, report(result))
 
 
 def _whole_run(job: Job, device: str) -> tuple[Rate, RunStore]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from napari_histomil.bench.figures import Figure, table, verdict
+from napari_histomil.bench.figures import Figure, append_section, table, verdict
 from napari_histomil.bench.slides import ReadingFigures
 from napari_histomil.bench.views import SCRIPTS, MemoryFigures, PaintFigures, ViewerFigures
-from napari_histomil.files import whole_file
 
 READING, VIEWER, MEMORY = "reading", "viewer", "memory"
 PARTS = (READING, VIEWER, MEMORY)
@@ -106,9 +104,4 @@ def as_json(result: SlidesBenchmark) -> dict[str, Any]:
 
 def append_results(file: Path, result: SlidesBenchmark, command: str) -> None:
     """Add a dated section to a Markdown file of results, which is made where it is missing."""
-    text = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
-    day = datetime.now(UTC).date().isoformat()
-    section = f"\n## {day}: slides\n\n`{command}`\n\n{report(result)}\n"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as part:  # the results of earlier days are in it
-        part.write_text(text + section, encoding="utf-8")
+    append_section(file, "slides", command, report(result))

@@ -1,0 +1,1 @@
+"""Judging stored results and annotations: figures, agreement. No torch, no window."""
