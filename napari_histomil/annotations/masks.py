@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.annotations.model import (
     IGNORE,
+    REGION,
     STANDARD_CLASSES,
     AnnotationClass,
     Region,
@@ -26,9 +27,6 @@ from napari_histomil.slides.slide import SlideInfo
 
 LabelImage = NDArray[np.unsignedinteger[Any]]
 """uint8 or uint16 [rows, columns]."""
-
-REGION = "Region*"
-"""Name of the class of what is annotated exhaustively: no annotation inside it is background."""
 
 MAX_PIXELS = 2**36
 """A larger mask (eight times a large slide at its full resolution) is a mistake in µm/px."""

@@ -21,11 +21,11 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import rasterize  # type: ignore[import-untyped]
+from rasterio.features import rasterize
 from shapely.geometry import Polygon
 
-from napari_histomil.annotations.masks import REGION, LabelImage, LabelTable, MaskGrid
-from napari_histomil.annotations.model import Region, walk
+from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
+from napari_histomil.annotations.model import REGION, Region, walk
 from napari_histomil.errors import AnnotationError
 
 Priority = Literal["drawn", "classes"]

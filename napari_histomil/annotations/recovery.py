@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_histomil.annotations.collection import AnnotationSet, Command, Recalled
-from napari_histomil.annotations.geojson import AnnotationFile, read_geojson
+from napari_histomil.annotations.files import AnnotationFile
+from napari_histomil.annotations.geojson import read_geojson
 from napari_histomil.annotations.model import SlideFrame
 from napari_histomil.annotations.steps import command_from_step
 from napari_histomil.errors import AnnotationError, JournalError

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.features import shapes as gdal_shapes  # type: ignore[import-untyped]
+from rasterio.features import shapes as gdal_shapes
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 from skimage.measure import label
 
-from napari_histomil.annotations.masks import REGION, LabelImage, LabelTable, MaskGrid
-from napari_histomil.annotations.model import Region, class_named
+from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
+from napari_histomil.annotations.model import REGION, Region, class_named
 
 PIXELS_AT_ONCE = 2**22
 """Rows of this many pixels are traced together: GDAL and the numbering take 50 bytes a pixel."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from rasterio.features import rasterize  # type: ignore[import-untyped]
+from rasterio.features import rasterize
 
 from napari_histomil.annotations.mask_facts import MaskFacts
 from napari_histomil.annotations.mask_files import write_mask

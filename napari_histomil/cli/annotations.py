@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 NAMES = ("geojson", "asap", "imagescope", "halo", "dsa", "wsinfer")
 """Formats that are written, `annotations.formats.FORMATS` (which would load shapely)."""
 
-MORE = ("masks", "agreement")
+MORE = ("masks", "training_tiles", "agreement")
 """Modules of this folder that add verbs to the family."""
 
 CONVERT = """\
@@ -76,9 +75,7 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_info(verbs)
     _add_validate(verbs)
     for name in MORE:
-        module = f"napari_histomil.cli.{name}"
-        if find_spec(module) is not None:
-            import_module(module).add_verbs(verbs)
+        import_module(f"napari_histomil.cli.{name}").add_verbs(verbs)
 
 
 def _add_convert(verbs: Subparsers) -> None:

@@ -221,18 +221,13 @@ def regions(args: argparse.Namespace) -> int:
 
 def read_regions(path: Path, info: SlideInfo) -> tuple[Region, ...]:
     """Read the regions of a file of a slide; what was assumed is said on stderr."""
-    from napari_histomil.annotations.geojson import read_geojson
+    from napari_histomil.annotations.formats import check_slide, read_annotations
     from napari_histomil.annotations.model import SlideFrame
-    from napari_histomil.errors import AnnotationError
 
-    file = read_geojson(path, frame=SlideFrame.of(info))
+    file = read_annotations(path, frame=SlideFrame.of(info))
+    check_slide(file, info)
     for note in file.notes:
         say(f"{path.name}: {note}")
-    if file.frame.fingerprint and file.frame.fingerprint != info.fingerprint:
-        raise AnnotationError(
-            f"{path.name} belongs to another slide ({file.frame.slide}) than {info.path.name}: "
-            f"give the slide that it was drawn on."
-        )
     return file.regions
 
 

@@ -17,8 +17,8 @@ import shapely
 from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from napari_histomil.annotations.masks import REGION, LabelImage, LabelTable, MaskGrid
-from napari_histomil.annotations.model import AnnotationClass, Region, class_named, walk
+from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
+from napari_histomil.annotations.model import REGION, AnnotationClass, Region, class_named, walk
 from napari_histomil.annotations.raster import (
     Painting,
     Priority,

@@ -99,9 +99,21 @@ class TileCache:
 
     def find(self, keys: Sequence[Key]) -> list[Uint8Image | None]:
         """As `peek` for each of some keys, but tiles that are found count as hits."""
+        looked_at, passing = self._tiles, self._passing
+        tiles: list[Uint8Image | None] = []
         with self._lock:
-            tiles = [self._find(key) for key in keys]
-            self.hits += sum(tile is not None for tile in tiles)
+            for key in keys:  # `_find`, without a call for each of the tiles of every read
+                tile = looked_at.get(key)
+                if tile is not None:
+                    looked_at.move_to_end(key)
+                else:
+                    tile = passing.get(key)
+                    if tile is None:
+                        tiles.append(None)
+                        continue
+                    passing.move_to_end(key)
+                tiles.append(tile)
+                self.hits += 1
         return tiles
 
     def first_time(self, key: Key) -> bool:
@@ -118,10 +130,10 @@ class TileCache:
             self.misses += 1
             return True
 
-    def count_miss(self) -> None:
-        """Count a tile that was made without being kept."""
+    def count_miss(self, tiles: int = 1) -> None:
+        """Count tiles that were made without being kept."""
         with self._lock:
-            self.misses += 1
+            self.misses += tiles
 
     def get(
         self, key: Key, make: Callable[[], Uint8Image], *, passing: bool = False

@@ -3,7 +3,11 @@
 A `Look` belongs to one shown layer. Each time the viewer asks for a rectangle, the look gives what
 is in memory, fills the gaps from coarser levels, and tells the loader what is missing, what is in
 the middle first. That replaces what it wanted before. When nothing in view is missing, it goes on
-ahead of the movement: the strip that a pan comes to next, the level that a zoom comes to next.
+ahead of the movement: the strip that a pan comes to next, the level that a zoom comes to next, and
+then a ring of pieces around the view, since it may turn.
+
+Where what is missing will be there within a part of a frame, as a few tiles of JPEG are, the look
+waits for it: a second frame, with a sketch of them before, would take longer than that.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.loader import Job
-from napari_histomil.slides.patchwork import Key, assemble
+from napari_histomil.slides.patchwork import Key, assemble, find_pieces
 from napari_histomil.slides.pieces import damaged
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.slides.tile_memory import picture_memory
@@ -28,14 +32,18 @@ from napari_histomil.slides.tile_memory import picture_memory
 if TYPE_CHECKING:
     from napari_histomil.slides.pyramid import Pyramid
 
-IN_VIEW, AROUND = 0.0, 1.0
-"""Ranks of jobs; what fills the overview lies between and after them."""
+IN_VIEW, AROUND, ANYWHERE = 0.0, 1.0, 1.5
+"""Ranks of jobs: in view, where it goes, one piece farther in every direction; what fills the
+overview lies between and after them."""
 
 ZOOM_SHARE = 0.05
 """A view that has changed its width by more has zoomed, not panned: edges are rounded out."""
 
 AHEAD_SHARE = 0.5
 """Of the view: how far ahead of a pan pieces are fetched."""
+
+PATIENCE_S = 0.008
+"""What a frame may wait for pieces that are expected to come by then: half a frame at 60 Hz."""
 
 Area = tuple[int, int, int, int, int]
 """(level, x, y, width, height)."""
@@ -78,6 +86,7 @@ class Look:
         self._lut: bytes | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._all_in = threading.Condition(self._lock)
         pyramid.overview.listen(self._overview_grew)
 
     @property
@@ -102,9 +111,13 @@ class Look:
             missing: list[Key] = []
         else:
             out = picture_memory().empty(height, width)
-            held, missing = assemble(pyramid, self._held_or_found, out, index, x, y)
+            held, missing = find_pieces(pyramid, self._held_or_found, index, x, y, width, height)
+            final = False
+        missing = self._see((index, x, y, width, height), held, missing)
+        if step < 0:
+            held, missing = self._wait_a_little(held, missing)
+            assemble(pyramid, self._held_or_found, out, index, x, y, held, missing)
             final = not missing
-        self._see((index, x, y, width, height), held, missing)
         self.final = final
         self.painted_s = time.monotonic()
         if self._lut is not None:  # of bytes, as that is twice as quick as an array's index
@@ -132,11 +145,11 @@ class Look:
 
     # --- wanting ---
 
-    def _see(self, area: Area, held: dict[Key, Uint8Image], missing: list[Key]) -> None:
-        """Note what is in view now, and want what is missing and what comes next."""
+    def _see(self, area: Area, held: dict[Key, Uint8Image], missing: list[Key]) -> list[Key]:
+        """Note what is in view, want what is missing and what comes next; return the former."""
         with self._lock:
             if self._closed:
-                return
+                return missing
             if area != self._last:  # else it is only painted again, and goes on ahead as before
                 self._came_from, self._last = self._last, area
                 if self._came_from is None or self._came_from[0] != area[0]:
@@ -158,6 +171,24 @@ class Look:
         if anew:
             jobs += self._ahead(area, came_from)
         self.pyramid.loader.want(self, jobs)
+        return missing
+
+    def _wait_a_little(
+        self, held: dict[Key, Uint8Image], missing: list[Key]
+    ) -> tuple[dict[Key, Uint8Image], list[Key]]:
+        """Return what is in view once it is there, or as it is where that would take long."""
+        with self._all_in:
+            if self._closed:
+                return held, missing
+            begin = now = time.monotonic()
+            while self._missing and now < begin + PATIENCE_S:
+                self._all_in.wait_for(lambda: not self._missing, PATIENCE_S / 4)
+                now = time.monotonic()
+                came = len(missing) - len(self._missing)
+                if 3 * came * PATIENCE_S < len(missing) * (now - begin):
+                    break  # at three times this pace, even, they will not be in by then
+            self.grown = False  # what came in is painted now
+            return dict(self._held), [key for key in missing if key in self._missing]
 
     def _find(self, key: Key) -> Uint8Image | None:
         piece = self._failed.get(key)
@@ -174,6 +205,8 @@ class Look:
             if seen:
                 self._missing.discard(key)
                 self._held[key] = piece
+                if not self._missing:
+                    self._all_in.notify_all()
         if seen:
             self._grow()
 
@@ -189,21 +222,26 @@ class Look:
         return jobs
 
     def _ahead(self, area: Area, came_from: Area | None) -> list[Job]:
-        """Return jobs for what the view comes to next if it goes on as it does."""
-        if came_from is None:
-            return []
-        jobs = []
-        for next_area in _next_areas(area, came_from, self._entered):
+        """Return jobs for what the view comes to next: if it goes on as it does, else anywhere."""
+        wanted: dict[Key, float] = {}
+        coming = [] if came_from is None else _next_areas(area, came_from, self._entered)
+        ranked = [(AROUND, next_area) for next_area in coming]
+        if area[0] < self.pyramid.overview.first:
+            index, x, y, width, height = area
+            edge_x, edge_y = self.pyramid.pieces[index].width, self.pyramid.pieces[index].height
+            ring = index, x - edge_x, y - edge_y, width + 2 * edge_x, height + 2 * edge_y
+            ranked.append((ANYWHERE, ring))
+        for rank, next_area in ranked:
             if not next_area[0] < self.pyramid.overview.first:
                 continue
             pieces = self.pyramid.pieces[next_area[0]]
             rows, columns = pieces.span(*next_area[1:])
             for row in rows:
                 for column in columns:
-                    if pieces.find(row, column) is None:
-                        key = next_area[0], row, column
-                        jobs.append(Job(AROUND, key, partial(self._fetch, key)))
-        return jobs
+                    key = next_area[0], row, column
+                    if key not in self._missing and self._find(key) is None:
+                        wanted.setdefault(key, rank)
+        return [Job(rank, key, partial(self._fetch, key)) for key, rank in wanted.items()]
 
     def _fetch(self, key: Key) -> None:
         """Make one piece, in a thread of the loader."""

@@ -85,6 +85,8 @@ class Overview:
     ----------
     levels
         uint8 [height, width, 3] each; they are filled in place.
+    begun
+        Whether there is something of the slide to see.
     complete
         Whether all pixels are as they will stay.
     """
@@ -106,6 +108,7 @@ class Overview:
         self._inside = inside
         self._source = source
         self._own = {block.index for block in source.blocks} | {first}
+        self._exact = _halved_exactly(source.blocks, range(first, first + len(sizes)))
         self._waiting = dict(enumerate(source.blocks))
         self._making: dict[int, Block] = {}
         self._looking: Area | None = None
@@ -114,7 +117,7 @@ class Overview:
         self._beginning = threading.Lock()
         self._done = threading.Event()
         self._loader: Loader | None = None
-        self._begun = False
+        self.begun = False
 
     # --- looking ---
 
@@ -183,7 +186,7 @@ class Overview:
             if self._loader is not None or self.complete:
                 return
             self._loader = loader
-        if self._begun:
+        if self.begun:
             self._ask()
         else:
             loader.want(self, [Job(FIRST, "begin", self._begin)])
@@ -208,9 +211,9 @@ class Overview:
 
     def _begin(self) -> None:
         with self._beginning:  # nobody fills before the sketch is drawn
-            if not self._begun:
+            if not self.begun:
                 self._load_or_sketch()
-                self._begun = True
+                self.begun = True
         self._ask()
 
     def _load_or_sketch(self) -> None:
@@ -221,12 +224,14 @@ class Overview:
                 self._waiting = {
                     n: block for n, block in self._waiting.items() if block.index != self.first
                 }
+            self._exact = set()
             self._settle()
             return
         # Alone: the window, which is just being set up, wants the other cores.
         picture = self._source.sketch() if self._source.sketch is not None else None
         if picture is not None:
             self._draw(picture)
+            self.begun = True
             self._tell()
 
     def _draw(self, picture: Uint8Image) -> None:
@@ -249,7 +254,7 @@ class Overview:
     def _ask(self) -> None:
         with self._lock:
             loader = self._loader
-            if loader is None or not self._begun:
+            if loader is None or not self.begun:
                 return
             most = max((block.weight for block in self._waiting.values()), default=0.0) or 1.0
             jobs = []
@@ -305,9 +310,9 @@ class Overview:
             )
 
     def _settle(self) -> None:
-        """Halve all levels once more: blocks side by side were halved while the other changed."""
+        """Halve once more where blocks side by side share pixels: each was halved by itself."""
         for step, level in enumerate(self.levels[1:], 1):
-            if self.first + step not in self._own:
+            if self.first + step not in self._own | self._exact:
                 level[:] = mean_of_blocks(self.levels[step - 1], 2)
         with self._lock:
             self.complete = not self._waiting and not self._making
@@ -322,3 +327,15 @@ class Overview:
             listeners = list(self._listeners)
         for listener in listeners:
             listener()
+
+
+def _halved_exactly(blocks: Sequence[Block], levels: range) -> set[int]:
+    """Return the levels down to which blocks are halved, each by itself, sharing no pixel."""
+    own = {block.index for block in blocks} | {levels.start}
+    exact = set()
+    for level in levels:
+        source = max(index for index in own if index <= level)
+        step = 1 << (level - source)
+        if all(block.x % step == block.y % step == 0 for block in blocks if block.index == source):
+            exact.add(level)
+    return exact

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 LONG_PX = 1 << 26
 """An overview made of more stored pixels than this is sketched first, and kept on disk."""
 
-BLOCK_TILES = 4
+BLOCK_TILES = 8
 """Rows and columns of tiles in a block, before those that are decoded smaller than 1/4."""
 
-SAMPLE_GRID = 24
+SAMPLE_GRID = 16
 """Rows and columns of places that a sketch looks at, at most."""
 
 SAMPLE_PX = 64

@@ -17,6 +17,7 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.files import whole_file
 from napari_histomil.resources import sidecar, sidecars
 from napari_histomil.slides.slide import SlideInfo, Uint8Image
+from napari_histomil.slides.threads import core_count
 
 NAME = "overview.tiff"
 SCHEMA = 1
@@ -86,7 +87,7 @@ def _read(info: SlideInfo, file: object, size: tuple[int, int]) -> Uint8Image | 
             return None
         if page.shape != shape or page.dtype != np.uint8:  # before memory is taken for it
             return None
-        pixels: Uint8Image = page.asarray(maxworkers=1)
+        pixels: Uint8Image = page.asarray(maxworkers=core_count())
     if zlib.crc32(np.ascontiguousarray(pixels).data) != facts["crc32"]:
         raise ValueError("its pixels are not those that were written")
     return pixels

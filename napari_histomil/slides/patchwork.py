@@ -24,34 +24,19 @@ Find = Callable[[Key], Uint8Image | None]
 """Returns a piece if it is in memory; never waits."""
 
 
-def assemble(
-    pyramid: Pyramid, find: Find, out: Uint8Image, index: int, x: int, y: int
+def find_pieces(
+    pyramid: Pyramid, find: Find, index: int, x: int, y: int, width: int, height: int
 ) -> tuple[dict[Key, Uint8Image], list[Key]]:
-    """Fill `out`, a rectangle of a level that is not kept in memory; never waits.
+    """Return the pieces of a rectangle of a level that are in memory, and which are missing.
 
     Parameters
     ----------
     pyramid, find
         The levels, and where their pieces are looked for.
-    out
-        uint8 [height, width, 3], filled.
-    index, x, y
-        The level, and the rectangle's corner in its pixels.
-
-    Returns
-    -------
-    dict
-        The pieces in it.
-    list
-        Which are missing.
+    index, x, y, width, height
+        The level, not one that is kept in memory as a whole, and the rectangle in its pixels.
     """
-    height, width = out.shape[:2]
-    pieces = pyramid.pieces[index]
-    inside = pyramid.inside(index)
-    if x + width > inside[0] or y + height > inside[1]:
-        out[max(inside[1] - y, 0) :] = 255
-        out[:, max(inside[0] - x, 0) :] = 255
-    rows, columns = pieces.span(x, y, width, height)
+    rows, columns = pyramid.pieces[index].span(x, y, width, height)
     found: dict[Key, Uint8Image] = {}
     missing: list[Key] = []
     for row in rows:
@@ -62,10 +47,42 @@ def assemble(
                 missing.append(key)
             else:
                 found[key] = piece
-                _copy(piece, column * pieces.width, row * pieces.height, out, x, y)
+    return found, missing
+
+
+def assemble(
+    pyramid: Pyramid,
+    find: Find,
+    out: Uint8Image,
+    index: int,
+    x: int,
+    y: int,
+    found: dict[Key, Uint8Image],
+    missing: list[Key],
+) -> None:
+    """Fill `out`, a rectangle of a level, from what `find_pieces` says of it; never waits.
+
+    Parameters
+    ----------
+    pyramid, find
+        The levels, and where pieces of coarser ones are looked for.
+    out
+        uint8 [height, width, 3], filled.
+    index, x, y
+        The level, and the rectangle's corner in its pixels.
+    found, missing
+        The pieces in it.
+    """
+    height, width = out.shape[:2]
+    pieces = pyramid.pieces[index]
+    inside = pyramid.inside(index)
+    if x + width > inside[0] or y + height > inside[1]:
+        out[max(inside[1] - y, 0) :] = 255
+        out[:, max(inside[0] - x, 0) :] = 255
+    for (_, row, column), piece in found.items():
+        _copy(piece, column * pieces.width, row * pieces.height, out, x, y)
     if missing:
         _fill_gaps(pyramid, find, out, index, x, y, missing)
-    return found, missing
 
 
 def _fill_gaps(
@@ -96,7 +113,8 @@ def _fill_gaps(
         base, _ = pyramid.overview.part(coarser, cx0, cy0, cx1 - cx0, cy1 - cy0)
     else:
         base = np.empty((cy1 - cy0, cx1 - cx0, 3), np.uint8)
-        assemble(pyramid, find, base, coarser, cx0, cy0)
+        there = find_pieces(pyramid, find, coarser, cx0, cy0, cx1 - cx0, cy1 - cy0)
+        assemble(pyramid, find, base, coarser, cx0, cy0, *there)
     factor = 1 << step
     if len(missing) * pieces.width * pieces.height >= (x1 - x0) * (y1 - y0) / 2:
         whole = enlarged(base, factor)

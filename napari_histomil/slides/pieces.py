@@ -7,7 +7,7 @@ are fetched as squares of `CHUNK_PX` through `Slide.read_region`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,27 +150,44 @@ def halved_tiles(
     rest = halvings - decoded
     out = np.full((size[1] << rest, size[0] << rest, 3), 255, np.uint8)
     tile_width, tile_height = level.tile_width >> decoded, level.tile_height >> decoded
-    for row in range(count[0]):
-        for column in range(count[1]):
-            x, y = column * tile_width, row * tile_height
-            if y >= out.shape[0] or x >= out.shape[1]:
-                continue
-            at = first[0] + row, first[1] + column
-            if at[0] * level.tile_height >= level.height or (
-                at[1] * level.tile_width >= level.width
-            ):
-                continue
-            try:
-                tile = slide.tile(number, *at, halvings=decoded, keep=False)
-            except Exception as error:
-                if failed is None:
-                    raise
-                failed(*at, error)
-                tile = damaged(tile_width, tile_height)
-            part = out[y : y + tile.shape[0], x : x + tile.shape[1]]
-            part[:] = tile[: part.shape[0], : part.shape[1]]
+    inside = range(first[1], min(first[1] + count[1], -(-level.width // level.tile_width)))
+    for row in range(first[0], min(first[0] + count[0], -(-level.height // level.tile_height))):
+        band = out[(row - first[0]) * tile_height :][:tile_height]
+        for tiles, columns in _decoded_row(slide, number, row, inside, decoded, failed):
+            x = (columns[0] - first[1]) * tile_width
+            for tile in tiles:
+                part = band[: tile.shape[0], x : x + tile.shape[1]]
+                part[:] = tile[: part.shape[0], : part.shape[1]]
+                x += tile_width
     _whiten_edges(out, level, decoded, first)
     return mean_of_blocks(out, 1 << rest) if rest else out
+
+
+def _decoded_row(
+    slide: TiledSlide,
+    number: int,
+    row: int,
+    columns: range,
+    halvings: int,
+    failed: Callable[[int, int, Exception], None] | None,
+) -> Iterator[tuple[Sequence[Uint8Image], range]]:
+    """Yield tiles of a row, decoded smaller, many at once where that can be done."""
+    level = slide.info.levels[number]
+    whole = range(columns.start, min(columns.stop, level.width // level.tile_width))
+    if len(whole) > 1 and halvings:
+        tiles = slide.halved_row(number, row, whole, halvings)
+        if tiles is not None:
+            yield list(tiles), whole
+            columns = range(whole.stop, columns.stop)
+    for column in columns:
+        try:
+            tile = slide.tile(number, row, column, halvings=halvings, keep=False)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(row, column, error)
+            tile = damaged(level.tile_width >> halvings, level.tile_height >> halvings)
+        yield [tile], range(column, column + 1)
 
 
 def _whiten_edges(out: Uint8Image, level: Level, halvings: int, first: tuple[int, int]) -> None:

@@ -92,6 +92,7 @@ def open_tiff(path: Path) -> TiledSlide:
         icc=found.metadata.icc,
         tile_bytes=pixels.tile_bytes,
         read_halved=pixels.halved,
+        read_halved_row=pixels.halved_row,
         read_part=pixels.part,
         same_tiles=pixels.same,
     )

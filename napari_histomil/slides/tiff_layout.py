@@ -121,12 +121,21 @@ class StoredLevel:
         return total.reshape(self.rows, self.columns)
 
 
+AHEAD_BYTES = 1 << 17
+"""Read at once by a thread that goes through a file: each call costs as much as a few pixels'
+decoding, and a change of threads."""
+
+
 class FileReader:
-    """Reads bytes at positions, from several threads at once, also where there is no pread."""
+    """Reads bytes at positions, from several threads at once, also where there is no pread.
+
+    Whoever reads on where the same thread stopped gets what follows from memory for a while.
+    """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+        self._own = _Ahead()
 
     def __del__(self) -> None:
         # Closed with the last reference: a thread still reading keeps it, so a descriptor that
@@ -137,11 +146,31 @@ class FileReader:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return `count` bytes at `offset`, fewer at the end of the file."""
+        own = self._own
+        at = offset - own.start
+        if 0 <= at <= len(own.data) - count:
+            own.stopped = offset + count
+            return own.data[at : at + count]
+        goes_on, own.stopped = offset == own.stopped, offset + count
+        if not goes_on or count >= AHEAD_BYTES:
+            return self._read(offset, count)
+        own.start, own.data = offset, self._read(offset, AHEAD_BYTES)
+        return own.data[:count]
+
+    def _read(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._descriptor, count, offset)
         with self._lock:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return os.read(self._descriptor, count)
+
+
+class _Ahead(threading.local):
+    """What a thread has read ahead, and where it stopped."""
+
+    start = 0
+    data = b""
+    stopped = -1
 
 
 def stored_level(pages: list[tifffile.TiffPage], path: Path) -> StoredLevel:

@@ -112,6 +112,23 @@ class TiffPixels:
             return None
         return np.ascontiguousarray(small[:height, :width])
 
+    def halved_row(self, level: int, row: int, columns: range, halvings: int) -> Uint8Image | None:
+        """Decode tiles side by side smaller; `tiles.ReadHalvedRow`."""
+        stored, jpeg = self._levels[level], self._quick[level]
+        if jpeg is None or any(
+            stored.block_size(row, column) != (stored.tile_height, stored.tile_width)
+            for column in (columns[0], columns[-1])
+        ):
+            return None
+        tiles = self._stored_row(stored, row, columns)
+        if tiles is None:
+            return None
+        factor = 1 << halvings
+        most_px = MAX_CLAIM * stored.tile_width * stored.tile_height
+        small = jpeg.decode_stack(tiles, halvings, most_px)
+        height, width = -(-stored.tile_height // factor), -(-stored.tile_width // factor)
+        return small if small is not None and small.shape[1:3] == (height, width) else None
+
     def _smaller(
         self, stored: StoredLevel, row: int, column: int, halvings: int
     ) -> Uint8Image | None:
@@ -204,11 +221,33 @@ class TiffPixels:
         """Return the bytes of a block of a level of one plane; None if there are none."""
         plane = stored.planes[0]
         index = row * stored.columns + column
-        count = int(plane.counts[index])
+        count = plane.counts.item(index)
         if not count:
             return None
-        data = self._read(plane.file, int(plane.offsets[index]), count)
+        data = self._read(plane.file, plane.offsets.item(index), count)
         return data if len(data) == count else None
+
+    def _stored_row(self, stored: StoredLevel, row: int, columns: range) -> list[bytes] | None:
+        """Return the bytes of blocks side by side, read at once where they lie so in the file.
+
+        None if one is not stored, or the file has ended before.
+        """
+        plane = stored.planes[0]
+        first = row * stored.columns + columns.start
+        offsets = plane.offsets[first : first + len(columns)].tolist()
+        counts = plane.counts[first : first + len(columns)].tolist()
+        if not all(counts):
+            return None
+        start, total = min(offsets), sum(counts)
+        end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
+        if end - start <= 2 * total:
+            data = self._read(plane.file, start, end - start)
+            offsets = [offset - start for offset in offsets]
+            tiles = [data[at : at + n] for at, n in zip(offsets, counts, strict=True)]
+        else:
+            tiles = [self._read(plane.file, at, n) for at, n in zip(offsets, counts, strict=True)]
+        whole = all(len(tile) == n for tile, n in zip(tiles, counts, strict=True))
+        return tiles if whole else None
 
     def _read(self, file: Path, offset: int, count: int) -> bytes:
         reader = self.files.get(file)

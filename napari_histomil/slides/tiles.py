@@ -59,6 +59,11 @@ ReadHalved = Callable[[int, int, int, int], Uint8Image | None]
 """(level, row, column, halvings) -> the tile decoded smaller; None: it has to be averaged."""
 
 
+ReadHalvedRow = Callable[[int, int, range, int], Uint8Image | None]
+"""(level, row, columns, halvings) -> uint8 [n, h, w, 3] of whole tiles side by side, decoded
+smaller all at once; None: they have to be decoded one by one."""
+
+
 class TiledSlide:
     """A slide whose levels are grids of tiles; see `slide.Slide` for the methods.
 
@@ -79,6 +84,8 @@ class TiledSlide:
         Where decoded tiles are kept; the process's shared one by default.
     read_halved
         Decodes one tile at 1/2, 1/4 or 1/8 for less than all of it; None if nothing does.
+    read_halved_row
+        As `read_halved` for tiles side by side, for less than one by one; None if nothing does.
     tile_bytes
         See the method of this name.
     read_part
@@ -105,6 +112,7 @@ class TiledSlide:
         cache: TileCache | None = None,
         *,
         read_halved: ReadHalved | None = None,
+        read_halved_row: ReadHalvedRow | None = None,
         tile_bytes: Callable[[int], NDArray[np.int64] | None] = lambda level: None,
         read_part: ReadPart | None = None,
         same_tiles: SameTiles = lambda level: None,
@@ -117,6 +125,7 @@ class TiledSlide:
         self._owner = owner
         self._release = release
         self._read_halved = read_halved
+        self._read_halved_row = read_halved_row
         self._tile_bytes = tile_bytes
         self._read_part = read_part
         self._same_tiles = same_tiles
@@ -133,6 +142,15 @@ class TiledSlide:
         Only before anything is read. `convert` may be called from several threads.
         """
         read_tile, read_halved = self._read_tile, self._read_halved
+        read_row = self._read_halved_row
+
+        def converted_row(
+            level: int, row: int, columns: range, halvings: int
+        ) -> Uint8Image | None:
+            tiles = None if read_row is None else read_row(level, row, columns, halvings)
+            if tiles is None:
+                return None
+            return convert(tiles.reshape(-1, *tiles.shape[2:])).reshape(tiles.shape)
 
         def converted_halved(
             level: int, row: int, column: int, halvings: int
@@ -142,6 +160,7 @@ class TiledSlide:
 
         self._read_tile = lambda level, row, column: convert(read_tile(level, row, column))
         self._read_halved = converted_halved
+        self._read_halved_row = converted_row
         self._read_part = None  # it would have to be converted for each read of it
         stored, self._owner = self._owner, ("converted", self._owner)
         self._cache.acquire(self._owner, _walk_bytes(self.info))
@@ -164,37 +183,37 @@ class TiledSlide:
             out.fill(WHITE)
         if x1 <= x0 or y1 <= y0:
             return out
-        tile_width, tile_height = stored.tile_width, stored.tile_height
-        rows = range(y0 // tile_height, -(-y1 // tile_height))
-        columns = range(x0 // tile_width, -(-x1 // tile_width))
+        rows = _spans(y0, y1, stored.tile_height, top)
+        columns = _spans(x0, x1, stored.tile_width, left)
         walks = self._walks
         follows = walks or self._order.follows(level, (left, top), (width, height))
         keep = follows or len(rows) * len(columns) > MANY_TILES
         same, owner = self._same_tiles(level), self._owner
-        places = [(level, row, column) for row in rows for column in columns]
-        keys: list[Key] = [
-            (owner, *place, 0)
-            if same is None
-            else (owner, level, *same[place[1], place[2]].tolist(), 0)
-            for place in places
-        ]
+        keys: list[Key]
+        if same is None:
+            keys = [(owner, level, row[0], column[0], 0) for row in rows for column in columns]
+        else:
+            keys = [
+                (owner, level, *same[row[0], column[0]].tolist(), 0)
+                for row in rows
+                for column in columns
+            ]
+        found = iter(zip(keys, self._cache.find(keys), strict=True))
         missing: list[_Piece] = []
-        for place, key, tile in zip(places, keys, self._cache.find(keys), strict=True):
-            y, x = place[1] * tile_height, place[2] * tile_width
-            box = (
-                y0 - y if y < y0 else 0,
-                y1 - y if y1 < y + tile_height else tile_height,
-                x0 - x if x < x0 else 0,
-                x1 - x if x1 < x + tile_width else tile_width,
-            )
-            part = out[y + box[0] - top : y + box[1] - top, x + box[2] - left : x + box[3] - left]
-            if tile is not None:
-                part[:] = tile[box[0] : box[1], box[2] : box[3]]
-                continue
-            # A tile of which a random read wants a piece, or any read all of it, is decoded
-            # without being kept, the first time; but not on a walk with overlaps.
-            whole = box == (0, tile_height, 0, tile_width)
-            missing.append((place, key, box, part, not walks and (whole or not keep)))
+        for row, tile_y, out_y in rows:
+            for column, tile_x, out_x in columns:
+                key, tile = next(found)
+                part = out[out_y, out_x]
+                if tile is not None:
+                    part[:] = tile[tile_y, tile_x]
+                    continue
+                box = tile_y.start, tile_y.stop, tile_x.start, tile_x.stop
+                # A tile of which a random read wants a piece, or any read all of it, is decoded
+                # without being kept, the first time; but not on a walk with overlaps.
+                once = not walks and (
+                    not keep or box == (0, stored.tile_height, 0, stored.tile_width)
+                )
+                missing.append(((level, row, column), key, box, part, once))
         if missing:
             self._fill_all(missing)
         return out
@@ -207,17 +226,17 @@ class TiledSlide:
         self._walks = True
 
     def _fill_all(self, pieces: list[_Piece]) -> None:
-        later: list[_Piece] = []
-
-        def fill(piece: _Piece) -> None:
-            if not self._fill(*piece):
-                later.append(piece)
-
+        later: list[_Piece]
         if len(pieces) >= SHARED_PIECES and not self._walks:
+            later = []
+
+            def fill(piece: _Piece) -> None:
+                if not self._fill(*piece):
+                    later.append(piece)
+
             shared_helpers().share(fill, pieces)
         else:
-            for piece in pieces:
-                fill(piece)
+            later = [piece for piece in pieces if not self._fill(*piece)]
         for place, _, box, part, _ in later:  # by now whoever makes them may be done
             tile = self._tile(*place, 0, passing=True)
             part[:] = tile[box[0] : box[1], box[2] : box[3]]
@@ -277,6 +296,29 @@ class TiledSlide:
             kept = self._make(level, row, column, halvings)
             self._cache.count_miss()
         return kept
+
+    def halved_row(self, level: int, row: int, columns: range, halvings: int) -> Uint8Image | None:
+        """Return tiles side by side at 1 / 2**halvings (1 to 3), decoded in one go; keeps nothing.
+
+        Returns
+        -------
+        uint8 array [n, ceil(h / 2**halvings), ceil(w / 2**halvings), 3]
+            What `tile` gives for each. None where that cannot be done: one is cut at the level's
+            edge or damaged, or they are stored in some other way than the quick ones.
+
+        Raises
+        ------
+        SlideError
+            If there are no such tiles.
+        """
+        self._check_tile(level, row, columns[0], halvings)
+        self._check_tile(level, row, columns[-1], halvings)
+        if self._read_halved_row is None:
+            return None
+        tiles = self._read_halved_row(level, row, columns, halvings)
+        if tiles is not None:
+            self._cache.count_miss(len(columns))
+        return tiles
 
     def cached_tile(
         self, level: int, row: int, column: int, *, halvings: int = 0
@@ -359,6 +401,27 @@ class TiledSlide:
     def _check_open(self) -> None:
         if self._closed:
             raise SlideError(f"{self.info.path.name} is closed already.")
+
+
+def _spans(start: int, stop: int, tile_px: int, origin: int) -> list[tuple[int, slice, slice]]:
+    """Return which tiles lie under [start, stop) of an axis, and which parts of them.
+
+    Parameters
+    ----------
+    origin
+        Where the region begins that is put together.
+
+    Returns
+    -------
+    list of (int, slice, slice)
+        Number of the tile, the part of it, and where that lies in the region.
+    """
+    spans = []
+    for number in range(start // tile_px, -(-stop // tile_px)):
+        at = number * tile_px
+        first, last = max(start, at), min(stop, at + tile_px)
+        spans.append((number, slice(first - at, last - at), slice(first - origin, last - origin)))
+    return spans
 
 
 def _walk_bytes(info: SlideInfo) -> int:

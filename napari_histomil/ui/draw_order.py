@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.qt import QtViewer
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QApplication
 
 
@@ -23,6 +24,12 @@ def widget_of(viewer: Any) -> QtViewer | None:
             if widget.viewer is viewer:
                 return widget
     return None
+
+
+def canvas_of(viewer: Any) -> QOpenGLWidget | None:
+    """Return the canvas on which a viewer is drawn, if any."""
+    widget = widget_of(viewer)
+    return None if widget is None else widget.findChild(QOpenGLWidget)
 
 
 def slice_before_drawing(widget: QtViewer | None) -> None:

@@ -2,7 +2,8 @@
 
 napari asks a layer for its pixels on the GUI thread. The layer's arrays answer at once through a
 `Look` (`slides/look.py`), and the loader fetches what is missing. A `Painting` hears of that and
-lets napari ask again: at once when the view is complete, else at most every `REFRESH_MS`.
+lets napari ask again: at once when the view is complete, else at screen rate, or more seldom where
+frames are slow to draw.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ from napari_histomil.slides.level_array import LevelArray
 from napari_histomil.slides.look import Look
 from napari_histomil.slides.pyramid import Pyramid
 from napari_histomil.ui.dense_screens import use_physical_pixels
-from napari_histomil.ui.draw_order import slice_before_drawing, widget_of
+from napari_histomil.ui.draw_order import canvas_of, slice_before_drawing, widget_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-REFRESH_MS = 50
-"""Between two refreshes of a view that is not complete yet."""
+REFRESH_MS = 16
+"""Between two refreshes of a view that is not complete yet, at least."""
 
-OVERVIEW_REFRESH_MS, OVERVIEW_REFRESH_MAX_MS = 200, 1000
-"""Between two refreshes while an overview fills: each takes twice as long to come as the one
-before, as each takes from the threads that fill it."""
+DRAWING_SHARE = 1 / 3
+"""Of the time, which may go into drawing such a view: where the processor draws, it is the same
+one that decodes, and the picture is complete the later the more often it is drawn before."""
+
+FILLING_SHARE = 1 / 10
+"""The same while an overview fills: it changes little from one frame to the next."""
 
 SETTLE_S = 0.05
 """How long `Painting.wait` lets a changed view be drawn before it believes that it is complete."""
@@ -71,8 +75,10 @@ class Painting:
         # Queued always: word may come from within a paint, and must not begin another there.
         self._bell.rung.connect(self._arrived, Qt.ConnectionType.QueuedConnection)
         self._timer: QTimer | None = None
-        self._overview_ms = OVERVIEW_REFRESH_MS
         self._overview_done = self.pyramid.overview.complete
+        self._begun = self.pyramid.overview.begun
+        self._frame_s = 0.0
+        self._frame_end_s = 0.0
         self._said: Exception | None = None
         self._closed = False
         bell = self._bell
@@ -81,6 +87,9 @@ class Painting:
             array.look = self._look
         self._look.arrived = lambda: bell.rung.emit()
         self._look.arrived()  # what came in before somebody followed
+        self._canvas = canvas_of(viewer)
+        if self._canvas is not None:
+            self._canvas.frameSwapped.connect(self._on_frame)
         layer.events.visible.connect(self._on_visible)
         viewer.scene.camera.events.center.connect(self._on_camera)
         viewer.scene.camera.events.zoom.connect(self._on_camera)
@@ -149,6 +158,8 @@ class Painting:
             viewer.scene.camera.events.center.disconnect(self._on_camera)
             viewer.scene.camera.events.zoom.disconnect(self._on_camera)
             viewer.layers.events.removed.disconnect(self._on_removed)
+            if self._canvas is not None:
+                self._canvas.frameSwapped.disconnect(self._on_frame)
             self._show_text(viewer, "")
         if self._timer is not None:
             self._timer.stop()
@@ -157,17 +168,19 @@ class Painting:
 
     def _arrived(self) -> None:
         """Refresh now, or soon; on the GUI thread."""
-        if self._closed or not self._look.grown:
+        if self._closed:
             return
         self._say_trouble()
+        if not self._look.grown:  # it has been painted meanwhile
+            return
         # Since the viewer asked last, which a move of the camera makes it do, too.
         waited_ms = (time.monotonic() - self._look.painted_s) * 1000
         filling = self._look.waiting == 0 and not self.pyramid.overview.complete
-        between_ms = self._overview_ms if filling else REFRESH_MS
+        share = FILLING_SHARE if filling else DRAWING_SHARE
+        between_ms = max(REFRESH_MS, self._frame_s * 1000 / share)
         all_in = self._look.waiting == 0 and not filling
-        if all_in or waited_ms >= between_ms:
-            if filling:
-                self._overview_ms = min(2 * self._overview_ms, OVERVIEW_REFRESH_MAX_MS)
+        new_sketch = self.pyramid.overview.begun and not self._begun
+        if all_in or new_sketch or waited_ms >= between_ms:
             self._refresh()
             return
         if self._timer is None:
@@ -177,6 +190,13 @@ class Painting:
         if not self._timer.isActive():
             self._timer.start(int(between_ms - waited_ms) + 1)
 
+    def _on_frame(self) -> None:
+        """Note how long it took from the pixels to the screen."""
+        now = time.monotonic()
+        if self._look.painted_s > self._frame_end_s:
+            self._frame_s = now - self._look.painted_s
+        self._frame_end_s = now
+
     def _refresh(self) -> None:
         layer = self._layer()
         if self._closed or layer is None:
@@ -185,6 +205,7 @@ class Painting:
             self._timer.stop()
         renewed = self.pyramid.overview.complete and not self._overview_done
         self._overview_done = self.pyramid.overview.complete
+        self._begun = self.pyramid.overview.begun
         layer.refresh(thumbnail=renewed, extent=False, highlight=False)
         self._mark()
         self.changed.emit()

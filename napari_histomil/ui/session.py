@@ -144,6 +144,8 @@ class Session:
         The slide is closed with its layer.
         """
         data, attributes, _ = layer_data
+        shown = data[0].pyramid
+        shown.overview.start(shown.loader)  # it fills while napari makes the layer
         self.viewer.add_image(data, **attributes)  # comes back through `_on_inserted`
         return self.slides[-1]
 

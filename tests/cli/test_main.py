@@ -23,6 +23,10 @@ VERBS = (
     ("annotations", "convert"),
     ("annotations", "info"),
     ("annotations", "validate"),
+    ("annotations", "mask"),
+    ("annotations", "regions"),
+    ("annotations", "tiles"),
+    ("annotations", "compare"),
     ("models", "list"),
     ("models", "show"),
     ("models", "verify"),
@@ -31,6 +35,7 @@ VERBS = (
     ("bench",),
     ("bench", "run"),
     ("bench", "slides"),
+    ("bench", "annotations"),
     ("demo",),
 )
 

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from shapely.geometry import Polygon, box
 
-from napari_histomil import cli
 from napari_histomil.annotations.geojson import read_geojson, write_geojson
 from napari_histomil.annotations.mask_reading import open_mask
 from napari_histomil.annotations.model import Region, SlideFrame, class_named
-from napari_histomil.cli import agreement, masks, training_tiles
 from napari_histomil.slides.readers import open_slide
 
-VERBS = (masks, agreement, training_tiles)
 TUMOR, STROMA, WHERE = (class_named(name) for name in ("Tumor", "Stroma", "Region*"))
-
-
-@pytest.fixture(autouse=True)
-def family(monkeypatch):
-    """The verbs under ``annotations``, whether or not the family has its own file."""
-
-    def add_parser(subparsers):
-        verbs = subparsers.add_parser("annotations").add_subparsers(required=True)
-        for module in VERBS:
-            module.add_verbs(verbs)
-
-    stand_in = SimpleNamespace(add_parser=add_parser)
-    monkeypatch.setitem(sys.modules, "napari_histomil.cli.annotations", stand_in)
-    families = [name for name in cli.FAMILIES if name != "annotations"]
-    monkeypatch.setattr(cli, "FAMILIES", (*families, "annotations"))
 
 
 @pytest.fixture

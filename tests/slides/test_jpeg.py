@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 
 from napari_histomil.slides.jpeg import JpegDecoder, UnusualJpegError
 from napari_histomil.slides.resample import mean_of_blocks
@@ -38,16 +41,69 @@ def test_every_row_is_as_in_the_whole(sampling: str):
         np.testing.assert_array_equal(top[:rows], whole[:rows])
 
 
+def stack(sampling: str, count: int = 9, height: int = 240, width: int = 200) -> list[bytes]:
+    """Return different tiles with the same head."""
+    whole = soft(height * count, width)
+    return [
+        imagecodecs.jpeg8_encode(
+            np.ascontiguousarray(whole[n * height : (n + 1) * height]),
+            level=80,
+            subsampling=sampling,
+            optimize=False,
+        )
+        for n in range(count)
+    ]
+
+
+def with_restarts() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(soft(240, 200)).save(file, "JPEG", restart_marker_blocks=4)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("halvings", [1, 2, 3])
+@pytest.mark.parametrize("sampling", ["444", "422", "420"])
+def test_tiles_decoded_in_one_go_have_the_very_pixels_of_each(sampling: str, halvings: int):
+    tiles, decoder = stack(sampling), JpegDecoder(None, 3, None)
+    together = decoder.decode_stack(tiles, halvings, 1 << 20)
+    assert together is not None
+    for tile, pixels in zip(tiles, together, strict=True):
+        np.testing.assert_array_equal(pixels, decoder.decode_halved(tile, halvings, 1 << 20))
+
+
+@pytest.mark.parametrize("sampling", ["440", "411"])
+def test_colours_that_are_smoothed_across_tiles_are_decoded_alone(sampling: str):
+    assert JpegDecoder(None, 3, None).decode_stack(stack(sampling), 3, 1 << 20) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tiles: [*tiles[:4], tiles[4][:-2]],  # no end
+        lambda tiles: [*tiles[:4], tiles[4][: len(tiles[4]) // 2] + b"\xff\xd9"],  # half of it
+        lambda tiles: [*tiles[:4], b"\x00" * 500],
+        lambda tiles: [b"", *tiles],
+        lambda tiles: [*tiles, stream()],  # of another size
+        lambda tiles: [stream(), stream()],  # ends amid a unit of coding
+        lambda tiles: tiles * 40,  # higher than a picture may be
+        lambda tiles: [with_restarts()] * 3,
+    ],
+)
+def test_tiles_that_cannot_be_decoded_in_one_go(spoil):
+    tiles = spoil(stack("420"))
+    assert JpegDecoder(None, 3, None).decode_stack(tiles, 3, 1 << 20) is None
+
+
+def test_a_stack_claims_no_more_than_its_tiles_may():
+    assert JpegDecoder(None, 3, None).decode_stack(stack("420"), 3, 1000) is None
+
+
 def test_rows_that_are_not_wanted_are_not_decoded():
     decoder = JpegDecoder(None, 3, None)
     assert len(decoder.decode_top(stream(), 20, np.empty(250 * 237 * 3, np.uint8))) == 32
 
 
 def test_progressive_streams_are_decoded_whole():
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(soft(100, 90)).save(file, "JPEG", progressive=True)
     data = file.getvalue()

@@ -108,7 +108,7 @@ def test_what_left_the_view_is_not_fetched(pyramid: Pyramid, monkeypatch):
     look.paint(0, 1920, 896, 128, 128)  # four others
     gate.open.set()
     painted(look, 0, 1920, 896, 128, 128)
-    left = [asked for asked in gate.asked if asked[1] < 14]
+    left = [asked for asked in gate.asked if asked[1] < 13]  # 14 and 15, and one ahead
     assert len(left) <= 2, "only those that the threads had in hand"
 
 
@@ -129,13 +129,42 @@ def test_looking_again_decodes_nothing_and_a_pan_is_ahead(pyramid: Pyramid):
     assert shared_cache().misses == misses
 
 
-def test_it_tells_when_pixels_are_in(pyramid: Pyramid):
+def test_it_tells_when_pixels_are_in(pyramid: Pyramid, monkeypatch):
     pyramid.overview.finish()
+    gate = Gate(pyramid.slide, monkeypatch)
     look, told = Look(pyramid), threading.Event()
     look.arrived = told.set
     _, final = look.paint(0, 64, 64, 256, 256)
     assert not final
+    assert not told.is_set()
+    gate.open.set()
     assert told.wait(5)
+    assert look.grown
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_pieces_that_come_at_once_are_in_the_first_frame(pyramid: Pyramid, monkeypatch, index):
+    monkeypatch.setattr("napari_histomil.slides.look.PATIENCE_S", 20.0)
+    pyramid.overview.finish()
+    look = Look(pyramid)
+    pixels, final = look.paint(index, 64, 64, 512, 512)
+    assert final
+    assert not look.grown, "no second frame is due"
+    exact = pyramid.read(index, 64, 64, 512, 512)
+    assert np.abs(pixels.astype(int) - exact).max() <= 1
+
+
+def test_it_waits_no_longer_than_pieces_come_in_quickly(pyramid: Pyramid, monkeypatch):
+    monkeypatch.setattr("napari_histomil.slides.look.PATIENCE_S", 4.0)
+    pyramid.overview.finish()
+    gate = Gate(pyramid.slide, monkeypatch)
+    opener = threading.Timer(3.0, gate.open.set)
+    opener.start()
+    _, final = Look(pyramid).paint(0, 64, 64, 512, 512)
+    assert not final, "nothing had come in after a quarter of the time"
+    assert not gate.open.is_set()
+    opener.cancel()
+    gate.open.set()
 
 
 def test_a_damaged_tile_is_a_checker_and_said_once(tmp_path: Path, caplog):

@@ -14,6 +14,7 @@ from napari_histomil.slides.cache import TileCache, shared_cache
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.tiff_codecs import UnsupportedTiffError
 from napari_histomil.slides.tiff_layout import FileReader
+from napari_histomil.slides.tiles import TiledSlide
 from tests.slides.conftest import halves, picture, write_pyramid
 from tests.slides.contract import SlideContract
 
@@ -489,3 +490,30 @@ def test_positions_are_read_without_pread(tmp_path: Path, monkeypatch: pytest.Mo
     reader = FileReader(path)
     assert reader.read(10, 4) == bytes([10, 11, 12, 13])
     assert reader.read(250, 100) == bytes(range(250, 256))
+
+
+@pytest.mark.parametrize("halvings", [1, 2, 3])
+def test_tiles_side_by_side_are_as_one_by_one(data_dir: Path, halvings: int):
+    with open_slide(data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs") as slide:
+        assert isinstance(slide, TiledSlide)
+        together = slide.halved_row(0, 3, range(1, 8), halvings)
+        assert together is not None
+        for column, pixels in zip(range(1, 8), together, strict=True):
+            alone = slide.tile(0, 3, column, halvings=halvings)
+            np.testing.assert_array_equal(pixels, alone)
+        last = -(-slide.info.width_px0 // slide.info.levels[0].tile_width) - 1
+        assert slide.halved_row(0, 3, range(1, last + 1), halvings) is None, "the last one is cut"
+        with pytest.raises(SlideError, match="no tile"):
+            slide.halved_row(0, 3, range(1, last + 2), halvings)
+
+
+def test_reading_on_gives_the_bytes_of_the_file(tmp_path: Path):
+    """Also across what is read ahead at once, backwards, and beyond the end."""
+    path = tmp_path / "bytes"
+    data = np.random.default_rng(0).bytes(400_000)
+    path.write_bytes(data)
+    reader = FileReader(path)
+    places = [(n, 7_001) for n in range(0, 399_000, 7_001)]
+    places += [(390_000, 20_000), (5, 10), (15, 0), (15, 200_000), (200_015, 9), (400_000, 5)]
+    for offset, count in places:
+        assert reader.read(offset, count) == data[offset : offset + count], (offset, count)
