@@ -223,7 +223,7 @@ def test_slides_that_may_take_long_come_in_later(window, qtbot, data_dir, monkey
         assert let_go.wait(20)
         return open_slide(*args, **kwargs)
 
-    monkeypatch.setattr("napari_histomil.ui.widgets.slide.open_slide", slow)
+    monkeypatch.setattr("napari_histomil.ui.opening.open_slide", slow)
     viewer = window([path])
     assert not session(viewer).slides, "the window is there, and does not wait"
     let_go.set()

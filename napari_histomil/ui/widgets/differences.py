@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QKeySequence, QShortcut
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -128,15 +128,25 @@ class Differences(Part):
             button = QPushButton(words)
             button.setToolTip(f"{tooltip} (key: {key}, while the list has the keys)")
             button.clicked.connect(partial(self.decide, decision))
-            shortcut = QShortcut(QKeySequence(key), self.tree)
-            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
-            shortcut.activated.connect(partial(self.decide, decision))
             self.buttons[decision] = button
+        self.tree.installEventFilter(self)
         self.words = plain_label()
         self.column.addWidget(self.tree)
         self._decisions = row(*self.buttons.values())
         self.column.addWidget(self._decisions)
         self.column.addWidget(self.words)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Settle by key while the list has the keys, which else would look for a row."""
+        kind = event.type()
+        if watched is self.tree and kind in (QEvent.Type.KeyPress, QEvent.Type.ShortcutOverride):
+            for decision, _, key, _ in _DECISIONS:
+                if event.text().upper() == key and not event.modifiers():
+                    if kind == QEvent.Type.KeyPress:
+                        self.decide(decision)
+                    event.accept()
+                    return True
+        return super().eventFilter(watched, event)
 
     # --- what is shown ---
 
