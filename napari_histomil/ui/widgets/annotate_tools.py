@@ -7,13 +7,13 @@ from functools import partial
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QButtonGroup, QDoubleSpinBox, QGridLayout, QWidget
 
-from napari_histomil.ui import keys
 from napari_histomil.ui.annotator import (
     LARGEST_BRUSH_UM,
     SMALLEST_BRUSH_UM,
     TOOLS,
     Annotator,
 )
+from napari_histomil.ui.keys import KEYS, LAYER_KEYS
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
@@ -48,7 +48,7 @@ _MODES = {
 
 def key_hint(name: str) -> str:
     """Return the end of a tooltip that names the key, if there is one."""
-    table = {**keys.KEYS, **getattr(keys, "LAYER_KEYS", {})}
+    table = KEYS | LAYER_KEYS
     return f" (key: {table[name].text})" if name in table else ""
 
 
