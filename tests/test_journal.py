@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disks import another_user, room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,17 +216,6 @@ def test_a_file_changed_by_another_program_is_noticed(path):
 # --- disks ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size: the kernel really refuses, in the middle of a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("room", [0, 1, 40, 100])
 def test_a_full_disk_is_one_error_and_later_entries_go_on(path, room):
     journal = opened(path)
@@ -271,19 +258,6 @@ def test_a_full_disk_while_a_damaged_file_is_replaced_changes_nothing(path):
     journal.rewrite(whole(journal)[:1])
     journal.close()
     assert read(path) == [{"n": 0}]
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Root may write everywhere: be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_read_only_folder_is_told():

@@ -214,11 +214,9 @@ def set_class(
     """Return the command that gives regions a class, or none."""
     old = _free(annotations, ids, "given another class")
     name = classification.name if classification else "unclassified"
-    extras = [
-        region.extra if not region.extra.classification else _other_class(region.extra)
-        for region in old
-    ]
-    columns = {"classification": repeat(classification, len(old)), "extra": extras}
+    columns: dict[str, Iterable[Any]] = {"classification": repeat(classification, len(old))}
+    if any(region.extra.classification for region in old):
+        columns["extra"] = [_other_class(region.extra) for region in old]
     return _edit(old, f"set class of {counted(old)} to {name}", stamp, columns)
 
 

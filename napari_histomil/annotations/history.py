@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from napari_histomil.annotations.model import Region
 from napari_histomil.annotations.recovery import LOST, STEPS, load_step
-from napari_histomil.annotations.shapes import Shift
 from napari_histomil.annotations.steps import region_beyond
 from napari_histomil.journal import GAP, Entry
 
@@ -25,9 +24,7 @@ class Version:
     """None where the step took it away."""
 
 
-def history_of(
-    entries: Sequence[Entry], region_id: str, now: Region | None, shift: Shift
-) -> list[Version]:
+def history_of(entries: Sequence[Entry], region_id: str, now: Region | None) -> list[Version]:
     """Return the versions of a region, the oldest first, the last as it is now.
 
     Parameters
@@ -36,8 +33,6 @@ def history_of(
         Of the journal, in order.
     now
         The region; None if it is not there (any more).
-    shift
-        Origin of the file's frame.
 
     Raises
     ------
@@ -48,7 +43,7 @@ def history_of(
     region = now
     for entry, step_entry, back in reversed(_acts(entries)):
         about, step = load_step(step_entry)
-        touched, before = region_beyond(step, region_id, region, shift, back=not back)
+        touched, before = region_beyond(step, region_id, region, back=not back)
         if not touched:
             continue
         said = about if entry is step_entry else entry.data()

@@ -338,7 +338,7 @@ class AnnotationKeeper:
             If the journal cannot be read.
         """
         now = self.annotations.get(region_id) if region_id in self.annotations else None
-        return history_of(self._entries(), region_id, now, self.frame.origin_px0)
+        return history_of(self._entries(), region_id, now)
 
     def revert(self, region_id: str, version: Version) -> Command:
         """Bring a version of a region back; a step like others.

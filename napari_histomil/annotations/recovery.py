@@ -108,7 +108,7 @@ def recover(folder: Path, entries: Sequence[Entry], frame: SlideFrame) -> Found:
     else:
         file = read_geojson(path, frame=frame) if sha256 else _nothing(frame)
         start = _first_unwritten(entries, base)
-    annotations, count = _replayed(file, entries, start, frame)
+    annotations, count = _replayed(file, entries, start)
     return Found(
         annotations, tuple(entries), sha256, count, file.extra, (*notes, *file.notes), foreign
     )
@@ -271,19 +271,19 @@ def _nothing(frame: SlideFrame) -> AnnotationFile:
 
 
 def _replayed(
-    file: AnnotationFile, entries: Sequence[Entry], start: int, frame: SlideFrame
+    file: AnnotationFile, entries: Sequence[Entry], start: int
 ) -> tuple[AnnotationSet, int]:
     """Return the set with its history, and how many steps were replayed on the file."""
     past, future = stacks(entries[:start])
     annotations = AnnotationSet(
         file.regions,
-        past=[_recalled(entry, frame, done=True) for entry in past],
-        future=[_recalled(entry, frame, done=False) for entry in reversed(future)],
+        past=[_recalled(entry, done=True) for entry in past],
+        future=[_recalled(entry, done=False) for entry in reversed(future)],
     )
     count = 0
     for entry in entries[start:]:
         if entry.kind == "do":
-            annotations.do(_recalled(entry, frame, done=False)(annotations))
+            annotations.do(_recalled(entry, done=False)(annotations))
         elif entry.kind == "undo":
             annotations.undo()
         elif entry.kind == "redo":
@@ -310,10 +310,10 @@ def stacks(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
     return past, future
 
 
-def _recalled(entry: Entry, frame: SlideFrame, *, done: bool) -> Recalled:
+def _recalled(entry: Entry, *, done: bool) -> Recalled:
     def fetch(annotations: AnnotationSet) -> Command:
         about, step = load_step(entry)
         text = str(about.get("text", ""))
-        return command_from_step(step, text, annotations.get, frame.origin_px0, done=done)
+        return command_from_step(step, text, annotations.get, done=done)
 
     return fetch

@@ -34,7 +34,7 @@ from napari_histomil.journal import Journal, json_bytes, sync_folder
 BULK = 200
 """A step of more regions is written by a thread."""
 
-LARGE_BYTES = 2**20
+LARGE_BYTES = 2**23
 """A step of more JSON lies in a file of its own, so that the journal is read quickly."""
 
 STEPS_BETWEEN_FILES = 200
@@ -212,7 +212,7 @@ class Saver:
     def _write(self, line: _Line) -> None:
         data = line.about
         if line.command is not None:
-            step = step_from_command(line.command, self._frame.origin_px0)
+            step = step_from_command(line.command)
             text = json_bytes(step)
             if line.is_bulk or len(text) > LARGE_BYTES:
                 data = {**data, "attached": self.journal.attach([text]).member()}

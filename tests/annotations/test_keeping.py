@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import tempfile
 import threading
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import shapely
+from disks import another_user, room_for
 from shapely.geometry import Point, box
 
 from napari_histomil.annotations import commands, saving
@@ -220,7 +220,7 @@ def test_a_change_of_all_classes_is_small_on_disk(folder):
     keeper.do(commands.set_class(keeper.annotations, [r.id for r in regions], TUMOR, STAMP))
     keeper.saver.wait()
     sizes = sorted(file.stat().st_size for file in (folder / "annotations.journal.d").iterdir())
-    assert sizes[0] < 45 * 1000 < sizes[1]
+    assert sizes[0] < 50 * 1000 < sizes[1]
     again = reopened(keeper)
     assert again.annotations.totals()["Tumor"].count == 1000
     again.undo()
@@ -455,16 +455,6 @@ def test_a_change_while_it_is_open_is_noticed_before_writing(folder):
 # --- disks ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_keeps_steps_waiting_in_order(folder):
     keeper = keeper_in(folder)
     draw(keeper, square())
@@ -507,19 +497,6 @@ def test_one_may_let_go_of_what_cannot_be_written(folder):
         draw(keeper, square())
         keeper.close(force=True)
     assert len(keeper_in(folder).annotations) == 0
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Root may write everywhere: be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -658,7 +635,7 @@ def test_a_damaged_line_loses_what_is_behind_it_and_nothing_is_deleted(folder):
     for name in "abcd":
         draw(keeper, square(name=name))
     with crashed(keeper):
-        damaged = damage(folder, b'"name":"c"')
+        damaged = damage(folder, b'"name":{"values":["c"]')
     again = keeper_in(folder)
     assert [each.name for each in again.annotations] == ["a", "b"]
     assert len(again.notes) == 1
@@ -680,7 +657,7 @@ def test_a_damaged_line_before_the_file_was_written_costs_the_history_only(folde
     keeper = keeper_in(folder)
     draw(keeper, square(name="c"))
     with crashed(keeper):
-        damage(folder, b'"name":"a"')
+        damage(folder, b'"name":{"values":["a"]')
     again = keeper_in(folder)
     assert [each.name for each in again.annotations] == ["a", "b", "c"]
     assert "all regions are here" in again.notes[0]

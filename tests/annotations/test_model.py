@@ -11,6 +11,8 @@ import shapely
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon, box
 
 from napari_histomil.annotations.model import (
+    IGNORE,
+    REGION,
     STANDARD_CLASSES,
     AnnotationClass,
     Region,
@@ -172,3 +174,36 @@ def test_regions_are_equal_by_value():
     one = Region(shapely.from_wkt("POLYGON ((0 0, 1 0, 1 1, 0 0))"), name="a")
     assert one == replace(one, geometry=shapely.from_wkt("POLYGON ((0 0, 1 0, 1 1, 0 0))"))
     assert one != replace(one, geometry=box(0, 0, 1, 1))
+
+
+def test_what_metadata_say_of_a_region():
+    told = {
+        "author": "Ada",
+        "created": "2026-01-02T03:04:05Z",
+        "edited": "2026-01-02T03:05:00Z",
+        "note": "odd",
+        "state": "reviewed",
+        "reviewer": "Bo",
+    }
+    region = Region(Point(0, 0), metadata=told)
+    assert {key: getattr(region, key) for key in told} == told
+    bare = Region(Point(0, 0))
+    assert [getattr(bare, key) for key in told] == ["", "", "", "", "draft", ""]
+    assert Region(Point(0, 0), metadata={"state": "whatever"}).state == "draft"
+
+
+def test_what_is_locked_by_qupath_or_a_reviewer_is_fixed():
+    assert not Region(Point(0, 0), metadata={"state": "reviewed"}).is_fixed
+    assert Region(Point(0, 0), metadata={"state": "locked"}).is_fixed
+    assert Region(Point(0, 0), locked=True).is_fixed
+
+
+def test_classes_that_are_no_tissue_are_among_the_standard_ones():
+    names = {each.name for each in STANDARD_CLASSES}
+    assert {REGION, IGNORE} <= names
+
+
+@pytest.mark.parametrize("wrong", ["", "7b6a8f4e", "7B6A8F4E-6F43-4D0B-9A55-0A1F7C1B8A10", "{1}"])
+def test_an_id_is_a_uuid_in_one_spelling(wrong):
+    with pytest.raises(AnnotationError, match="must be a UUID"):
+        Region(Point(0, 0), id=wrong)

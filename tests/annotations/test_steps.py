@@ -15,9 +15,16 @@ from shapely.geometry import LineString, MultiPoint, Point, box
 
 from napari_histomil.annotations.collection import AnnotationSet, Command
 from napari_histomil.annotations.model import AnnotationClass, Extra, Region
-from napari_histomil.annotations.steps import command_from_step, settled, step_from_command
+from napari_histomil.annotations.steps import (
+    command_from_step,
+    region_beyond,
+    settled,
+    step_from_command,
+)
 from napari_histomil.errors import AnnotationError
 from napari_histomil.journal import json_bytes
+
+ONE, TWO = (str(uuid.UUID(int=n)) for n in (1, 2))
 
 texts = st.text(max_size=6)
 colors = st.tuples(*[st.integers(0, 255)] * 3)
@@ -69,12 +76,12 @@ def test_any_command_comes_back_from_json_both_ways(data, shift):
     first = list(annotations)
     done = annotations.do(settled(Command("step", removed, added), shift))
     last = list(annotations)
-    step = json.loads(json_bytes(step_from_command(done, shift)))
-    backward = command_from_step(step, "step", annotations.get, shift, done=True)
+    step = json.loads(json_bytes(step_from_command(done)))
+    backward = command_from_step(step, "step", annotations.get, done=True)
     again = AnnotationSet(last)
     again.do(backward.inverse())
     assert list(again) == first
-    forward = command_from_step(step, "step", again.get, shift, done=False)
+    forward = command_from_step(step, "step", again.get, done=False)
     again.do(forward)
     assert list(again) == last
 
@@ -83,10 +90,33 @@ def test_equal_changes_are_written_once():
     old = [Region(Point(x, 0), name="a") for x in range(5)]
     new = [each.but(name="b" if n else "c") for n, each in enumerate(old)]
     command = Command("x", {r.id: r for r in old}, {r.id: r for r in new})
-    changed = step_from_command(command, (0, 0))["changed"]
-    assert [len(each["ids"]) for each in changed] == [1, 4]
-    assert changed[1]["before"] == {"name": "a"}
-    assert changed[1]["after"] == {"name": "b"}
+    changed = step_from_command(command)["changed"]
+    assert changed["ids"] == [each.id for each in old]
+    assert changed["before"] == {"name": {"values": ["a"], "rows": [0] * 5}}
+    assert changed["after"] == {"name": {"values": ["c", "b"], "rows": [0, 1, 1, 1, 1]}}
+
+
+def test_many_regions_are_written_as_wkb():
+    some = {r.id: r for r in (Region(Point(n, 0.01), nucleus=None) for n in range(201))}
+    step = json.loads(json_bytes(step_from_command(Command("x", added=some))))
+    assert isinstance(step["added"]["geometry"][0], str)
+    assert set(step["added"]) == {"ids", "geometry"}
+    assert command_from_step(step, "x", None, done=False).added == some
+    changed = {each: region.but(nucleus=Point(1, 1)) for each, region in some.items()}
+    step = json.loads(json_bytes(step_from_command(Command("x", some, changed))))
+    assert command_from_step(step, "x", changed.__getitem__, done=True).removed == some
+
+
+def test_one_region_of_a_step_is_followed():
+    a, b, c = (Region(Point(n, 0), name=str(n)) for n in range(3))
+    after = a.but(name="A", geometry=Point(5, 5))
+    command = Command("x", {a.id: a, b.id: b}, {a.id: after, c.id: c})
+    step = json.loads(json_bytes(step_from_command(command)))
+    for region, before, now in ((a, a, after), (b, b, None), (c, None, c)):
+        assert region_beyond(step, region.id, now, back=True) == (True, before)
+        assert region_beyond(step, region.id, before, back=False) == (True, now)
+    other = Region(Point(9, 9))
+    assert region_beyond(step, other.id, other, back=True) == (False, other)
 
 
 def test_settled_commands_are_left_as_they_are():
@@ -102,8 +132,8 @@ def test_settled_commands_are_left_as_they_are():
 def test_children_keep_ids_and_numbers_that_are_none_come_back():
     child = Region(Point(1, 1), measurements={"a": math.nan})
     region = Region(box(0, 0, 9, 9), children=(child,), measurements={"b": math.inf})
-    step = step_from_command(Command("x", added={region.id: region}), (0, 0))
-    command = command_from_step(json.loads(json_bytes(step)), "x", None, (0, 0), done=False)
+    step = step_from_command(Command("x", added={region.id: region}))
+    command = command_from_step(json.loads(json_bytes(step)), "x", None, done=False)
     (back,) = command.added.values()
     assert back.children[0].id == child.id
     assert math.isnan(back.children[0].measurements["a"])
@@ -115,17 +145,23 @@ def test_children_keep_ids_and_numbers_that_are_none_come_back():
     [
         {"removed": [{}]},
         {"added": 3},
-        {"changed": [{"ids": ["x"], "before": {}}]},
-        {"changed": [{"ids": [str(uuid.UUID(int=1))], "before": {}, "after": {"nose": 1}}]},
-        {"changed": [{"ids": [str(uuid.UUID(int=1))], "before": {}, "after": {"geometry": 1}}]},
+        {"added": {"ids": [ONE]}},
+        {"added": {"ids": ["x"], "geometry": [{"type": "Point", "coordinates": [0, 0]}]}},
+        {"added": {"ids": [TWO], "geometry": ["zz"]}},
+        {"added": {"ids": [TWO], "geometry": [{"type": "Nothing"}]}},
+        {"added": {"ids": [TWO], "geometry": []}},
+        {"changed": {"ids": [TWO], "after": {}}},
+        {"changed": {"ids": [ONE], "after": {"nose": {"values": [1], "rows": [0]}}}},
+        {"changed": {"ids": [ONE], "after": {"name": {"values": [], "rows": [0]}}}},
+        {"changed": {"ids": [ONE], "after": {"name": {"values": ["a"], "rows": []}}}},
         {"added_at": {"x": "y"}},
         [],
     ],
 )
 def test_a_step_that_does_not_fit_is_said(step):
-    annotations = AnnotationSet([Region(Point(0, 0), id=str(uuid.UUID(int=1)))])
+    annotations = AnnotationSet([Region(Point(0, 0), id=ONE)])
     with pytest.raises(AnnotationError):
-        command_from_step(step, "step", annotations.get, (0, 0), done=False)
+        command_from_step(step, "step", annotations.get, done=False)
 
 
 def test_a_shape_that_rounding_would_break_stays_valid():
