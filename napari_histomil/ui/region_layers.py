@@ -257,11 +257,12 @@ class RegionLayers:
             layer.data[...] = picture.pixels  # the layer's own: napari would scan a new one
         else:
             layer.data = picture.pixels
-        moved = not np.allclose(layer.scale, scale) or not np.allclose(layer.translate, translate)
-        if moved:
-            # One after the other would be seen in between, and sliced twice.
-            layer.affine = _affine(scale, translate)
-        layer.refresh(thumbnail=False, extent=moved, highlight=False)
+        affine = _affine(scale, translate)
+        if not np.array_equal(layer.affine.affine_matrix[-3:, -3:], affine):
+            # Scale and translate one after the other would be sliced twice; this refreshes too.
+            layer.affine = affine
+        else:
+            layer.refresh(thumbnail=False, extent=False, highlight=False)
         self.painted.emit()
 
     def _picture_layer(self, viewer: Any) -> Image:
