@@ -108,6 +108,7 @@ class Annotator:
         self._keepers.saving_changed.connect(self.saving_changed.emit)
         self._keepers.told.connect(self.tell)
         self._keepers.failed.connect(self._show)
+        self._keepers.opened.connect(self._on_opened)
         self.session.active_changed.connect(self._on_active)
         self.session.slide_changed.connect(self._on_active)
         self.session.slide_closed.connect(self._keepers.close)
@@ -136,7 +137,8 @@ class Annotator:
         """What keeps the regions of the slide.
 
         None without a slide, until something is drawn on it (looking at a slide leaves nothing
-        beside it), or if its annotations cannot be opened: that has been said then.
+        beside it), while a thread reads many regions (`is_reading`), or if its annotations cannot
+        be opened: that has been said then.
         """
         slide = self.slide
         if slide is None:
@@ -146,6 +148,11 @@ class Annotator:
             keeper = self._keepers.of(slide)
         self._follow(self._set_of(slide, keeper))
         return keeper
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the slide's regions are still being read; `slide_changed` tells of the end."""
+        return self._keepers.is_opening(self.slide)
 
     @property
     def regions(self) -> AnnotationSet | None:
@@ -218,6 +225,8 @@ class Annotator:
         slide = self.slide
         keeper = None if slide is None else self._keepers.of(slide)
         if keeper is None:
+            if self.is_reading:
+                self.tell("The annotations are still being read: wait a moment.")
             return None
         self._follow(keeper.annotations)
         try:
@@ -384,6 +393,11 @@ class Annotator:
     def close(self) -> None:
         """Write everything and let go of all slides' annotations: the window goes."""
         self._keepers.close_all()
+
+    def _on_opened(self, slide: SlideSession) -> None:
+        if slide is self.slide:
+            self._on_active()
+            self.saving_changed.emit()
 
     def _on_active(self, _: Any = None) -> None:
         keeper = self._keepers.found(self.slide)

@@ -1,12 +1,15 @@
 """The annotations of the slides that are open in one viewer: opened when first asked for, kept.
 
-A keeper is opened once for a slide and closed with it. What cannot be written when its slide is
-closed is not let go of: it is tried again every few seconds, and when the program ends.
+A keeper is opened once for a slide and closed with it; where much was drawn, a thread reads it.
+What cannot be written when its slide is closed is not let go of: it is tried again every few
+seconds, and when the program ends.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
+from collections.abc import Generator
 
 from psygnal import Signal
 from qtpy.QtCore import QObject, Qt, QTimer
@@ -18,10 +21,15 @@ from napari_histomil.annotations.recovery import FILE_NAME, JOURNAL_NAME
 from napari_histomil.annotations.saving import Saving
 from napari_histomil.errors import AnnotationError, OutputError
 from napari_histomil.resources import sidecars
+from napari_histomil.ui import jobs
 from napari_histomil.ui.session import SlideSession
 
 RETRY_MS = 5000
 """Between two tries to write what could not be written."""
+
+
+LARGE_BYTES = 2 << 20
+"""Reading more than this takes longer than a few frames: a thread does it."""
 
 
 class _Bell(QObject):
@@ -45,14 +53,15 @@ class SlideKeepers:
     """A sentence for the person: what was met on opening, or could not be written."""
     failed = Signal(Exception)
     """Annotations could not be opened or closed."""
+    opened = Signal(object)
+    """The annotations of a `SlideSession` that a thread has read are there, or have failed."""
 
     def __init__(self) -> None:
         self.author: str | None = None
         self._keepers: dict[SlideSession, AnnotationKeeper] = {}
         self._broken: weakref.WeakSet[SlideSession] = weakref.WeakSet()
-        self._looked_up: weakref.WeakKeyDictionary[SlideSession, bool] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._opening: set[SlideSession] = set()
+        self._stored: weakref.WeakKeyDictionary[SlideSession, int] = weakref.WeakKeyDictionary()
         self._behind: list[AnnotationKeeper] = []
         self._said = ""
         self._bell = _Bell()
@@ -65,10 +74,16 @@ class SlideKeepers:
             application.aboutToQuit.connect(self.close_all)
 
     def of(self, slide: SlideSession) -> AnnotationKeeper | None:
-        """Return the keeper of a slide, opened now if need be; None if it cannot be opened."""
+        """Return the keeper of a slide, opened now if need be.
+
+        None if it cannot be opened, or if a thread is reading it (`is_opening`).
+        """
         if slide in self._keepers:
             return self._keepers[slide]
-        if slide in self._broken:
+        if slide in self._broken or slide in self._opening:
+            return None
+        if self._stored_bytes(slide) > LARGE_BYTES:
+            self._open_beside(slide)
             return None
         try:
             keeper = open_annotations(slide.info, author=self.author)
@@ -76,24 +91,66 @@ class SlideKeepers:
             self._broken.add(slide)  # said once, not with every look
             self.failed.emit(error)
             return None
+        self._take(slide, keeper)
+        return keeper
+
+    def _open_beside(self, slide: SlideSession) -> None:
+        """Open the keeper of a slide in a thread."""
+        info, author = slide.info, self.author
+
+        def work(_cancel: threading.Event) -> Generator[None, None, AnnotationKeeper]:
+            yield from ()
+            return open_annotations(info, author=author)
+
+        def done(keeper: AnnotationKeeper | None) -> None:
+            if keeper is None:
+                return
+            if slide not in self._opening:  # it was closed meanwhile
+                self._let_go(keeper)
+                return
+            self._opening.discard(slide)
+            self._take(slide, keeper)
+            self.opened.emit(slide)
+
+        def failed(error: Exception) -> None:
+            if slide in self._opening:
+                self._opening.discard(slide)
+                self._broken.add(slide)
+                self.failed.emit(error)
+                self.opened.emit(slide)
+
+        self._opening.add(slide)
+        title = f"reading the annotations of {slide.name}"
+        jobs.start(work, on_progress=lambda _: None, on_done=done, on_error=failed, title=title)
+
+    def _take(self, slide: SlideSession, keeper: AnnotationKeeper) -> None:
         self._keepers[slide] = keeper
         if keeper.saver is not None:
             keeper.saver.changed.connect(self._ring)
         for sentence in (*keeper.notes, keeper.why_read_only):
             if sentence:
                 self.told.emit(sentence)
-        return keeper
+
+    def is_opening(self, slide: SlideSession | None) -> bool:
+        """Whether a thread is reading what was drawn on a slide."""
+        return slide in self._opening
 
     def drawn_on(self, slide: SlideSession) -> bool:
         """Whether something of an earlier day lies beside it; looked up once."""
-        if slide not in self._looked_up:
+        return self._stored_bytes(slide) >= 0
+
+    def _stored_bytes(self, slide: SlideSession) -> int:
+        """Return how much lies beside a slide, -1 for nothing; looked up once."""
+        if slide not in self._stored:
             info = slide.info
-            self._looked_up[slide] = any(
-                (folder / name).is_file()
+            sizes = [
+                (folder / name).stat().st_size
                 for folder in sidecars(info.path, info.fingerprint)
                 for name in (FILE_NAME, JOURNAL_NAME)
-            )
-        return self._looked_up[slide]
+                if (folder / name).is_file()
+            ]
+            self._stored[slide] = sum(sizes) if sizes else -1
+        return self._stored[slide]
 
     def found(self, slide: SlideSession | None) -> AnnotationKeeper | None:
         """Return the keeper of a slide if it has been opened."""
@@ -102,14 +159,15 @@ class SlideKeepers:
     def close(self, slide: SlideSession) -> None:
         """Write what is behind and let go; what cannot be written is tried again later."""
         self._broken.discard(slide)
-        self._looked_up.pop(slide, None)
+        self._opening.discard(slide)
+        self._stored.pop(slide, None)
         keeper = self._keepers.pop(slide, None)
         if keeper is not None:
             self._let_go(keeper)
 
     def close_all(self) -> None:
         """Close every keeper: the program ends."""
-        for slide in list(self._keepers):
+        for slide in [*self._keepers, *self._opening]:
             self.close(slide)
         self._retry()
 

@@ -10,11 +10,14 @@ import pytest
 from napari.components import ViewerModel
 from shapely.geometry import box
 
-from napari_histomil.annotations import commands
+from napari_histomil.annotations import commands, recovery
 from napari_histomil.annotations.geojson import read_geojson
+from napari_histomil.annotations.keeping import open_annotations
 from napari_histomil.annotations.model import AnnotationClass, Region
+from napari_histomil.journal import Journal
 from napari_histomil.resources import sidecar
 from napari_histomil.ui import annotator as annotator_module
+from napari_histomil.ui import slide_keepers
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.session import session
 
@@ -183,3 +186,67 @@ def test_it_goes_with_its_viewer(write_slide, qapp):
     qapp.processEvents()
     gc.collect()
     assert state() is None
+
+
+@pytest.fixture
+def drawn_much(viewer, write_slide, monkeypatch):
+    """A slide with regions of an earlier day, which count as many."""
+    path = write_slide(WHITE)
+    slide = session(viewer).open_slide(path)
+    draw(annotator(viewer), (10, 10, 60, 60), (100, 100, 160, 160))
+    session(viewer).close_slide(slide)
+    monkeypatch.setattr(slide_keepers, "LARGE_BYTES", 0)
+    return path
+
+
+def test_many_regions_are_read_by_a_thread_and_nothing_is_drawn_meanwhile(
+    viewer, drawn_much, qtbot, told
+):
+    session(viewer).open_slide(drawn_much)
+    state = annotator(viewer)
+    assert state.keeper is None
+    assert state.is_reading
+    assert len(state.regions) == 0
+    assert not state.do(commands.add([Region(box(0, 0, 9, 9))], state.stamp()))
+    assert told == ["The annotations are still being read: wait a moment."]
+    heard = []
+    state.slide_changed.connect(lambda: heard.append(list(state.regions or ())))
+    qtbot.waitUntil(lambda: not state.is_reading, timeout=10_000)
+    assert [len(regions) for regions in heard] == [2]
+    (added,) = draw(state, (0, 0, 9, 9))
+    assert added in state.regions
+    assert len(state.regions) == 3
+
+
+def test_a_slide_that_is_closed_while_its_regions_are_read_lets_go_of_them(
+    viewer, drawn_much, qtbot
+):
+    slide = session(viewer).open_slide(drawn_much)
+    state = annotator(viewer)
+    assert state.keeper is None
+    info = slide.info
+    session(viewer).close_slide(slide)
+    assert not state.is_reading
+
+    def is_free() -> bool:
+        keeper = open_annotations(info)
+        free, found = keeper.why_read_only is None, len(keeper.annotations)
+        keeper.close()
+        return free and found == 2
+
+    qtbot.waitUntil(is_free, timeout=10_000)
+
+
+def test_many_regions_that_cannot_be_read_are_said_once(viewer, drawn_much, qtbot, shown):
+    info = session(viewer).open_slide(drawn_much).info
+    session(viewer).close_slide(session(viewer).slides[0])
+    journal = sidecar(info.path, info.fingerprint) / "annotations.journal"
+    journal.unlink()
+    Journal(journal, recovery.OF, recovery.SCHEMA_VERSION + 1).close()
+    session(viewer).open_slide(drawn_much)
+    state = annotator(viewer)
+    assert state.keeper is None
+    qtbot.waitUntil(lambda: not state.is_reading, timeout=10_000)
+    assert len(shown) == 1
+    assert state.keeper is None
+    assert not state.is_reading

@@ -155,6 +155,8 @@ class Head(Part):
                 text, failed = f"Not saved: {saving.sentence}", True
             else:
                 text = f"Saved {duration(time.time() - saving.time)} ago"
+        elif self.annotator.is_reading:
+            text = "Reading…"
         if self.saved_label.text() != text:
             self.saved_label.setText(text)
         self.saved_label.setToolTip(tooltip)

@@ -60,6 +60,8 @@ class Part(QWidget):
         if self.annotator.slide is None:
             return "Open a slide first"
         keeper = self.annotator.keeper  # None before the first step on a slide
+        if self.annotator.is_reading:
+            return "The annotations are still being read"
         return None if keeper is None else keeper.why_read_only
 
     def attempt(self, step: Callable[[], Any]) -> None:
