@@ -12,7 +12,6 @@ The cycle:
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,7 +55,11 @@ SEED = 4
 
 
 def measure_annotations(
-    *, cells: int = CELLS, rounds: int = 2, say: Callable[[str], None] = lambda _: None
+    *,
+    cells: int = CELLS,
+    rounds: int = 2,
+    size: tuple[int, int] = SIZE,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Figure]:
     """Measure the window with many regions.
 
@@ -66,6 +69,8 @@ def measure_annotations(
         How many regions the slide has.
     rounds
         The pans are repeated so often; the best of each figure counts, for both sides.
+    size
+        (width, height) of the slide in pixels.
     say
         Told what goes on.
 
@@ -76,13 +81,12 @@ def measure_annotations(
     Raises
     ------
     RunError
-        If a picture does not become complete.
+        If the regions are not read, or a picture does not become complete.
     """
-    os.environ["HISTOMIL_REOPEN_VIEWS"] = "0"  # a script's views are none to come back to
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.svs"
         say(f"a slide with {cells:,} cells ...")
-        write_slide(path, tissue_texture(), SIZE)
+        write_slide(path, tissue_texture(), size)
         with open_slide(path) as slide:
             _write_cells(slide.info, cells)
         return _measure(path, cells, rounds, say)

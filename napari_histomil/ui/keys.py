@@ -79,7 +79,7 @@ KEYS: dict[str, Key] = {
 
 LAYER_KEYS: dict[str, Key] = {
     **{
-        f"tool.{tool}": Key(key, "Tools", what)
+        f"tool.{tool}": Key(key, "Tools (while our layer is active)", what)
         for tool, key, what in (
             ("move", "M", "Move the view"),
             ("select", "S", "Select"),
@@ -112,6 +112,14 @@ LAYER_KEYS: dict[str, Key] = {
     "region.previous": Key("Shift-N", "Drawing", "Go to the previous region"),
 }
 """Keys of our layer of annotations, active with every tool: they beat those of napari."""
+
+CLASS_KEYS = {
+    "class": "Class of that number, for what is selected too",
+    "anyclass": "Class of that number, with any layer",
+}
+"""Families of nine keys that are one line of the sheet."""
+
+COLUMNS = 3
 
 KEY_SHEET = "keys.sheet"
 """The one key that is Qt's and not napari's, which cannot be told of a question mark."""
@@ -162,8 +170,8 @@ class KeySheet(QDialog):
         self.setWindowTitle("Keys of HistoMIL")
         columns = QHBoxLayout()
         columns.setSpacing(40)
-        for keys in _halves():
-            columns.addLayout(_grid(keys))
+        for listed in _columns():
+            columns.addLayout(_grid(listed))
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
@@ -173,30 +181,58 @@ class KeySheet(QDialog):
         layout.addWidget(buttons)
 
 
-def _halves() -> list[list[Key]]:
-    """Return the keys for two columns; no group is torn apart."""
-    halves: list[list[Key]] = [[], []]
-    for group in dict.fromkeys(key.group for key in KEYS.values()):
-        half = halves[0] if len(halves[0]) < len(KEYS) / 2 else halves[1]
-        half += [key for key in KEYS.values() if key.group == group]
-    return halves
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the sheet: a key, or a row of number keys that do the same kind of thing."""
+
+    text: str
+    group: str
+    what: str
 
 
-def _grid(keys: list[Key]) -> QGridLayout:
+def rows() -> list[Row]:
+    """Return the lines of the sheet in order: the window's keys, then those of drawing."""
+    listed: list[Row] = []
+    for name, key in (KEYS | LAYER_KEYS).items():
+        family, _, number = name.partition(".")
+        if family not in CLASS_KEYS:
+            listed.append(Row(key.text, key.group, key.what))
+        elif number == "1":
+            last = (KEYS | LAYER_KEYS)[f"{family}.9"]
+            text = f"{key.text} … {last.text}"
+            listed.append(Row(text, key.group, CLASS_KEYS[family]))
+    return listed
+
+
+def _columns() -> list[list[Row]]:
+    """Return the lines for columns that are about equally long; no group is torn apart."""
+    listed = rows()
+    columns: list[list[Row]] = [[] for _ in range(COLUMNS)]
+    at = 0
+    for group in dict.fromkeys(row.group for row in listed):
+        part = [row for row in listed if row.group == group]
+        full = len(columns[at]) + len(part) / 2 > len(listed) / COLUMNS
+        if full and columns[at] and at < COLUMNS - 1:
+            at += 1
+        columns[at] += part
+    return columns
+
+
+def _grid(listed: list[Row]) -> QGridLayout:
     """Return the keys below each other, with the titles of their groups."""
     grid = QGridLayout()
     grid.setHorizontalSpacing(24)
     grid.setVerticalSpacing(6)
     group = None
-    for key in keys:
-        if key.group != group:
-            group = key.group
+    for line in listed:
+        if line.group != group:
+            group = line.group
             heading = QLabel(f"<b>{group}</b>")
             heading.setContentsMargins(0, 8 if grid.count() else 0, 0, 0)
             grid.addWidget(heading, grid.rowCount(), 0, 1, 2)
         row = grid.rowCount()
-        grid.addWidget(QLabel(key.text), row, 0)
-        grid.addWidget(QLabel(key.what), row, 1)
+        grid.addWidget(QLabel(line.text), row, 0)
+        grid.addWidget(QLabel(line.what), row, 1)
     grid.setColumnStretch(1, 1)
     grid.setRowStretch(grid.rowCount(), 1)
     return grid
