@@ -37,7 +37,7 @@ from napari_histomil.ui.camera import set_magnification
 from napari_histomil.ui.drawing.canvas import attach_drawing
 from napari_histomil.ui.painting import painting
 from napari_histomil.ui.region_layers import region_layers
-from napari_histomil.ui.session import session
+from napari_histomil.ui.session import SlideSession, session
 
 CELLS = 100_000
 VERTICES = 20
@@ -116,23 +116,29 @@ def _measure(path: Path, cells: int, rounds: int, say: Callable[[str], None]) ->
         dock = next(iter(viewer.window.dock_widgets.values()))
         attach_drawing(viewer, dock)
         state, layers = annotator(viewer), region_layers(viewer)
+        opened: list[SlideSession] = []
+        read: list[float] = []
         began = time.perf_counter()
-        slide = session(viewer).open_slide(path)
-        painted = painting(slide.layer)
-        assert painted is not None
-        regions = state.regions
-        read_s = time.perf_counter() - began
+
+        def finished() -> bool:
+            if not opened or state.regions is None or state.is_reading:
+                return False
+            if not read:
+                read.append(time.perf_counter() - began)
+            return layers.complete
+
+        took = window.time(lambda: opened.append(session(viewer).open_slide(path)), finished)
+        regions, slide = state.regions, opened[0]
         if regions is None or len(regions) != cells:
             raise RunError("The regions of the benchmark's slide were not read.")
-        window.rest(0.05)
-        while not layers.complete and time.perf_counter() - began < 60:
-            window.rest(0.02)
-        seen_s = time.perf_counter() - began
+        painted = painting(slide.layer)
+        assert painted is not None
         painted.wait(30)
-        say(f"opened in {read_s:.2f} s, seen after {seen_s:.2f} s")
+        say(f"read in {read[0]:.2f} s, seen after {took.complete:.2f} s")
         figures = [
-            Figure(f"opening a slide with {cells:,} regions", read_s, AT_MOST, OPEN_LIMIT_S, "s"),
-            Figure("until they are seen", seen_s, AT_MOST, OPEN_LIMIT_S, "s"),
+            Figure(f"opening a slide with {cells:,} regions", read[0], AT_MOST, OPEN_LIMIT_S, "s"),
+            Figure("until they are seen", took.complete, AT_MOST, OPEN_LIMIT_S, "s"),
+            Figure("longest stall of the window meanwhile", took.stall, unit="s"),
         ]
         for power in POWERS:
             figures.append(_pan_figure(window, slide.info, power, rounds, painted.wait))

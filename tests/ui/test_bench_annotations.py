@@ -11,6 +11,7 @@ def test_all_figures_are_there_and_the_quick_ones_are_met(qapp):
     assert [figure.name for figure in figures] == [
         "opening a slide with 500 regions",
         "until they are seen",
+        "longest stall of the window meanwhile",
         *(f"pan at {power:g}x, stall p95" for power in POWERS),
         "class of all",
         "undo of class of all",
