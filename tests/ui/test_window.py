@@ -239,3 +239,20 @@ def test_what_may_take_long(tmp_path):
     assert takes_long(Path("https://example.org/slide.zarr"))
     assert not takes_long(tmp_path / "slide.zarr")
     assert not takes_long(tmp_path / "slide.svs")
+
+
+def test_a_dock_behind_another_and_a_closed_fold_do_nothing(window, qtbot):
+    """Qt calls both visible: a search for tissue would begin with every slide that is opened."""
+    viewer = window([packaged("sample_data") / SAMPLE_SLIDE], front="Slide")
+    dock = viewer.window.dock_widgets["Annotate (napari-histomil)"]
+    settle(qtbot)
+    assert not dock.totals.is_seen
+    assert not dock.head.is_seen
+    dock.parentWidget().raise_()
+    qtbot.waitUntil(lambda: dock.head.is_seen, timeout=5000)
+    settle(qtbot)
+    assert not dock.totals.is_seen
+    assert dock.totals.tree.topLevelItemCount() == 0
+    assert "mm²" not in dock.totals.words.text(), "nothing was looked for"
+    dock.totals_fold.expand(animate=False)
+    qtbot.waitUntil(lambda: "tissue" in dock.totals.words.text(), timeout=20_000)

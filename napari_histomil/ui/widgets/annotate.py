@@ -138,7 +138,7 @@ class Head(Part):
 
     def _show_saved(self) -> None:
         """Say how far what was done is on the disk."""
-        if not self.isVisible():
+        if not self.is_seen:
             return
         keeper = self.annotator.keeper
         text, failed, tooltip = "", False, ""

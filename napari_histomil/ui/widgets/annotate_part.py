@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtGui import QResizeEvent, QShowEvent
+from qtpy.QtWidgets import QDockWidget, QVBoxLayout, QWidget
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui.annotator import Annotator
@@ -29,6 +29,7 @@ class Part(QWidget):
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(0, 0, 0, 0)
         self.column.setSpacing(4)
+        self._dock: QDockWidget | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._refresh_if_seen)
@@ -43,13 +44,33 @@ class Part(QWidget):
         self._timer.start(0)
 
     def _refresh_if_seen(self) -> None:
-        if self.isVisible():
+        if self.is_seen:
             self.refresh()
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether it is in front and unfolded.
+
+        Qt calls a dock behind another one visible, and so is what lies in a closed fold.
+        """
+        dock = self._dock
+        in_front = dock is None or not dock.visibleRegion().isEmpty()
+        return self.isVisible() and self.height() > 0 and in_front
+
     def showEvent(self, event: QShowEvent) -> None:
-        """Show things as they are."""
+        """Show things as they are, now and when the dock comes to the front."""
         super().showEvent(event)
+        dock = _dock_of(self)
+        if dock is not self._dock and dock is not None:
+            self._dock = dock
+            dock.visibilityChanged.connect(self.later)
         self.later()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show things as they are when a fold opens."""
+        super().resizeEvent(event)
+        if event.oldSize().height() <= 0:
+            self.later()
 
     def refresh(self) -> None:
         """Show things as they are now."""
@@ -70,3 +91,9 @@ class Part(QWidget):
             step()
         except HistomilError as error:
             show_error(error, self)
+
+
+def _dock_of(widget: QWidget | None) -> QDockWidget | None:
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parentWidget()
+    return widget

@@ -93,6 +93,10 @@ class Totals(Part):
             yield from ()
             return find_tissue(opened).area_um2(info.mpp_xy) * 1e-6
 
+        def failed(error: Exception) -> None:
+            if self._slide is slide and slide in self.annotator.session.slides:
+                show_error(error, self)
+
         def done(area_mm2: float | None) -> None:
             if self._slide is slide and area_mm2 is not None:
                 self._tissue_mm2 = area_mm2
@@ -102,7 +106,7 @@ class Totals(Part):
             work,
             on_progress=lambda _: None,
             on_done=done,
-            on_error=lambda error: show_error(error, self),
+            on_error=failed,
             title=f"the search for tissue in {slide.name}",
             owner=self,
         )
