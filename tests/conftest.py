@@ -10,6 +10,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes run the suite: windows share one screen, so one process has all of them."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("screen" if folder == "ui" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the checkout."""

@@ -19,6 +19,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_masks_are_measured_and_written_down(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("napari_histomil.cli.bench._in_own_process", lambda measure: measure())
+    # The window has a measurement and a test of its own: tests/ui/test_bench_annotations.py.
+    monkeypatch.setattr("napari_histomil.cli.bench.window_problem", lambda: "No screen.")
     file = tmp_path / "RESULTS.md"
     assert main(["bench", "annotations", "--rounds", "2", "--json", "--results", str(file)]) == 0
     told = json.loads(capsys.readouterr().out)["masks"]
@@ -29,6 +31,7 @@ def test_masks_are_measured_and_written_down(tmp_path, capsys, monkeypatch):
     text = file.read_text(encoding="utf-8")
     assert ": annotations\n\n`histomil bench annotations --rounds 2`" in text
     assert "| mask / rasterio's filling" in text
+    assert "The window was not measured: no screen." in text
 
 
 @pytest.mark.usefixtures("small")
