@@ -157,7 +157,8 @@ def without_collection() -> Iterator[None]:
     """Let Python look for no cycles meanwhile.
 
     Parsing makes millions of lists that all stay; looking through them again and again takes
-    three times as long as parsing itself.
+    three times as long as parsing itself. What was made counts as old afterwards: else the next
+    look for cycles goes through all of it at once, and holds every thread up.
     """
     was = gc.isenabled()
     gc.disable()
@@ -165,6 +166,9 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():  # somebody else's frozen objects stay frozen
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -6,7 +6,8 @@ regions are a matter of tenths of a second.
 
 Methods: outlines by Wu (1991), each pixel covered by its distance from the line; fills by the
 crossings of edges with pixel rows, even-odd within a region, so that holes need no care; a pixel
-is inside if its centre is. What is smaller than a pixel or two is a dot.
+is inside if its centre is. What is smaller than a few pixels, where an outline and its inside cannot
+be told apart, is a speck: the ellipse of its bounds.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ millisecond or two."""
 
 CHUNK_PIXELS = 4_000_000
 
-DOT_PX = 1.5
-"""Regions smaller than so many pixels are a dot."""
+DOT_PX, SPECK_PX = 1.5, 4.0
+"""Regions smaller than so many pixels are one pixel, or a speck."""
+
+CHUNK_SPECKS = 20_000
 
 LINE_PX, SELECTED_PX = 1.8, 2.8
 """Widths of outlines."""
@@ -142,10 +145,15 @@ def paint(
         sizes = _sizes_px(sheet.bounds[rows], frame)
         kinds = shapely.get_type_id(sheet.shapes[rows])
         points = np.isin(kinds, _POINTS)
-        small = (sizes < DOT_PX) & ~points
-        canvas.dots(sheet, rows[small], colour)
+        dots = (sizes < DOT_PX) & ~points
+        canvas.dots(sheet, rows[dots], colour)
         turn()
-        large = rows[~small & ~points]
+        specks = (sizes < SPECK_PX) & ~dots & np.isin(kinds, _AREAL)
+        small = rows[specks]
+        for start in range(0, len(small), CHUNK_SPECKS):
+            canvas.specks(sheet, small[start : start + CHUNK_SPECKS], width, colour)
+            turn()
+        large = rows[~dots & ~specks & ~points]
         for start in range(0, len(large), CHUNK_REGIONS):
             part = large[start : start + CHUNK_REGIONS]
             lines = _segments(sheet.shapes[part], frame)
@@ -261,6 +269,26 @@ class _Canvas:
         at = self._pixels_of(middle)
         self._put(at, _colours(sheet, rows, colour), np.full(len(at), 255, np.uint8))
 
+    def specks(
+        self, sheet: Sheet, rows: NDArray[np.intp], width_px: float, colour: Any
+    ) -> None:
+        """Draw the ellipse of a region's bounds, as wide as its outline would make it."""
+        low = self._places_of(sheet.bounds[rows, :2])
+        high = self._places_of(sheet.bounds[rows, 2:])
+        middle, radii = (low + high) / 2, (high - low + width_px) / 2
+        corner = np.floor(middle - radii - 0.5).astype(np.int64)
+        radius = radii.min(axis=1)
+        colours = _colours(sheet, rows, colour)
+        reach = math.ceil(2 * float(radii.max(initial=0)) + 1) + 1
+        for y in range(reach):
+            for x in range(reach):
+                at = corner + (x, y)
+                away = np.hypot(*((at + 0.5 - middle) / radii).T)
+                cover = np.clip((1 - away) * radius + 0.5, 0, 1)
+                drawn = cover > 0
+                alpha = (cover[drawn] * 255).astype(np.uint8)
+                self._put(at[drawn], colours[drawn], alpha)
+
     def points(self, sheet: Sheet, rows: NDArray[np.intp], colour: Any) -> None:
         """Draw a disc for each point, with a dark rim."""
         if not len(rows):
@@ -373,10 +401,13 @@ class _Canvas:
             self._colour[at] = np.repeat(sheet.colours[of[0::2][part]], n, axis=0)[under]
             self._alpha[at] = alpha
 
-    def _pixels_of(self, xy_px0: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _places_of(self, xy_px0: NDArray[np.float64]) -> NDArray[np.float64]:
         frame = self._frame
-        pixels = (xy_px0 - (frame.x_px0, frame.y_px0)) / frame.px0_per_pixel
-        return np.floor(pixels).astype(np.int64)
+        places: NDArray[np.float64] = (xy_px0 - (frame.x_px0, frame.y_px0)) / frame.px0_per_pixel
+        return places
+
+    def _pixels_of(self, xy_px0: NDArray[np.float64]) -> NDArray[np.int64]:
+        return np.floor(self._places_of(xy_px0)).astype(np.int64)
 
     def _put(
         self, at: NDArray[np.int64], colours: NDArray[np.uint8], alpha: NDArray[np.uint8]

@@ -12,6 +12,7 @@ from shapely.geometry import LineString, MultiPoint, MultiPolygon, Point, Polygo
 from napari_histomil.annotations.model import Region, class_named
 from napari_histomil.ui.region_raster import (
     FILL,
+    LINE_PX,
     SELECTED_COLOUR,
     Cancelled,
     Frame,
@@ -104,6 +105,20 @@ def test_lines_points_and_dots():
     assert picture[10, 52, 3] == 0
 
 
+def test_what_is_too_small_for_an_outline_is_a_speck_where_it_lies():
+    cell = shapely.Point(50.3, 30.6).buffer(1.3)  # 2.6 px wide
+    cover = painted([Region(cell, TUMOR)])[..., 3] / 255.0
+    rows, columns = np.nonzero(cover)
+    assert cover[30, 50] == 1
+    weights = cover[rows, columns]
+    assert np.average(columns + 0.5, weights=weights) == pytest.approx(50.3, abs=0.15)
+    assert np.average(rows + 0.5, weights=weights) == pytest.approx(30.6, abs=0.15)
+    whole = shapely.Point(50.3, 30.6).buffer(1.3 + LINE_PX / 2).area  # with its outline's width
+    assert cover.sum() == pytest.approx(whole, rel=0.15)
+    wide = painted([Region(box(20, 30, 23.9, 31), TUMOR)])[..., 3]
+    assert np.ptp(np.nonzero(wide)[1]) > np.ptp(np.nonzero(wide)[0])
+
+
 def test_long_edges_that_cross_the_picture_are_cut_to_it():
     huge = Region(Polygon([(-1e6, -1e6), (1e6, -1e6), (60, 1e6)]), TUMOR)
     picture = painted([huge, Region(LineString([(-1e7, 40), (1e7, 40)]), STROMA)])
@@ -125,7 +140,7 @@ def test_it_can_be_stopped():
 
 
 @pytest.mark.parametrize("px0", [80.0, 20.0, 1.0])
-def test_a_hundred_thousand_cells_are_a_matter_of_a_second(px0):
+def test_each_of_very_many_cells_is_seen(px0):
     rng = np.random.default_rng(0)
     angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 20
