@@ -6,8 +6,8 @@ regions are a matter of tenths of a second.
 
 Methods: outlines by Wu (1991), each pixel covered by its distance from the line; fills by the
 crossings of edges with pixel rows, even-odd within a region, so that holes need no care; a pixel
-is inside if its centre is. What is smaller than a few pixels, where an outline and its inside cannot
-be told apart, is a speck: the ellipse of its bounds.
+is inside if its centre is. What is smaller than a few pixels, where an outline and its inside
+cannot be told apart, is a speck: the ellipse of its bounds.
 """
 
 from __future__ import annotations
@@ -269,9 +269,7 @@ class _Canvas:
         at = self._pixels_of(middle)
         self._put(at, _colours(sheet, rows, colour), np.full(len(at), 255, np.uint8))
 
-    def specks(
-        self, sheet: Sheet, rows: NDArray[np.intp], width_px: float, colour: Any
-    ) -> None:
+    def specks(self, sheet: Sheet, rows: NDArray[np.intp], width_px: float, colour: Any) -> None:
         """Draw the ellipse of a region's bounds, as wide as its outline would make it."""
         low = self._places_of(sheet.bounds[rows, :2])
         high = self._places_of(sheet.bounds[rows, 2:])
@@ -282,7 +280,7 @@ class _Canvas:
         reach = math.ceil(2 * float(radii.max(initial=0)) + 1) + 1
         for y in range(reach):
             for x in range(reach):
-                at = corner + (x, y)
+                at = corner + np.array((x, y))
                 away = np.hypot(*((at + 0.5 - middle) / radii).T)
                 cover = np.clip((1 - away) * radius + 0.5, 0, 1)
                 drawn = cover > 0
