@@ -18,7 +18,7 @@ from napari_histomil.annotations.collection import AnnotationSet
 from napari_histomil.annotations.listing import COLUMNS, Filter, Measures
 from napari_histomil.annotations.measure import MppXY
 from napari_histomil.annotations.model import Region
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 
 TITLES = {
     "Class": "Class of the region, in its colour",
@@ -141,7 +141,7 @@ class RegionModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DecorationRole and column == "Class":
             color = region.shown_color
             if color not in self._icons:
-                self._icons[color] = chip(color)
+                self._icons[color] = class_icon(color)
             return self._icons[color]
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(region, column)

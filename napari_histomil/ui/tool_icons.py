@@ -71,6 +71,14 @@ def chip(color: tuple[int, int, int], side: int = 14, *, hollow: bool = False) -
     return pixmap
 
 
+def class_icon(color: tuple[int, int, int], *, hollow: bool = False) -> QIcon:
+    """Return that square as an icon, of the same colour in a row that is selected."""
+    picture = chip(color, hollow=hollow)
+    icon = QIcon(picture)
+    icon.addPixmap(picture, QIcon.Mode.Selected)
+    return icon
+
+
 # --- parts of pictures --------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from qtpy.QtCore import QItemSelectionModel, Qt
+from qtpy.QtGui import QIcon
 from shapely.geometry import LineString, Point, Polygon, box
 
 from napari_histomil.annotations import commands
@@ -37,6 +38,16 @@ def test_without_a_slide_everything_says_why_it_cannot_be_done(make_napari_viewe
         assert not button.isEnabled()
         assert "slide" in button.toolTip().lower()
     assert "Open a slide" in dock.regions.words.text()
+
+
+def test_a_class_has_its_colour_in_a_selected_row_too(desk):
+    for row in range(2):
+        icon = desk.dock.classes.tree.topLevelItem(row).icon(0)
+        colours = [
+            icon.pixmap(14, 14, mode).toImage().pixelColor(7, 7).getRgb()[:3]
+            for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected)
+        ]
+        assert colours == [desk.state.classes.classes[row].color] * 2
 
 
 def test_the_dock_has_its_width_and_nothing_beside_it(desk):

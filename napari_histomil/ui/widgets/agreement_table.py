@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_histomil.annotations import listing
 from napari_histomil.annotations.classes import ClassSet
 from napari_histomil.review.agreement import Agreement
 from napari_histomil.review.metrics import Score
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.panel import plain_label
 
 _COLUMNS = ("Class", "Dice", "IoU", "κ", "Mine", "Theirs")
@@ -65,7 +64,7 @@ class AgreementTable(QWidget):
                 [each.name, *map(_figure, scores), *(f"{area:.3f}" for area in areas)]
             )
             if each.boundary is not None or each.name in {c.name for c in classes.classes}:
-                item.setIcon(0, QIcon(chip(classes.named(each.name).color)))
+                item.setIcon(0, class_icon(classes.named(each.name).color))
             item.setToolTip(0, f"{each.name}; areas in mm²")
             for column, score in enumerate(scores, 1):
                 item.setToolTip(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QBrush, QColor, QIcon
+from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -26,7 +26,7 @@ from napari_histomil.annotations.model import IGNORE, REGION, AnnotationClass, c
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui import class_store
 from napari_histomil.ui.annotator import Annotator
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.exclusive_dialog import ExclusiveDialog
 from napari_histomil.ui.widgets.icon_button import IconButton, row
@@ -183,7 +183,7 @@ class ClassList(Part):
         hidden = name in self.annotator.hidden
         item = QTreeWidgetItem([name or UNCLASSIFIED])
         item.setData(_NAME, _ROLE, name)
-        item.setIcon(_NAME, QIcon(chip(color, hollow=hidden)))
+        item.setIcon(_NAME, class_icon(color, hollow=hidden))
         item.setCheckState(_NAME, Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked)
         item.setToolTip(_NAME, self._meaning(name, color))
         if name is not None:

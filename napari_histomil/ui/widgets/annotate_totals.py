@@ -6,7 +6,6 @@ import threading
 from collections.abc import Generator
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_histomil.annotations import listing
@@ -16,7 +15,7 @@ from napari_histomil.ui import jobs
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.session import SlideSession
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.panel import plain_label
 from napari_histomil.ui.words import count
@@ -79,7 +78,7 @@ class Totals(Part):
             color = UNCLASSIFIED_COLOR
             if total.name is not None:
                 color = self.annotator.classes.named(total.name).color
-            item.setIcon(0, QIcon(chip(color)))
+            item.setIcon(0, class_icon(color))
             for column in range(1, len(_COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.tree.addTopLevelItem(item)

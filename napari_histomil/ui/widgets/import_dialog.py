@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -38,7 +37,7 @@ from napari_histomil.annotations.model import RGB, UNCLASSIFIED_COLOR, walk
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import plain_label
@@ -140,7 +139,7 @@ class ImportDialog(QDialog):
             shown = "without a class" if group.name == NONE else group.name
             item = QTreeWidgetItem([shown, count(group.count)])
             color = UNCLASSIFIED_COLOR if group.name == NONE else group.color
-            item.setIcon(_NAME, QIcon(chip(color)))
+            item.setIcon(_NAME, class_icon(color))
             item.setTextAlignment(_COUNT, Qt.AlignmentFlag.AlignRight)
             self.tree.addTopLevelItem(item)
             self.boxes[group.name] = box = self._box(group)
@@ -152,7 +151,7 @@ class ImportDialog(QDialog):
         box.addItem(same, None)
         for each in self._annotator.classes.classes:
             if each.name != group.name:
-                box.addItem(QIcon(chip(each.color)), each.name, Mapped(each))
+                box.addItem(class_icon(each.color), each.name, Mapped(each))
         box.addItem("is cut out of the others", Subtracted())
         box.addItem("is left out", Ignored())
         box.setToolTip(f"What the {count(group.count)} regions of {group.name} become")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -35,7 +34,7 @@ from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
@@ -168,7 +167,7 @@ class MaskDialog(QDialog):
         )
         for each in kinds:
             item = QTreeWidgetItem([each.name])
-            item.setIcon(0, QIcon(chip(each.color)))
+            item.setIcon(0, class_icon(each.color))
             item.setCheckState(0, Qt.CheckState.Checked)
             item.setData(0, _ROLE, each)
             item.setToolTip(0, "Untick a class to leave it out of the mask")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 from qtpy.QtCore import QPoint
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QInputDialog, QMenu, QPushButton, QWidget
 
 from napari_histomil.annotations import bulk, commands
@@ -15,7 +14,7 @@ from napari_histomil.annotations.model import STATES, State
 from napari_histomil.annotations.spatial import rect_of
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.layers import world_scale
-from napari_histomil.ui.tool_icons import chip
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.annotate_tools import key_hint
 from napari_histomil.ui.widgets.icon_button import IconButton, row
@@ -117,7 +116,7 @@ class RegionActions(Part):
     def _add_classes(self, menu: QMenu) -> None:
         for each in self.annotator.classes.classes:
             action = menu.addAction(each.name, partial(self.set_class, each.name))
-            action.setIcon(QIcon(chip(each.color)))
+            action.setIcon(class_icon(each.color))
         menu.addAction("unclassified", partial(self.set_class, None))
 
     def refresh(self) -> None:
