@@ -1,4 +1,4 @@
-"""The view as a figure: the canvas as it is seen, with scale bar, magnification and colour bar.
+"""The view as a figure: the canvas as it is seen, with scale bar, magnification and legends.
 
 1. What napari draws over the canvas (scale bar, text) is put away: the figure has its own, sharp
    at any size and in ink on white.
@@ -26,6 +26,7 @@ from napari_histomil.files import whole_file
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.ui import camera
 from napari_histomil.ui.figure_paint import Figure, FigureOptions, Legend, paint, write_pdf
+from napari_histomil.ui.legend import entries_in_view
 from napari_histomil.ui.orientation import center_of_world, look_at_world, world_step
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.painting import painting
@@ -103,7 +104,8 @@ def take_figure(viewer: Any, slide: SlideSession, options: FigureOptions) -> Fig
             viewer, pixel_ratio=picture.shape[1] / options.scale / viewer.canvas.size[1]
         )
     legend = Legend.of(current) if shows and current is not None else None
-    return Figure(picture, um_per_pixel, power, legend, options)
+    classes = tuple(entries_in_view(viewer, slide)) if options.classes else ()
+    return Figure(picture, um_per_pixel, power, legend, options, classes)
 
 
 # --- the picture --------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""How a figure is painted, on pixels or a page: picture, title, scale bar, legend."""
+"""How a figure is painted, on pixels or a page: picture, title, scale bar, legends."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from qtpy.QtCore import QMarginsF, QPointF, QRectF, QSize, QSizeF, Qt
 from qtpy.QtGui import QColor, QFont, QFontMetricsF, QImage, QPageSize, QPainter, QPdfWriter, QPen
 from qtpy.QtWidgets import QApplication
 
+from napari_histomil.annotations.model import RGB
 from napari_histomil.exchange.rasters import scale_bar_um
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.ui.colours import colour_steps
+from napari_histomil.ui.legend import LegendEntry
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.words import times
 
@@ -21,6 +25,9 @@ BACKED = QColor(255, 255, 255, 215)
 """Behind what is written over tissue."""
 
 PDF_DPI = 144
+
+LONGEST_NAME = 24
+"""Room for the name of a class, in heights of a letter; a longer one is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class FigureOptions:
     scale_bar: bool = True
     magnification: bool = True
     colour_bar: bool = True
+    classes: bool = True
+    """Names and colours of the regions in view."""
     title: str = ""
 
 
@@ -68,6 +77,8 @@ class Figure:
     """Magnification on the screen."""
     legend: Legend | None
     options: FigureOptions
+    classes: tuple[LegendEntry, ...] = ()
+    """The classes of the regions that are seen."""
 
 
 def paint(figure: Figure) -> Uint8Image:
@@ -100,6 +111,43 @@ def write_pdf(figure: Figure, path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Chip:
+    """A class in the legend: its colour, then its name."""
+
+    place: QRectF
+    """From the strip's upper left corner."""
+    name: str
+    """As there is room for it."""
+    color: RGB
+
+
+def _chips(classes: Sequence[LegendEntry], width: int, unit: float) -> tuple[_Chip, ...]:
+    """Return where the classes stand, side by side in as many rows as they need, centred."""
+    metrics = QFontMetricsF(_font(unit))
+    room = width - 1.6 * unit
+    rows: list[list[tuple[float, LegendEntry, str]]] = []
+    used = math.inf
+    for entry in classes:
+        most = min(room - 1.6 * unit, LONGEST_NAME * unit)
+        name = metrics.elidedText(entry.name, Qt.TextElideMode.ElideRight, most)
+        # A page's letters are a little wider than the screen's.
+        wide = 1.6 * unit + 1.05 * metrics.horizontalAdvance(name)
+        if used + wide > room:
+            rows.append([])
+            used = 0.0
+        rows[-1].append((wide, entry, name))
+        used += wide + unit
+    chips = []
+    for number, row in enumerate(rows):
+        x = (width - sum(wide for wide, *_ in row) - unit * (len(row) - 1)) / 2
+        for wide, entry, name in row:
+            y = (0.7 + 1.6 * number) * unit
+            chips.append(_Chip(QRectF(x, y, wide, 1.4 * unit), name, entry.color))
+            x += wide + unit
+    return tuple(chips)
+
+
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """Sizes in pixels of the figure."""
 
@@ -109,14 +157,20 @@ class _Layout:
     """Height of the strip with the title above the picture; 0 without."""
     letter: float
     """Height of a letter's body: the unit of all distances."""
+    bar: int
+    """Height of the strip with the colours of the heatmap below the picture; 0 without."""
+    chips: tuple[_Chip, ...]
+    """The classes, below that."""
 
     @classmethod
     def of(cls, figure: Figure) -> _Layout:
         height, width = figure.picture.shape[:2]
         letter = min(max(14.0 * figure.options.scale, width / 75), width / 20)
         top = round(2.2 * letter) if figure.options.title else 0
-        bottom = round(4.6 * letter) if figure.legend else 0
-        return cls(width, height + top + bottom, top, letter)
+        chips = _chips(figure.classes, width, letter)
+        bar = round((3.9 if chips else 4.6) * letter) if figure.legend else 0
+        last = round(chips[-1].place.bottom() + 0.7 * letter) if chips else 0
+        return cls(width, height + top + bar + last, top, letter, bar, chips)
 
 
 def _paint(painter: QPainter, figure: Figure, layout: _Layout) -> None:
@@ -142,8 +196,10 @@ def _paint(painter: QPainter, figure: Figure, layout: _Layout) -> None:
     if figure.options.magnification and figure.power is not None:
         _paint_magnification(painter, place, figure.power, layout.letter)
     if figure.legend is not None:
-        strip = QRectF(0, place.bottom(), width, layout.height - place.bottom())
+        strip = QRectF(0, place.bottom(), width, layout.bar)
         _paint_legend(painter, strip, figure.legend, layout.letter)
+    for chip in layout.chips:
+        _paint_chip(painter, chip, place.bottom() + layout.bar, layout.letter)
 
 
 def _font(letter: float, *, bold: bool = False) -> QFont:
@@ -207,3 +263,16 @@ def _paint_legend(painter: QPainter, strip: QRectF, legend: Legend, unit: float)
     if legend.cut > 0:
         title += f" (not shown below {legend.threshold:.3g})"
     painter.drawText(words, Qt.AlignmentFlag.AlignHCenter, title)
+
+
+def _paint_chip(painter: QPainter, chip: _Chip, top: float, unit: float) -> None:
+    """Paint the colour of a class, and its name beside it."""
+    place = chip.place.translated(0, top)
+    box = QRectF(place.left(), 0, unit, unit)
+    box.moveCenter(QPointF(place.left() + unit / 2, place.center().y()))
+    painter.setPen(QPen(INK, max(unit / 14, 1.0)))
+    painter.setBrush(QColor(*chip.color))
+    painter.drawRect(box)
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    words = place.adjusted(1.5 * unit, 0, unit, 0)  # nothing of the last letter is cut off
+    painter.drawText(words, Qt.AlignmentFlag.AlignVCenter, chip.name)

@@ -203,6 +203,43 @@ def heatmap_layer(
     return image, given | attributes, "image"
 
 
+def kinds_layer(
+    kinds: NDArray[np.uint8],
+    pixel_px0: tuple[float, float],
+    info: SlideInfo,
+    *,
+    name: str,
+    kind: str,
+) -> LayerData:
+    """Return the image layer of a map whose values 0 to 3 stand for kinds of places.
+
+    Parameters
+    ----------
+    kinds
+        [rows, columns] from the slide's corner.
+    pixel_px0
+        (width, height) of a pixel in level-0 pixels.
+    info
+        The facts of the slide.
+    name
+        Name of the layer.
+    kind
+        Kept in the layer's metadata, so that it is known as ours.
+    """
+    row_unit, column_unit = world_scale(info)
+    attributes = {
+        "name": name,
+        "rgb": False,
+        "multiscale": False,
+        "contrast_limits": (0, 3),
+        "interpolation2d": "nearest",  # between two kinds lies none
+        "blending": "translucent",
+        **_raster_transform((pixel_px0[1] * row_unit, pixel_px0[0] * column_unit), info),
+        "metadata": {METADATA_KEY: {"kind": kind}},
+    }
+    return kinds, attributes, "image"
+
+
 def polygons_layer(
     geometries: Sequence[BaseGeometry],
     info: SlideInfo,

@@ -53,6 +53,18 @@ def keep_author(name: str) -> None:
         annotating.author = name.strip()
 
 
+def shows_legend() -> bool:
+    """Return whether there is a legend of the regions on the canvas."""
+    return bool(_preference("annotating", "legend", True))
+
+
+def keep_legend_shown(shown: bool) -> None:
+    """Remember whether there is to be a legend, for the next window too."""
+    annotating = getattr(_settings(), "annotating", None)
+    if annotating is not None:
+        annotating.legend = shown
+
+
 def classes_file() -> Path | None:
     """Return the file of the project's classes; None where there is none."""
     path = str(_preference("annotating", "classes_file", "")).strip()

@@ -85,6 +85,8 @@ class RegionLayers:
 
     painted = Signal()
     """The picture of what is in view is there."""
+    seen_changed = Signal()
+    """A layer's eye was opened or closed."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
@@ -142,6 +144,12 @@ class RegionLayers:
     def line_px(self, width: float) -> None:
         self._line_px = min(max(width, 0.5), 10.0)
         self._paint()
+
+    @property
+    def seen(self) -> bool:
+        """Whether regions are seen: not all of the layers were hidden by their eyes."""
+        layers = [layer for layer in (self.picture, self.shapes) if layer is not None]
+        return not layers or any(layer.visible for layer in layers)
 
     @property
     def complete(self) -> bool:
@@ -343,6 +351,7 @@ class RegionLayers:
     # --- the layer list -----------------------------------------------------------------------
 
     def _append(self, viewer: Any, layer: Any) -> None:
+        layer.events.visible.connect(self._on_eye)
         with selection_kept(viewer.layers):
             if layer is self.picture and self.shapes in viewer.layers:
                 viewer.layers.insert(viewer.layers.index(self.shapes), layer)
@@ -359,6 +368,9 @@ class RegionLayers:
                 at, top = viewer.layers.index(layer), len(viewer.layers)
                 if at < top - 1 and event.index > at:
                     viewer.layers.move(at, top)
+
+    def _on_eye(self, _: Any = None) -> None:
+        self.seen_changed.emit()
 
     def _on_removed(self, event: Any) -> None:
         """Make a new one when it is needed: the person took it away."""
@@ -407,3 +419,8 @@ def region_layers(viewer: Any) -> RegionLayers:
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
     return _LAYERS.of(viewer)
+
+
+def found_region_layers(viewer: Any) -> RegionLayers | None:
+    """Return what shows the regions in a viewer; None where none were ever shown."""
+    return _LAYERS.found(viewer)

@@ -125,7 +125,7 @@ def test_the_slides_name_is_in_no_file_unless_asked_for(viewer, path, make_run, 
         for word in (b"Jane", b"Doe", "Jane".encode("utf-16-be"), str(tmp_path).encode()):
             assert word not in content
     dialog = FigureDialog(viewer, slide, heatmap=True)
-    assert dialog.options() == FigureOptions()
+    assert dialog.options() == FigureOptions(classes=False), "no regions are drawn"
     dialog.name_box.setChecked(True)
     dialog.title_edit.setText(" Case 7 ")
     assert dialog.options().title == "Case 7 - Doe, Jane.tiff"

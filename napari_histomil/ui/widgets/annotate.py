@@ -28,6 +28,7 @@ from napari_histomil.ui.widgets.annotate_totals import Totals
 from napari_histomil.ui.widgets.differences import Differences
 from napari_histomil.ui.widgets.forms import fold
 from napari_histomil.ui.widgets.icon_button import IconButton, row
+from napari_histomil.ui.widgets.legend import Legend, attach_legend
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.region_details import RegionDetails
 from napari_histomil.ui.widgets.region_list import RegionList
@@ -45,6 +46,8 @@ class AnnotateWidget(Panel):
         state = annotator(napari_viewer)
         self._viewer = state.viewer
         self._layers = region_layers(state.viewer)
+        self.legend: Legend | None = None
+        """The legend on the canvas; None as long as this is in no window with one."""
         self.head = Head(state)
         self.classes = ClassList(state)
         self.tools = ToolBox(state)
@@ -77,11 +80,27 @@ class AnnotateWidget(Panel):
         self.files_section.addWidget(self.files)
         self.files_section.addWidget(self.differences_fold)
         self.section("Done").addWidget(self.done)
+        QTimer.singleShot(0, self._find_canvas)  # behind another dock it may not be shown
 
     def showEvent(self, event: QShowEvent) -> None:
         """Let the tools draw on the canvas once there is a window with one."""
         super().showEvent(event)
         attach_drawing(self._viewer, self)
+        self._find_canvas()
+
+    def _find_canvas(self) -> None:
+        """Lay the legend over the canvas of the window, if this is in one by now."""
+        if self.legend is None:
+            self.legend = attach_legend(self._viewer, self)
+            if self.legend is not None:
+                action = self.classes.legend_action
+                action.setChecked(self.legend.shown)
+                action.toggled.connect(self._show_legend)
+                self.legend.shown_changed.connect(action.setChecked)
+
+    def _show_legend(self, shown: bool) -> None:
+        if self.legend is not None:
+            self.legend.shown = shown
 
 
 class Head(Part):

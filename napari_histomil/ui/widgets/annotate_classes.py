@@ -26,14 +26,14 @@ from napari_histomil.annotations.model import IGNORE, REGION, AnnotationClass, c
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui import class_store
 from napari_histomil.ui.annotator import Annotator
+from napari_histomil.ui.legend import UNCLASSIFIED
+from napari_histomil.ui.preferences import shows_legend
 from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.exclusive_dialog import ExclusiveDialog
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import follow, plain_label
 from napari_histomil.ui.words import count
-
-UNCLASSIFIED = "unclassified"
 
 MEANINGS = {
     REGION: "Region*: everything inside is annotated, so what has no annotation there is "
@@ -113,7 +113,9 @@ class ClassList(Part):
         self.down_button = IconButton(viewer, "down", "Move the class down; number keys stay")
         self.give_button = IconButton(viewer, "brush", "Give the class to the selected regions")
         self.more_button = IconButton(
-            viewer, "more", "Load or save the project's classes, number keys, exclusive groups"
+            viewer,
+            "more",
+            "Load or save the project's classes, number keys, exclusive groups, the legend",
         )
         for button, slot in (
             (self.add_button, self._add),
@@ -138,6 +140,10 @@ class ClassList(Part):
         menu.addSeparator()
         menu.addAction("Show all", lambda: self.annotator.set_hidden(()))
         menu.addAction("Show only this one", self._show_only)
+        self.legend_action = menu.addAction("Legend on the slide")
+        self.legend_action.setCheckable(True)
+        self.legend_action.setChecked(shows_legend())
+        self.legend_action.setToolTip("Names and colours of what is drawn, in a corner")
         menu.setToolTipsVisible(True)
         menu.aboutToShow.connect(self._fill_key_menu)
         self.more_button.setMenu(menu)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor
@@ -24,19 +24,22 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.annotations.collection import AnnotationSet
 from napari_histomil.annotations.files import AnnotationFile
-from napari_histomil.annotations.masks import LabelImage
+from napari_histomil.annotations.listing import local_time_text
 from napari_histomil.annotations.model import Region
-from napari_histomil.errors import AnnotationError, HistomilError
-from napari_histomil.review.agreement import Agreement, judge, pair_bands, prepare_comparison
-from napari_histomil.review.settling import Choice, Disagreement, disagreements, settle
+from napari_histomil.errors import HistomilError
+from napari_histomil.review.agreement import Agreement
+from napari_histomil.review.decisions import Decided, keep_decision
+from napari_histomil.review.second_reader import Compared, compare_readers
+from napari_histomil.review.settling import Choice, Disagreement, settle
+from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
-from napari_histomil.ui.layers import world_scale
 from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.agreement_table import AgreementTable
 from napari_histomil.ui.widgets.annotate_files import READABLE, read_for
 from napari_histomil.ui.widgets.annotate_part import Part
+from napari_histomil.ui.widgets.difference_map import DifferenceMap
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import plain_label
 from napari_histomil.ui.widgets.reader_layer import ReaderLayer
@@ -44,9 +47,6 @@ from napari_histomil.ui.words import count
 
 MPP = 4.0
 """µm/px at which readers are compared at first."""
-
-SAME_PLACE_UM = 5.0
-"""Lines and points of two readers answer each other if they lie no farther apart."""
 
 MOST_LISTED = 2000
 """Differences that are listed at once; the rest come when these are settled."""
@@ -79,6 +79,9 @@ class Differences(Part):
         self._slide: SlideSession | None = None
         # With each decision, what its step changed: the regions as they were before it.
         self._settled: dict[int, tuple[Decision, Mapping[str, Region | None]]] = {}
+        self._keys: list[str] = []
+        # What was decided on an earlier day and changed no region, by the place in the list.
+        self._kept: dict[int, Decided] = {}
         self._busy = ""
         self._layer = ReaderLayer(annotator)
         self._make_loading()
@@ -108,7 +111,9 @@ class Differences(Part):
         self.column.addWidget(row(self.load_button))
         self.column.addWidget(self.reader_label)
         self._options = row(QLabel("at"), self.mpp_box, self.full_box, self.compare_button)
+        self.map = DifferenceMap(self.annotator)
         self.column.addWidget(self._options)
+        self.column.addWidget(self.map)
         self.column.addWidget(self.table)
 
     def _make_list(self) -> None:
@@ -173,7 +178,7 @@ class Differences(Part):
             or ("" if scale else "The slide's µm/px are not known")
             or "Count where both agree, and list where they differ"
         )
-        for part in (self.reader_label, self._options):
+        for part in (self.reader_label, self._options, self.map):
             part.setVisible(has_set)
         for part in (self.tree, self._decisions):
             part.setVisible(bool(self.found))
@@ -183,8 +188,10 @@ class Differences(Part):
     def _forget(self) -> None:
         self.reader, self.theirs, self.found = "", (), []
         self._settled.clear()
+        self._kept.clear()
         self.tree.clear()
         self.table.hide()
+        self.map.clear()
         self.words.setText("")
         self._layer.clear()
 
@@ -202,6 +209,10 @@ class Differences(Part):
             decision = self._settled[place][0] if place in self._settled else ""
             if item.text(1) != decision:
                 item.setText(1, decision)
+                kept = self._kept.get(place) if decision else None
+                item.setToolTip(
+                    1, f"By {kept.author}, {local_time_text(kept.time)}" if kept else ""
+                )
                 color = QColor(128, 128, 128) if decision else self.palette().text().color()
                 item.setForeground(0, color)
         if self.found:
@@ -265,27 +276,19 @@ class Differences(Part):
         mine, theirs, info = tuple(regions), self.theirs, slide.info
         mpp, full = self.mpp_box.value(), self.full_box.isChecked()
         raters = (self.annotator.stamp().author or "me", self.reader)
-        tolerance_px0 = SAME_PLACE_UM / max(world_scale(info))
         self._set_busy("The two are being compared")
 
-        def work(cancel: threading.Event) -> Generator[None, None, Any]:
+        def work(cancel: threading.Event) -> Generator[None, None, Compared | None]:
             yield from ()
-            found = disagreements(mine, theirs, tolerance_px0=tolerance_px0)
-            try:
-                prepared = prepare_comparison(
-                    mine, theirs, info, mpp, fully_annotated=full, mend=True, raters=raters
-                )
-                agreement = judge(prepared, _until(cancel, pair_bands(prepared)))
-            except _Stopped:
-                return None
-            except AnnotationError as error:  # the list is of use without the figures
-                return found, error
-            return found, agreement
+            return compare_readers(
+                mine, theirs, info, mpp, raters=raters, fully_annotated=full, cancel=cancel
+            )
 
-        def done(result: tuple[list[Disagreement], Agreement | HistomilError] | None) -> None:
+        def done(compared: Compared | None) -> None:
             self._set_busy("")
-            if result is not None and self.annotator.slide is slide:
-                self._show(*result)
+            still = self.annotator.slide is slide and self.theirs is theirs
+            if compared is not None and still:
+                self._show(compared, info)
 
         jobs.start(
             work,
@@ -296,9 +299,15 @@ class Differences(Part):
             owner=self,
         )
 
-    def _show(self, found: list[Disagreement], agreement: Agreement | HistomilError) -> None:
-        self.found = found
-        self._settled.clear()
+    def _show(self, compared: Compared, info: SlideInfo) -> None:
+        found, agreement = compared.found, compared.agreement
+        self.found, self._keys = found, compared.keys
+        decided = [compared.decided.get(key) for key in compared.keys]
+        self._kept = {n: each for n, each in enumerate(decided) if each is not None}
+        self._settled = {
+            n: (each.decision, {}) for n, each in self._kept.items() if each.decision != "open"
+        }
+        self.map.set_picture(compared.picture, info, "No figures: there is nothing to map")
         self.table.show()
         self.table.tree.setVisible(isinstance(agreement, Agreement))
         if isinstance(agreement, Agreement):
@@ -306,7 +315,9 @@ class Differences(Part):
         else:
             self.table.words.setText(f"⚠ No figures: {agreement}")
         self.tree.clear()
-        for n, each in enumerate(found[:MOST_LISTED]):
+        asked = sorted(range(len(found)), key=lambda n: n in self._settled)[:MOST_LISTED]
+        for n in sorted(asked):
+            each = found[n]
             item = QTreeWidgetItem([each.sentence(self.reader), ""])
             item.setData(0, _ROLE, n)
             item.setToolTip(0, f"{each.sentence(self.reader)}: {each.shown.label}")
@@ -315,8 +326,10 @@ class Differences(Part):
             self.words.setText("No region differs.")
         self.refresh()
         if found:
+            self._next()
+            if self.tree.currentItem() is None:  # all are settled
+                self.tree.setCurrentItem(self.tree.topLevelItem(0))
             self.tree.setFocus()
-            self.tree.setCurrentItem(self.tree.topLevelItem(0))
 
     # --- settling ---
 
@@ -350,6 +363,7 @@ class Differences(Part):
             if before is None:
                 return
             self._settled[place] = decision, before
+            self._remember(place, decision, changed=bool(before))
         self._show_settled()
         self._next()
 
@@ -372,6 +386,20 @@ class Differences(Part):
         before = _now(regions, {**command.removed, **command.added})
         return before if annotator.do(command) else None
 
+    def _remember(self, place: int, decision: Choice, *, changed: bool) -> None:
+        """Keep a decision that no region shows; take one back that a step has overruled."""
+        slide = self.annotator.slide
+        if slide is None or (changed and place not in self._kept):
+            return
+        word = "open" if changed or decision == "theirs" else decision
+        author = self.annotator.stamp().author or "me"
+        decided = Decided.now(self.reader, self._keys[place], word, author)
+        keep_decision(slide.info, decided)
+        if word == "open":
+            self._kept.pop(place, None)
+        else:
+            self._kept[place] = decided
+
     def _next(self) -> None:
         at = self.tree.indexOfTopLevelItem(self.tree.currentItem())
         total = self.tree.topLevelItemCount()
@@ -379,17 +407,6 @@ class Differences(Part):
             if self.tree.topLevelItem(n).data(0, _ROLE) not in self._settled:
                 self.tree.setCurrentItem(self.tree.topLevelItem(n))
                 return
-
-
-class _Stopped(Exception):
-    """The dock is gone; raised where the bands come from."""
-
-
-def _until(cancel: threading.Event, bands: Iterator[LabelImage]) -> Iterator[LabelImage]:
-    for band in bands:
-        if cancel.is_set():
-            raise _Stopped
-        yield band
 
 
 def _now(regions: AnnotationSet, ids: Iterable[str]) -> dict[str, Region | None]:

@@ -22,6 +22,7 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.figure import save_figure
 from napari_histomil.ui.figure_paint import FigureOptions
+from napari_histomil.ui.legend import entries_in_view
 from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import plain_label
@@ -45,6 +46,8 @@ class FigureDialog(QDialog):
         self.scale_bar_box = _tick("Scale bar", slide.has_mpp, "Needs the slide's µm/px")
         self.magnification_box = _tick("Magnification", slide.has_mpp, "Needs the slide's µm/px")
         self.colour_bar_box = _tick("Colours of the heatmap", heatmap, "No heatmap is shown")
+        regions = bool(entries_in_view(viewer, slide))
+        self.classes_box = _tick("Classes of the regions", regions, "No regions are in view")
         self.name_box = QCheckBox("Name of the slide")
         self.name_box.setToolTip("File names of slides often hold the name or number of a patient")
         self.title_edit = QLineEdit()
@@ -62,7 +65,8 @@ class FigureDialog(QDialog):
         )
         column.addLayout(form(("Resolution", self.scale_box), ("Title", self.title_edit)))
         for box in (
-            self.scale_bar_box, self.magnification_box, self.colour_bar_box, self.name_box
+            self.scale_bar_box, self.magnification_box, self.colour_bar_box, self.classes_box,
+            self.name_box,
         ):  # fmt: skip
             column.addWidget(box)
         column.addSpacing(8)
@@ -79,6 +83,7 @@ class FigureDialog(QDialog):
             scale_bar=self.scale_bar_box.isChecked(),
             magnification=self.magnification_box.isChecked(),
             colour_bar=self.colour_bar_box.isChecked(),
+            classes=self.classes_box.isChecked(),
             title=" - ".join(word for word in words if word),
         )
 
