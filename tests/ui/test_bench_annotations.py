@@ -17,5 +17,7 @@ def test_all_figures_are_there_and_each_is_held_against_its_target(qapp):
         "undo of class of all",
     ]
     assert all(figure.value is not None and figure.value > 0 for figure in figures)
-    assert all(figure.met is (figure.value <= figure.target) for figure in figures if figure.target)
+    assert all(
+        figure.met is (figure.value <= figure.target) for figure in figures if figure.target
+    )
     assert said[0] == "a slide with 500 cells ..."

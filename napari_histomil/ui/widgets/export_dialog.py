@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
@@ -103,10 +104,12 @@ class ExportDialog(QDialog):
         if slide is None:
             return
         regions, to, info = self.chosen_regions(), self.format_box.currentData(), slide.info
+        kept = self._annotator.regions
+        extra = {} if kept is None else kept.extra
 
         def work(_cancel: threading.Event) -> Generator[None, None, Sequence[str]]:
             yield from ()
-            return write_regions(path, regions, to, info)
+            return write_regions(path, regions, to, info, extra)
 
         said = self.said
 
@@ -131,8 +134,9 @@ class ExportDialog(QDialog):
 
 
 def write_regions(
-    path: Path, regions: Sequence[Region], to: str, info: SlideInfo
+    path: Path, regions: Sequence[Region], to: str, info: SlideInfo, extra: Mapping[str, Any]
 ) -> Sequence[str]:
     """Write regions of a slide; see `write_annotations`."""
     mpp = None if info.mpp_x is None else info.mpp
-    return write_annotations(path, regions, to=to, frame=SlideFrame.of(info), mpp=mpp)
+    frame = SlideFrame.of(info)
+    return write_annotations(path, regions, to=to, frame=frame, extra=extra, mpp=mpp)

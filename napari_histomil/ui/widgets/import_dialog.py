@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,9 @@ from napari_histomil.annotations.mapping import (
     Mapped,
     Subtracted,
     Target,
-    mapped,
     read_mapping,
 )
-from napari_histomil.annotations.model import RGB, UNCLASSIFIED_COLOR, walk
+from napari_histomil.annotations.model import RGB, UNCLASSIFIED_COLOR, Region, walk
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
@@ -60,23 +59,32 @@ class Group:
     """As a mapping calls it; ``none`` for what has no class."""
     color: RGB
     count: int
+    samples: tuple[Region, ...] = ()
+    """One region of each colour that there is."""
 
 
 def groups_of(file: AnnotationFile) -> list[Group]:
     """Return the groups of a file in the order in which they come."""
-    found: dict[str, tuple[RGB, int]] = {}
+    found: dict[str, list[Region]] = {}
     for region in walk(file.regions):
-        name = region.class_name or NONE
-        color, number = found.get(name, (region.shown_color, 0))
-        found[name] = color, number + 1
-    return [Group(name, color, number) for name, (color, number) in found.items()]
+        found.setdefault(region.class_name or NONE, []).append(region)
+    return [
+        Group(name, each[0].shown_color, len(each), _of_each_colour(each))
+        for name, each in found.items()
+    ]
+
+
+def _of_each_colour(regions: Iterable[Region]) -> tuple[Region, ...]:
+    """Return the last region in each colour: a mapping tells regions of a group by no more."""
+    return tuple({(each.classification, each.color): each for each in regions}.values())
 
 
 class ImportDialog(QDialog):
     """A row for each group of a file, with what it shall become."""
 
-    mapped = Signal(object, str)
-    """The file as the person wants it, and what becomes of regions that are here already."""
+    chosen = Signal(object, str)
+    """What the groups become (a `ClassMapping`, or None where all stay as they are), and what
+    becomes of regions that are here already."""
 
     def __init__(
         self, annotator: Annotator, path: Path, file: AnnotationFile, parent: QWidget | None = None
@@ -84,7 +92,7 @@ class ImportDialog(QDialog):
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle(f"Import {path.name}")
-        self._annotator, self._file = annotator, file
+        self._annotator = annotator
         self.groups = groups_of(file)
         total = sum(group.count for group in self.groups)
         title = FORMATS[file.format].title if file.format in FORMATS else file.format
@@ -177,11 +185,11 @@ class ImportDialog(QDialog):
 
     def show_mapping(self, mapping: ClassMapping) -> None:
         """Show what a mapping says of the groups; a person may still change it."""
-        for region in walk(self._file.regions):
-            box = self.boxes[region.class_name or NONE]
-            target = mapping.target(region)
-            if target is not None:
-                self._choose(box, target)
+        for group in self.groups:
+            for region in group.samples:
+                target = mapping.target(region)
+                if target is not None:
+                    self._choose(self.boxes[group.name], target)
 
     def _choose(self, box: QComboBox, target: Target) -> None:
         for index in range(box.count()):
@@ -201,13 +209,9 @@ class ImportDialog(QDialog):
         return {name: target for name, target in chosen.items() if target is not None}
 
     def _accept(self) -> None:
-        try:
-            file = mapped(self._file, ClassMapping(self.targets) if self.targets else None)
-        except HistomilError as error:
-            show_error(error, self)
-            return
         self.accept()
-        self.mapped.emit(file, self.known_box.currentData())
+        mapping = ClassMapping(self.targets) if self.targets else None
+        self.chosen.emit(mapping, self.known_box.currentData())
 
 
 def _alike(entry: Target | None, target: Target) -> bool:
