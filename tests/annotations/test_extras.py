@@ -89,12 +89,9 @@ def test_groups_of_two_files_of_asap_are_put_together():
     changed = {"groups": [GROUPS["groups"][0] | {"attributes": {}}]}
     extra, notes = joined({"asap": GROUPS}, {"asap": changed}, "f.xml")
     assert extra == {"asap": GROUPS}
-    assert notes == [
-        (
-            "f.xml says something else about its group a than what is kept here of an earlier file: "
-            "that of f.xml was left out."
-        )
-    ]
+    (note,) = notes
+    assert note.startswith("f.xml says something else about its group a than what is kept here")
+    assert note.endswith("that of f.xml was left out.")
 
 
 def test_what_no_file_could_hold_is_named_and_not_kept():
@@ -119,12 +116,8 @@ def test_elements_that_nobody_reads_are_named(tmp_path):
     write_annotations(path, [Region(Point(1, 2))], to="asap")
     text = path.read_text().replace("<Coordinates>", "<Coordinates><Comment>hm</Comment>")
     path.write_text(text.replace('Name=""', 'Name="" Confidence="0.5"'))
-    assert read_annotations(path).notes == (
-        (
-            "The file holds what ASAP's files do not, and it was left out: <Comment>, Confidence of "
-            "<Annotation> and the text in <Comment>."
-        ),
-    )
+    (note,) = read_annotations(path).notes
+    assert "left out: <Comment>, Confidence of <Annotation> and the text in <Comment>." in note
     write_annotations(path, [Region(Point(1, 2))], to="imagescope")
     path.write_text(path.read_text().replace("<Plots/>", "<Plots/><Inputs/>"))
     assert "it was left out: <Inputs>." in read_annotations(path).notes[-1]
