@@ -13,7 +13,7 @@ from napari_histomil.annotations.classes import classes_of
 from napari_histomil.annotations.collection import AnnotationSet, Command
 from napari_histomil.annotations.commands import Known
 from napari_histomil.annotations.extras import joined
-from napari_histomil.annotations.files import AnnotationFile
+from napari_histomil.annotations.files import AnnotationFile, without_collection
 from napari_histomil.annotations.mapping import ClassMapping, mapped
 from napari_histomil.annotations.model import AnnotationClass
 from napari_histomil.annotations.shapes import Shift
@@ -66,7 +66,8 @@ def arrival(
     AnnotationError
         If a fixed region would be replaced, or a shape cannot be cut.
     """
-    file = mapped(file, mapping)
-    extra, lost = joined(annotations.extra, file.extra, source)
-    command = commands.bring_in(annotations, file.regions, source, known=known, extra=extra)
-    return Arrival(settled(command, shift), classes_of(file.regions), (*file.notes, *lost))
+    with without_collection():  # each would hold all threads for a third of a second
+        file = mapped(file, mapping)
+        extra, lost = joined(annotations.extra, file.extra, source)
+        command = commands.bring_in(annotations, file.regions, source, known=known, extra=extra)
+        return Arrival(settled(command, shift), classes_of(file.regions), (*file.notes, *lost))

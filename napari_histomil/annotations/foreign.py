@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_histomil.annotations.collection import AnnotationSet, Command
+from napari_histomil.annotations.commands import counted
 from napari_histomil.annotations.extras import joined
 from napari_histomil.annotations.files import AnnotationFile
 from napari_histomil.annotations.geojson import read_geojson
@@ -73,7 +74,7 @@ def _theirs(annotations: AnnotationSet, file: AnnotationFile) -> tuple[Command, 
     ours = {region.id: region for region in annotations}
     same = {each for each, region in theirs.items() if ours.get(each) == region}
     command = Command(
-        f"take {len(theirs):,} regions of another program",
+        f"take {counted(theirs)} of another program",
         {each: region for each, region in ours.items() if each not in same},
         {each: region for each, region in theirs.items() if each not in same},
         extra=None if annotations.extra == file.extra else (annotations.extra, file.extra),
@@ -91,7 +92,7 @@ def _both(annotations: AnnotationSet, file: AnnotationFile) -> tuple[Command, li
             added[copy.id] = copy
     extra, lost = joined(annotations.extra, file.extra, "the other program")
     command = Command(
-        f"bring in {len(added):,} regions of another program",
+        f"bring in {counted(added)} of another program",
         added=added,
         extra=None if extra == annotations.extra else (annotations.extra, extra),
     )

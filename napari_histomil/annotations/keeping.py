@@ -180,6 +180,8 @@ class AnnotationKeeper:
                 journal = Journal(folder / JOURNAL_NAME, OF, SCHEMA_VERSION, head=head)
             except (BusyError, OutputError) as error:
                 why = f"The annotations can be looked at, not changed: {error}"
+                if isinstance(error, BusyError):
+                    why += " Then open the slide again."
                 keeper = cls(folder, frame, look(folder, frame), None, name, why)
                 keeper.is_open_elsewhere = isinstance(error, BusyError)
                 return keeper

@@ -11,6 +11,7 @@ import tifffile
 from shapely.geometry import box
 
 from napari_histomil.annotations.formats import read_annotations, write_annotations
+from napari_histomil.annotations.mapping import BUILT_IN
 from napari_histomil.annotations.mask_reading import open_mask
 from napari_histomil.annotations.model import AnnotationClass, Region, SlideFrame, class_named
 from napari_histomil.ui.widgets import annotate_files
@@ -74,6 +75,8 @@ def test_a_mapping_of_the_project_fills_the_boxes(desk, groups, tmp_path):
     mapping = tmp_path / "map.json"
     mapping.write_text(json.dumps({"metastases": "Lesion", "*": "ignore"}))
     dialog = imported(desk, groups)
+    dialog.show_mapping(BUILT_IN["camelyon"])
+    assert dialog.boxes["Exclusion"].currentText() == "is cut out of Tumor"
     dialog.load_mapping(mapping)
     assert dialog.boxes["metastases"].currentText() == "Lesion"
     assert dialog.boxes["ink"].currentText() == "is left out"
@@ -202,7 +205,7 @@ def test_what_is_selected_is_exported_and_the_notes_are_shown(desk, tmp_path):
     dialog.which_box.setCurrentIndex(dialog.which_box.findData("chosen"))
     path = tmp_path / "out.geojson"
     dialog.write(path)
-    desk.until(lambda: "1 regions are in out.geojson" in desk.dock.files.words.text())
+    desk.until(lambda: "1 region written to out.geojson" in desk.dock.files.words.text())
     file = read_annotations(path, frame=SlideFrame.of(desk.state.slide.info))
     assert [(each.id, each.name) for each in file.regions] == [(chosen, "S")]
 
@@ -273,3 +276,5 @@ def test_a_file_that_another_program_changed_is_settled(desk, choice, classes):
     files.choice_buttons[choice].click()
     desk.until(lambda: not files.conflict_label.isVisible())
     assert [each.class_name for each in desk.state.regions] == classes
+    said = {"theirs": "Done: take 1 region of", "ours": "kept beside", "both": "bring in 1 region"}
+    assert said[choice] in files.words.text()

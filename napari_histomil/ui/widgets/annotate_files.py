@@ -26,7 +26,7 @@ from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.export_dialog import ExportDialog
 from napari_histomil.ui.widgets.icon_button import row
-from napari_histomil.ui.widgets.import_dialog import ImportDialog
+from napari_histomil.ui.widgets.import_dialog import Group, ImportDialog, groups_of
 from napari_histomil.ui.widgets.mask_dialog import MaskDialog
 from napari_histomil.ui.widgets.panel import follow, plain_label
 
@@ -37,6 +37,14 @@ _CHOICES: tuple[tuple[Choice, str, str], ...] = (
     ("ours", "Ours", "Write what is here to the file; what was in it is kept beside it"),
     ("both", "Both", "Bring in what only the file has, and copies of what differs"),
 )
+
+
+_NOTHING_CAME: dict[Choice, str] = {
+    "theirs": "The file holds what is here already.",
+    "ours": "What is here counts; what the other program wrote is kept beside the file.",
+    "both": "The file holds nothing that is not here already.",
+}
+"""What is said of a choice that changes nothing here."""
 
 
 class FilePart(Part):
@@ -117,13 +125,20 @@ class FilePart(Part):
         if slide is None or self._job is not None:
             return
 
-        def done(file: AnnotationFile) -> None:
+        def work(
+            cancel: threading.Event,
+        ) -> Generator[None, None, tuple[AnnotationFile, list[Group]]]:
+            file = yield from read_for(slide, path, cancel)
+            return file, groups_of(file)
+
+        def done(found: tuple[AnnotationFile, list[Group]]) -> None:
             if self.annotator.slide is slide:
-                dialog = ImportDialog(self.annotator, path, file, self)
+                file, groups = found
+                dialog = ImportDialog(self.annotator, path, file, groups, self)
                 dialog.chosen.connect(partial(self._bring_in, slide, path, file))
                 dialog.open()
 
-        self._start(slide, f"Reading {path.name}", partial(read_for, slide, path), done)
+        self._start(slide, f"Reading {path.name}", work, done)
 
     def _bring_in(
         self,
@@ -231,8 +246,12 @@ class FilePart(Part):
             return settlement(choice, regions, path, frame)
 
         def done(found: Settlement) -> None:
-            self.attempt(lambda: keeper.resolve(choice, found))
-            self.say("\n".join(keeper.notes))
+            def settle() -> None:
+                step = keeper.resolve(choice, found)
+                said = f"Done: {step.text}." if step is not None else _NOTHING_CAME[choice]
+                self.say("\n".join([said, *keeper.notes]))
+
+            self.attempt(settle)
             self.later()
 
         self._start(slide, f"Reading {path.name}", work, done)

@@ -25,7 +25,8 @@ from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import plain_label
-from napari_histomil.ui.words import count
+from napari_histomil.ui.widgets.rows import without_icons
+from napari_histomil.ui.words import count, regions_text
 
 SUFFIXES = {
     "geojson": ".geojson", "asap": ".xml", "imagescope": ".xml", "halo": ".annotations",
@@ -66,6 +67,7 @@ class ExportDialog(QDialog):
         buttons = QDialogButtonBox()
         self.export_button = buttons.addButton("Export…", QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        without_icons(buttons)
         buttons.accepted.connect(self._ask_file)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
@@ -114,7 +116,7 @@ class ExportDialog(QDialog):
         said = self.said
 
         def done(notes: Sequence[str] | None) -> None:
-            sentences = [f"{count(len(regions))} regions are in {path.name}.", *(notes or ())]
+            sentences = [f"{regions_text(len(regions))} written to {path.name}.", *(notes or ())]
             said.emit("\n".join(sentences))
             self.accept()
 

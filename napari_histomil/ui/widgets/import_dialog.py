@@ -41,7 +41,8 @@ from napari_histomil.ui.tool_icons import chip
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import plain_label
-from napari_histomil.ui.words import count
+from napari_histomil.ui.widgets.rows import NUMBER, give_room, without_icons
+from napari_histomil.ui.words import count, regions_text
 
 _KNOWN = (
     ("come in as copies", "copy"),
@@ -80,28 +81,46 @@ def _of_each_colour(regions: Iterable[Region]) -> tuple[Region, ...]:
 
 
 class ImportDialog(QDialog):
-    """A row for each group of a file, with what it shall become."""
+    """A row for each group of a file, with what it shall become.
+
+    Parameters
+    ----------
+    annotator
+        Of the viewer that the file comes into.
+    path, file
+        What was read from where.
+    groups
+        `groups_of` the file; many regions take a while.
+    parent
+        Over which the dialog opens.
+    """
 
     chosen = Signal(object, str)
     """What the groups become (a `ClassMapping`, or None where all stay as they are), and what
     becomes of regions that are here already."""
 
     def __init__(
-        self, annotator: Annotator, path: Path, file: AnnotationFile, parent: QWidget | None = None
+        self,
+        annotator: Annotator,
+        path: Path,
+        file: AnnotationFile,
+        groups: list[Group],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle(f"Import {path.name}")
         self._annotator = annotator
-        self.groups = groups_of(file)
+        self.groups = groups
         total = sum(group.count for group in self.groups)
         title = FORMATS[file.format].title if file.format in FORMATS else file.format
-        self.words = plain_label(f"{title}: {count(total)} regions in {len(self.groups)} groups.")
+        groups = "1 group" if len(self.groups) == 1 else f"{len(self.groups)} groups"
+        self.words = plain_label(f"{title}: {regions_text(total)} in {groups}.")
         self.boxes: dict[str, QComboBox] = {}
         self._make_tree()
         self.notes_label = plain_label("\n".join(f"• {note}" for note in file.notes))
         self.notes_label.setVisible(bool(file.notes))
-        self.mapping_button = QPushButton("Mapping…")
+        self.mapping_button = QPushButton("Mapping file…")
         self.mapping_button.setToolTip("Read from a file (JSON or CSV) what the groups become")
         self.mapping_button.clicked.connect(self._ask_mapping)
         self.camelyon_button = QPushButton("CAMELYON")
@@ -114,13 +133,14 @@ class ImportDialog(QDialog):
         again = sum(regions is not None and each.id in regions for each in file.regions)
         self.known_box.setEnabled(bool(again))
         self.known_box.setToolTip(
-            f"{count(again)} regions of the file are here already"
+            f"{regions_text(again)} of the file are here already"
             if again
             else "No region of the file is here yet"
         )
         buttons = QDialogButtonBox()
         self.import_button = buttons.addButton("Import", QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        without_icons(buttons)
         buttons.accepted.connect(self._accept)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
@@ -128,8 +148,12 @@ class ImportDialog(QDialog):
         layout.setSpacing(8)
         layout.addWidget(self.words)
         layout.addWidget(self.tree, 1)
-        layout.addWidget(row(self.mapping_button, self.camelyon_button))
-        layout.addLayout(form(("Regions that are here already", self.known_box)))
+        layout.addLayout(
+            form(
+                ("Fill in from", row(self.mapping_button, self.camelyon_button)),
+                ("Regions that are here already", self.known_box),
+            )
+        )
         layout.addWidget(self.notes_label)
         layout.addWidget(buttons)
 
@@ -137,6 +161,7 @@ class ImportDialog(QDialog):
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setMinimumSize(460, 200)
+        give_room(self.tree)
         self.tree.setHeaderLabels(["In the file", "Regions", "Becomes"])
         header = self.tree.header()
         header.setStretchLastSection(False)
@@ -149,7 +174,7 @@ class ImportDialog(QDialog):
             item = QTreeWidgetItem([shown, count(group.count)])
             color = UNCLASSIFIED_COLOR if group.name == NONE else group.color
             item.setIcon(_NAME, QIcon(chip(color)))
-            item.setTextAlignment(_COUNT, Qt.AlignmentFlag.AlignRight)
+            item.setTextAlignment(_COUNT, NUMBER)
             self.tree.addTopLevelItem(item)
             self.boxes[group.name] = box = self._box(group)
             self.tree.setItemWidget(item, _BECOMES, box)
@@ -163,7 +188,7 @@ class ImportDialog(QDialog):
                 box.addItem(QIcon(chip(each.color)), each.name, Mapped(each))
         box.addItem("is cut out of the others", Subtracted())
         box.addItem("is left out", Ignored())
-        box.setToolTip(f"What the {count(group.count)} regions of {group.name} become")
+        box.setToolTip(f"What {regions_text(group.count)} of {group.name} become")
         return box
 
     # --- mappings ---
@@ -196,10 +221,13 @@ class ImportDialog(QDialog):
             if _alike(box.itemData(index), target):
                 box.setCurrentIndex(index)
                 return
-        words = "is cut out of some classes"
+        words = "is cut out of the others"
+        if isinstance(target, Subtracted):
+            words = f"is cut out of {', '.join(target.classes)}"
         if isinstance(target, Mapped):
             words = target.classification.name
         box.addItem(words, target)
+        box.setItemData(box.count() - 1, words, Qt.ItemDataRole.ToolTipRole)
         box.setCurrentIndex(box.count() - 1)
 
     @property

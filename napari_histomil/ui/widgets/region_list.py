@@ -40,7 +40,7 @@ FEW = 1000
 """A step that changes no more regions has their rows painted anew, and the order kept."""
 
 _WIDTHS = {
-    "Class": 98, "Name": 66, "Size": 78, "Diameter": 74, "Author": 64, "Time": 78, "Note": 110,
+    "Class": 98, "Name": 63, "Size": 76, "Diameter": 73, "Author": 64, "Time": 78, "Note": 110,
     "State": 70,
 }  # fmt: skip
 _ROWS = 9
