@@ -18,7 +18,7 @@ from napari_histomil.ui.widgets import annotate_files
 from napari_histomil.ui.widgets.export_dialog import ExportDialog
 from napari_histomil.ui.widgets.import_dialog import ImportDialog
 from napari_histomil.ui.widgets.mask_dialog import MaskDialog
-from tests.ui.annotating import close_error, dialog_of
+from tests.ui.annotating import WHITE, close_error, dialog_of
 
 
 def imported(desk, path) -> ImportDialog:
@@ -278,3 +278,26 @@ def test_a_file_that_another_program_changed_is_settled(desk, choice, classes):
     assert [each.class_name for each in desk.state.regions] == classes
     said = {"theirs": "Done: take 1 region of", "ours": "kept beside", "both": "bring in 1 region"}
     assert said[choice] in files.words.text()
+
+
+def test_the_outlines_of_a_second_reader_do_not_stay_on_the_next_slide(
+    desk, tmp_path, write_slide
+):
+    desk.draw((100, 100, 300, 300), "Tumor")
+    theirs = tmp_path / "bo.geojson"
+    write_annotations(theirs, [Region(box(100, 100, 350, 300), class_named("Tumor"))])
+    part = desk.dock.differences
+    desk.dock.differences_fold.expand(animate=False)
+    part.load(theirs)
+    desk.until(lambda: bool(part.reader))
+    part.full_box.setChecked(True)
+    part.compare()
+    desk.until(lambda: bool(part.found))
+    assert [each.name for each in desk.viewer.layers if "second reader" in each.name]
+    desk.dock.differences_fold.collapse(animate=False)
+    pixels = WHITE.copy()
+    pixels[:50, :50] = 40
+    desk.state.session.open_slide(write_slide(pixels, "next.tiff"))
+    desk.settle()
+    assert not [each.name for each in desk.viewer.layers if "second reader" in each.name]
+    assert part.reader == ""
