@@ -4,7 +4,14 @@ Every message says what went wrong, where (which file, which place), and what to
 sentence, shown as it is in a dialog or on stderr with exit code 2. Whatever else escapes is a bug.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 BRIEF_CHARACTERS = 160
+
+MOST_NAMED = 5
+"""Names that a sentence lists; of more the rest is counted."""
 
 
 def brief(error: BaseException | str) -> str:
@@ -19,6 +26,14 @@ def brief(error: BaseException | str) -> str:
     if len(words) > BRIEF_CHARACTERS:
         words = words[: BRIEF_CHARACTERS - 1].rstrip() + "…"
     return words.rstrip(".") or type(error).__name__
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as an enumeration, as a part of a sentence; of many the rest is counted."""
+    shown = names if len(names) <= MOST_NAMED else names[: MOST_NAMED - 1]
+    rest = len(names) - len(shown)
+    words = [*shown, f"{rest:,} others"] if rest else list(shown)
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 class HistomilError(Exception):

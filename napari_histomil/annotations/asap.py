@@ -48,6 +48,7 @@ from napari_histomil.annotations.xml_files import (
     color_hex,
     hex_color,
     positions,
+    unknown_notes,
 )
 from napari_histomil.errors import AnnotationError
 
@@ -68,6 +69,14 @@ HOLES_COLOR = "#808080"
 
 RECORD = "Histomil"
 """Attribute with what ASAP has no word for, see `kept`."""
+
+_KNOWN = {
+    ROOT: (RECORD,), "Annotations": (), "AnnotationGroups": (),
+    "Annotation": ("Name", "Type", "PartOfGroup", "Color", RECORD),
+    "Coordinates": (), "Coordinate": ("Order", "X", "Y"),
+    "Group": ("Name", "PartOfGroup", "Color"), "Attributes": (), "Attribute": None,
+}  # fmt: skip
+"""Elements and attributes that are read."""
 
 NO_GROUP = "None"
 _AREAS = ("Polygon", "Spline", "Rectangle")
@@ -134,6 +143,7 @@ def read_asap(root: Element, *, frame: SlideFrame | None = None) -> AnnotationFi
         notes.append(
             f"{odd} outlines have one or two points only: they were read as points and lines."
         )
+    notes += unknown_notes(root, _KNOWN, "ASAP")
     regions, again = with_own_ids(nested(pairs))
     regions, cut = cut_out(regions, loose)
     name, fingerprint, extra = file_facts(parsed_text(root.get(RECORD) or "{}", "the file"))

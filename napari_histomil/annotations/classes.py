@@ -185,19 +185,19 @@ class ClassSet:
         return replace(self, keys={**keys, key: name})
 
     def adopting(self, regions: Iterable[Region]) -> Self:
-        """Return the set with the classes of regions that it lacks, in their colours.
+        """Return the set with the classes of regions that it lacks; see `with_all`."""
+        return self if self.locked else self.with_all(classes_of(regions))
+
+    def with_all(self, classes: Iterable[AnnotationClass]) -> Self:
+        """Return the set with those of some classes that it lacks, in their colours.
 
         A locked set stays as it is: what is foreign to it is for the lead to decide.
         """
         if self.locked:
             return self
         known = {each.name for each in self.classes}
-        found = {
-            region.classification.name: region.classification
-            for region in walk(regions)
-            if region.classification and region.classification.name not in known
-        }
-        return replace(self, classes=(*self.classes, *found.values())) if found else self
+        new = [each for each in classes if each.name not in known]
+        return replace(self, classes=(*self.classes, *new)) if new else self
 
     def foreign(self, regions: Iterable[Region]) -> list[str]:
         """Return the names of classes that regions have and the set has not."""
@@ -214,6 +214,16 @@ class ClassSet:
     def _must_have(self, name: str) -> None:
         if all(each.name != name for each in self.classes):
             raise AnnotationError(f"There is no class {name} in the list of classes.")
+
+
+def classes_of(regions: Iterable[Region]) -> tuple[AnnotationClass, ...]:
+    """Return the classes that regions have, each name once, as the last of them has it."""
+    found = {
+        region.classification.name: region.classification
+        for region in walk(regions)
+        if region.classification
+    }
+    return tuple(found.values())
 
 
 # --- files ------------------------------------------------------------------------------------

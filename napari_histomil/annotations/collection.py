@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import is_
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import shapely
 from psygnal import Signal
 
@@ -41,6 +42,9 @@ class Command:
     added_at
         Positions in the drawing order after it, of those that take a new place; new regions
         without one come to lie on top. An id in both mappings that is named here moves.
+    extra
+        What the set says as a whole before the step and after it, see `AnnotationSet.extra`; None
+        where that stays.
     """
 
     text: str
@@ -48,10 +52,12 @@ class Command:
     added: Mapping[str, Region] = field(default_factory=dict)
     removed_at: Mapping[str, int] = field(default_factory=dict)
     added_at: Mapping[str, int] = field(default_factory=dict)
+    extra: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
     def inverse(self) -> Command:
         """Return the command that takes this one back."""
-        return Command(self.text, self.added, self.removed, self.added_at, self.removed_at)
+        extra = None if self.extra is None else (self.extra[1], self.extra[0])
+        return Command(self.text, self.added, self.removed, self.added_at, self.removed_at, extra)
 
 
 Recalled = Callable[["AnnotationSet"], Command]
@@ -85,6 +91,8 @@ class AnnotationSet:
     ----------
     regions
         What is there at first; the last is on top.
+    extra
+        What the file that they come from says as a whole, `AnnotationFile.extra`.
     past, future
         Steps of an earlier day, oldest first, that can be undone and redone: `Recalled` when
         they are reached.
@@ -102,6 +110,7 @@ class AnnotationSet:
         self,
         regions: Iterable[Region] = (),
         *,
+        extra: Mapping[str, Any] | None = None,
         past: Iterable[Recalled] = (),
         future: Iterable[Recalled] = (),
     ) -> None:
@@ -109,6 +118,8 @@ class AnnotationSet:
         self._regions = {region.id: region for region in given}
         if len(self._regions) != len(given):
             raise AnnotationError("Two regions of a set have the same id.")
+        self.extra: Mapping[str, Any] = extra or {}
+        """What belongs to the set as a whole and this program only keeps, as JSON."""
         self._past: list[Command | Recalled] = [*past]
         self._future: list[Command | Recalled] = [*future]
         self._future.reverse()
@@ -277,6 +288,8 @@ class AnnotationSet:
             {each: added[each] for each in added if each in self._regions} if coming else added
         )
         added_at = self._insert(coming, command)
+        if command.extra is not None:
+            self.extra = command.extra[1]
         return replace(command, removed_at=removed_at, added_at=added_at), moved
 
     def _check(self, command: Command) -> None:
@@ -344,18 +357,16 @@ class AnnotationSet:
         """Add regions to the totals, or take them away."""
         if self._totals is None or not regions:
             return
-        areas = shapely.area(shapes_of(regions))
-        counts: dict[str | None, int] = {}
-        sums: dict[str | None, float] = {}
-        for region, area in zip(regions, areas.tolist(), strict=True):
-            name = region.class_name
-            counts[name] = counts.get(name, 0) + 1
-            sums[name] = sums.get(name, 0.0) + area
-        for name, count in counts.items():
+        numbers: dict[str | None, int] = {}
+        names = [each.class_name for each in regions]
+        rows = [numbers.setdefault(name, len(numbers)) for name in names]
+        counts = np.bincount(rows).tolist()
+        sums = np.bincount(rows, shapely.area(shapes_of(regions))).tolist()
+        for name, row in numbers.items():
             before = self._totals.pop(name, ClassTotal(0, 0.0))
-            left = before.count + sign * count
+            left = before.count + sign * counts[row]
             if left:  # a class that is gone takes the rounding of its sum with it
-                self._totals[name] = ClassTotal(left, before.area_px0 + sign * sums[name])
+                self._totals[name] = ClassTotal(left, before.area_px0 + sign * sums[row])
 
     def _tell(self, applied: Command, moved: list[str]) -> None:
         removed, added = applied.removed, applied.added

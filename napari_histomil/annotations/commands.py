@@ -29,6 +29,9 @@ from napari_histomil.annotations.model import (
 from napari_histomil.annotations.stamps import Stamp, as_drawn, as_edited, judged, with_entry
 from napari_histomil.errors import AnnotationError
 
+Known = Literal["copy", "replace", "skip"]
+"""What becomes of regions that come in and are there already."""
+
 ELLIPSE = "isEllipse"
 """QuPath's word for a polygon that stands for the ellipse in its bounds."""
 
@@ -47,7 +50,8 @@ def bring_in(
     regions: Sequence[Region],
     source: str,
     *,
-    known: Literal["copy", "replace", "skip"] = "copy",
+    known: Known = "copy",
+    extra: Mapping[str, Any] | None = None,
 ) -> Command:
     """Return the command that imports regions as they are, without a stamp.
 
@@ -60,6 +64,8 @@ def bring_in(
     known
         What becomes of a region whose id is in the set already: it comes in with a new id, in
         place of the old one, or not at all.
+    extra
+        What the set then says as a whole, `extras.joined`; None leaves it.
 
     Raises
     ------
@@ -69,10 +75,8 @@ def bring_in(
     again = [region for region in regions if region.id in annotations]
     removed: dict[str, Region] = {}
     if known == "copy":
-        came = [
-            region.but(id=str(uuid.uuid4())) if region.id in annotations else region
-            for region in regions
-        ]
+        copies = iter(each_but(again, id=[str(uuid.uuid4()) for _ in again]))
+        came = [next(copies) if region.id in annotations else region for region in regions]
         told = ""
     elif known == "replace":
         came = list(regions)
@@ -81,7 +85,9 @@ def bring_in(
     else:
         came = [region for region in regions if region.id not in annotations]
         told = f" ({len(again):,} were there already)" if again else ""
-    return Command(f"import {counted(came)} from {source}{told}", removed, _by_id(came))
+    said = None if extra is None or extra is annotations.extra else (annotations.extra, extra)
+    text = f"import {counted(came)} from {source}{told}"
+    return Command(text, removed, _by_id(came), extra=said)
 
 
 def delete(annotations: AnnotationSet, ids: Collection[str]) -> Command:

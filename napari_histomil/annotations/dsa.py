@@ -46,7 +46,7 @@ from napari_histomil.annotations.shapes import (
     kind_of,
     shape_of_rings,
 )
-from napari_histomil.errors import AnnotationError
+from napari_histomil.errors import AnnotationError, brief, listed
 
 OWN = "dsa"
 """Member of a region's and a file's extra that holds what only this format uses."""
@@ -57,6 +57,12 @@ NAME = "Annotations"
 DECIMALS = 6
 
 _SHAPES = ("polyline", "point", "rectangle", "ellipse", "circle", "arrow")
+_MEMBERS = {
+    "type", "id", "group", "label", "user", "lineColor", "lineWidth", "fillColor", "points",
+    "closed", "holes", "center", "radius", "width", "height", "rotation", "normal",
+}  # fmt: skip
+"""What is read of an element that is a shape."""
+
 _KEPT = ("heatmap", "griddata", "image", "pixelmap", "rectanglegrid")
 _ID = re.compile("[0-9a-f]{24}")
 _RGB = re.compile(r"rgba?\((\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3})(?:,\s*[\d.]+)?\)")
@@ -97,6 +103,8 @@ def read_dsa(document: Any, *, frame: SlideFrame | None = None) -> AnnotationFil
     pairs: list[tuple[Region, str, str]] = []
     documents: list[dict[str, Any]] = []
     notes: dict[str, int] = {}
+    unread: dict[str, None] = {}
+    heights = 0
     record: Any = {}
     for number, given in enumerate(document if several else [document]):
         wrapper = as_object(given, f"document {number + 1}")
@@ -118,6 +126,8 @@ def read_dsa(document: Any, *, frame: SlideFrame | None = None) -> AnnotationFil
             if kind in _SHAPES:
                 pairs.append(_region(element, where, number, count))
                 count += 1
+                unread.update(dict.fromkeys(element.keys() - _MEMBERS))
+                heights += _has_heights(element)
                 continue
             if not isinstance(kind, str):
                 raise AnnotationError(f"{where} has no type")
@@ -133,6 +143,11 @@ def read_dsa(document: Any, *, frame: SlideFrame | None = None) -> AnnotationFil
         f"and not shown."
         for name, count in notes.items()
     ]
+    if unread:
+        names = listed([f"'{brief(name)}'" for name in sorted(unread)])
+        said.append(f"Members of elements that the format does not have were left out: {names}.")
+    if heights:
+        said.append(f"{heights} elements have heights (Z), which were left out.")
     regions, again = with_own_ids(_gathered(pairs))
     own = {"documents": documents, "list": several}
     return AnnotationFile(regions, found, (*other, *said, *again), extra | {OWN: own}, "dsa")
@@ -204,6 +219,13 @@ def _region(
         plain = replace(plain, extra=replace(plain.extra, properties=properties))
     part_of = members.get("part_of")
     return plain, parent, part_of if isinstance(part_of, str) else ""
+
+
+def _has_heights(element: Mapping[str, Any]) -> bool:
+    """Say whether positions of an element that was read have a height other than 0."""
+    rings = [[element["center"]] if "center" in element else element["points"]]
+    rings += element.get("holes") or []
+    return any(len(point) > 2 and point[2] for ring in rings for point in ring)
 
 
 def _kept_shape(element: Mapping[str, Any], geometry: BaseGeometry) -> dict[str, Any]:

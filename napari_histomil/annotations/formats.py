@@ -26,7 +26,7 @@ from napari_histomil.annotations.mapping import ClassMapping, mapped
 from napari_histomil.annotations.model import Region, SlideFrame
 from napari_histomil.annotations.qupath_lines import dumped
 from napari_histomil.annotations.xml_files import parse_xml
-from napari_histomil.errors import AnnotationError
+from napari_histomil.errors import AnnotationError, brief, listed
 from napari_histomil.files import whole_file
 from napari_histomil.slides.slide import SlideInfo
 
@@ -229,6 +229,12 @@ def write_annotations(
         "wsinfer": lambda: tiles_as_regions.table_lines(regions),
     }
     lines, notes = make[name]()
+    if name == "wsinfer" and extra:
+        names = [f"'{brief(each)}'" for each in extra]
+        notes.append(
+            f"WSInfer's table has no room for what belongs to the file as a whole: "
+            f"{listed(names)} is not in it."
+        )
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
     return tuple(notes)

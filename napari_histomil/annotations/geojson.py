@@ -31,7 +31,7 @@ from napari_histomil.annotations.files import (
     without_collection,
 )
 from napari_histomil.annotations.model import Region, SlideFrame
-from napari_histomil.annotations.qupath import regions_from_features
+from napari_histomil.annotations.qupath import read_features
 from napari_histomil.annotations.qupath_lines import dumped, feature_lines
 from napari_histomil.errors import AnnotationError
 from napari_histomil.files import whole_file
@@ -77,8 +77,9 @@ def read_document(document: Any, *, frame: SlideFrame | None = None) -> Annotati
     """
     features, extra = _features(document)
     found, notes = _frame(extra.pop(MEMBER, None), frame or SlideFrame())
-    regions, again = with_own_ids(regions_from_features(features, found.origin_px0))
-    return AnnotationFile(regions, found, (*notes, *again), extra)
+    regions, flat = read_features(features, found.origin_px0)
+    regions, again = with_own_ids(regions)
+    return AnnotationFile(regions, found, (*notes, *flat, *again), extra)
 
 
 def write_geojson(
@@ -149,7 +150,8 @@ def _collection(
         "origin_px0": [x, y],
         "slide": {"name": frame.slide, "fingerprint": frame.fingerprint},
     }
-    head = {"type": "FeatureCollection", MEMBER: member} | dict(extra)
+    ours = {"type": "FeatureCollection", MEMBER: member}
+    head = ours | {k: v for k, v in extra.items() if k not in (*ours, "features")}
     yield dumped(head)[:-1] + b',"features":['
     separator = b"\n"
     for line in lines:

@@ -51,6 +51,7 @@ from napari_histomil.annotations.shapes import (
 from napari_histomil.annotations.xml_files import (
     DECIMALS,
     positions,
+    unknown_notes,
     xml_text,
 )
 from napari_histomil.errors import AnnotationError
@@ -61,6 +62,13 @@ OWN = "imagescope"
 """Member of a region's and a file's extra that holds what only these formats use."""
 
 MICRONS = "MicronsPerPixel"
+
+_KNOWN = {
+    ROOT: None, "Annotation": None, "Attributes": (), "Attribute": None, "Regions": (),
+    "RegionAttributeHeaders": (), "AttributeHeader": None, "Region": None, "Vertices": (),
+    "Vertex": ("X", "Y", "Z"), "V": ("X", "Y", "Z"), "Plots": (),
+}  # fmt: skip
+"""Elements and attributes that are read."""
 
 _AREAS = {"0": "0", "1": "1", "2": "2", "Polygon": "0", "Rectangle": "1", "Ellipse": "2"}
 HALO_TYPES = {"0": "Polygon", "1": "Rectangle", "2": "Ellipse"}
@@ -205,6 +213,7 @@ def read_imagescope(root: Element, *, frame: SlideFrame | None = None) -> Annota
             f"{counts['alone']} excluded regions (NegativeROA) lie in no region of their layer: "
             f"they were read as {IGNORE}."
         )
+    notes += unknown_notes(root, _KNOWN, "ImageScope")
     found.sort(key=lambda each: each[2])
     regions, again = with_own_ids(nested((region, parent) for region, parent, _ in found))
     regions, cut = cut_out(regions, loose)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from napari_histomil.annotations.collection import AnnotationSet, Command
-from napari_histomil.annotations.foreign import Choice, command_for, keep_beside
+from napari_histomil.annotations.foreign import Choice, Settlement, keep_beside, settlement
 from napari_histomil.annotations.history import Version, history_of
 from napari_histomil.annotations.model import SlideFrame
 from napari_histomil.annotations.recovery import (
@@ -21,7 +21,6 @@ from napari_histomil.annotations.recovery import (
     OF,
     SCHEMA_VERSION,
     Found,
-    hash_of,
     look,
     take_up,
 )
@@ -109,7 +108,10 @@ def _opened(
     if taken.why_read_only is not None:
         return keeper
     regions = {region.id: region for region in keeper.annotations}
-    taken.do(Command(f"take over {len(regions):,} regions from {folder}", added=regions))
+    extra = taken.annotations.extra, keeper.annotations.extra
+    taken.do(
+        Command(f"take over {len(regions):,} regions from {folder}", added=regions, extra=extra)
+    )
     told = f"The annotations in {folder} cannot be changed there: they now lie in {preferred}."
     taken.notes = (told, *keeper.notes, *taken.notes)
     return taken
@@ -151,7 +153,7 @@ class AnnotationKeeper:
         self.author = author
         self.annotations: AnnotationSet = found.annotations
         self.notes = found.notes
-        """Sentences for the person about what was met on opening."""
+        """Sentences for the person about what was met on opening, or in another's file."""
         self.why_read_only = why_read_only
         """A sentence if nothing can be changed here; None if it can."""
         self.is_open_elsewhere = False
@@ -178,6 +180,8 @@ class AnnotationKeeper:
                 journal = Journal(folder / JOURNAL_NAME, OF, SCHEMA_VERSION, head=head)
             except (BusyError, OutputError) as error:
                 why = f"The annotations can be looked at, not changed: {error}"
+                if isinstance(error, BusyError):
+                    why += " Then open the slide again."
                 keeper = cls(folder, frame, look(folder, frame), None, name, why)
                 keeper.is_open_elsewhere = isinstance(error, BusyError)
                 return keeper
@@ -192,8 +196,15 @@ class AnnotationKeeper:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def do(self, command: Command) -> Command:
+    def do(self, command: Command, *, ready: bool = False) -> Command:
         """Do a step and have it on the disk; see `AnnotationSet.do`.
+
+        Parameters
+        ----------
+        command
+            The step.
+        ready
+            Its shapes are settled already, see `steps.settled`.
 
         Returns
         -------
@@ -206,7 +217,8 @@ class AnnotationKeeper:
             If it does not fit what is there, or nothing can be changed here.
         """
         saver = self._writable()
-        done = self.annotations.do(settled(command, self.frame.origin_px0))
+        command = command if ready else settled(command, self.frame.origin_px0)
+        done = self.annotations.do(command)
         self._put(saver, "do", done.text, done)
         return done
 
@@ -232,7 +244,7 @@ class AnnotationKeeper:
             STEPS_BETWEEN_FILES, len(self.annotations) / REGIONS_PER_STEP
         )
         about = {"text": text, "by": stamp.author, "at": stamp.time}
-        saver.put(kind, about, command, list(self.annotations) if due else None)
+        saver.put(kind, about, command, self.annotations if due else None)
 
     def _writable(self) -> Saver:
         if self.why_read_only is not None:
@@ -256,9 +268,9 @@ class AnnotationKeeper:
     def file_soon(self) -> None:
         """Have ``annotations.geojson`` written as things are now, by a thread."""
         saver = self._writable()
-        saver.file_soon(Snapshot(list(self.annotations), saver.steps))
+        saver.file_soon(Snapshot.of(self.annotations, saver.steps))
 
-    def resolve(self, choice: Choice) -> Command | None:
+    def resolve(self, choice: Choice, prepared: Settlement | None = None) -> Command | None:
         """Settle what happens to a file that another program changed.
 
         Parameters
@@ -267,6 +279,8 @@ class AnnotationKeeper:
             ``theirs``: the regions of the file replace those here, a step that can be undone.
             ``ours``: what is here is written to the file; what was in it is kept beside.
             ``both``: regions that are only in the file come in, and those that differ as copies.
+        prepared
+            What it does, if a thread has found that out; `notes` are those of it then.
 
         Returns
         -------
@@ -284,16 +298,12 @@ class AnnotationKeeper:
         if saver.conflict is None:
             raise AnnotationError("No other program has changed the annotations.")
         path = self.folder / FILE_NAME
-        sha256 = hash_of(path)
-        command = None
-        if choice != "ours":
-            command = command_for(choice, self.annotations, path, self.frame)
-        elif sha256 is not None:
+        found = prepared or settlement(choice, self.annotations, path, self.frame)
+        if choice == "ours" and found.sha256 is not None:
             keep_beside(path)
-        saver.settle(sha256)
-        done = None
-        if command is not None and (command.removed or command.added):
-            done = self.do(command)
+        done = None if found.command is None else self.do(found.command, ready=True)
+        saver.settle(found.sha256)
+        self.notes = found.notes
         self.file_soon()
         return done
 
@@ -322,7 +332,7 @@ class AnnotationKeeper:
                 f"room, or save the regions elsewhere."
             )
         try:
-            saver.file_now(Snapshot(list(self.annotations), saver.steps))
+            saver.file_now(Snapshot.of(self.annotations, saver.steps))
         finally:
             saver.journal.close()
             self.saver = None

@@ -19,7 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from shapely.geometry.base import BaseGeometry
 from napari_histomil.annotations.files import AnnotationFile, parsed_json, read_bytes
 from napari_histomil.annotations.kept import flat, nested
 from napari_histomil.annotations.model import AnnotationClass, Region, class_named
+from napari_histomil.annotations.spatial import shapes_of
 from napari_histomil.annotations.xml_files import color_hex, hex_color
 from napari_histomil.errors import AnnotationError
 
@@ -210,7 +211,7 @@ def mapped(file: AnnotationFile, mapping: ClassMapping | None) -> AnnotationFile
         else:
             lines += isinstance(target, Subtracted)
             if isinstance(target, Mapped):
-                alone = replace(alone, classification=target.classification)
+                alone = alone.but(classification=target.classification)
             kept.append((alone, parent))
     notes = [
         f"{count} regions of {name} were left out, as the mapping says."
@@ -236,25 +237,25 @@ def cut_out(
         (replace(region, children=()) if region.children else region, parent)
         for region, parent in flat(regions)
     ]
-    broken = _broken(cutouts, pairs)
-    areal = [n for n, (region, _) in enumerate(pairs) if region.is_areal and n not in broken]
-    shapes = np.array([pairs[n][0].geometry for n in areal], dtype=object)
-    tree = shapely.STRtree(shapes)
+    areas = np.array([cutout.geometry for cutout in cutouts], dtype=object)
+    odd = ~shapely.is_valid(areas)
+    areas[odd] = shapely.make_valid(areas[odd])
+    areal = [n for n, (region, _) in enumerate(pairs) if region.is_areal]
+    shapes = shapes_of([pairs[n][0] for n in areal])
+    sound = shapely.is_valid(shapes)
+    # By bounds first: GEOS cannot say whether a broken shape touches another.
+    near = shapely.STRtree(shapes).query(areas)  # [2, pairs]: cutout, region
+    broken = {areal[index] for index in np.unique(near[1]) if not sound[index]}
+    near = near[:, sound[near[1]]]
+    near = near[:, shapely.intersects(areas[near[0]], shapes[near[1]])]
     holes: dict[int, list[BaseGeometry]] = {}
-    idle = 0
-    for cutout in cutouts:
-        area = cutout.geometry if shapely.is_valid(cutout.geometry) else shapely.make_valid(
-            cutout.geometry
-        )  # fmt: skip
-        found = [
-            areal[index]
-            for index in tree.query(area, predicate="intersects")
-            if not cutout.classes
-            or (pairs[areal[index]][0].class_name or "None") in cutout.classes
-        ]
-        for n in sorted(found):
-            holes.setdefault(n, []).append(area)
-        idle += not found
+    used: set[int] = set()
+    for number, index in sorted(near.T.tolist()):
+        classes, n = cutouts[number].classes, areal[index]
+        if not classes or (pairs[n][0].class_name or "None") in classes:
+            holes.setdefault(n, []).append(areas[number])
+            used.add(number)
+    idle = len(cutouts) - len(used)
     gone = 0
     result = []
     for n, (region, parent) in enumerate(pairs):
@@ -263,7 +264,7 @@ def cut_out(
             if rest.is_empty:
                 gone += 1
                 continue
-            region = replace(region, geometry=rest)
+            region = region.but(geometry=rest)
         result.append((region, parent))
     notes = []
     if idle:
@@ -276,18 +277,6 @@ def cut_out(
             f"them: mend them first (the first is {pairs[min(broken)][0].label})."
         )
     return nested(result), notes
-
-
-def _broken(cutouts: Sequence[Cutout], pairs: Iterable[tuple[Region, str]]) -> set[int]:
-    """Return which regions near a cutout are broken."""
-    around = shapely.STRtree([cutout.geometry for cutout in cutouts])
-    return {
-        n
-        for n, (region, _) in enumerate(pairs)
-        if region.is_areal
-        and len(around.query(region.geometry))
-        and not shapely.is_valid(region.geometry)
-    }
 
 
 def without(shape: BaseGeometry, holes: list[BaseGeometry]) -> BaseGeometry:

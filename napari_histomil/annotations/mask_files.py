@@ -6,8 +6,9 @@
 * ``.zarr``: OME-Zarr 0.5 with the members of an image label;
 * ``.png``: one picture, and a file of the same name and ``.json`` beside it.
 
-All hold the facts of `mask_facts.py`: in the description (TIFF), as attributes (Zarr), beside
-the picture (PNG). Masks are written in strips and need the memory of one, but for PNG.
+All hold the facts of `mask_facts.py`: in the description (TIFF), as attributes (Zarr), as a text
+of the picture and beside it (PNG). Masks are written in strips and need the memory of one, but
+for PNG.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import tifffile
 import zarr
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from zarr.codecs import ZstdCodec
 
 from napari_histomil.annotations.mask_facts import MaskFacts, facts_text
@@ -38,6 +40,10 @@ BIG_TIFF_BYTES = 2**31
 
 MAX_PNG_PX = 2**28
 """A PNG is put together in memory."""
+
+
+PNG_KEY = "histomil"
+"""Keyword of the text in a PNG that holds its facts."""
 
 
 def mask_format(path: Path) -> str:
@@ -246,7 +252,24 @@ def _ome_zarr(facts: MaskFacts, levels: int) -> dict[str, Any]:
 
 
 def _write_png(path: Path, bands: Iterable[LabelImage], facts: MaskFacts) -> None:
+    """Write the picture with its facts inside, and the same facts beside it.
+
+    Two files cannot be put into place at once: whatever is killed when, a picture has the facts
+    that it was written with, which count. The file beside is for programs that do not look into
+    pictures; it comes first, so that no new picture is ever without one, or with an old one.
+    """
     pixels = np.concatenate(list(in_strips(bands, facts.grid.rows)))
-    with whole_file(png_sidecar(path)) as text, whole_file(path) as part:
-        text.write_text(facts_text(facts) + "\n", encoding="ascii")
-        Image.fromarray(pixels).save(part, format="PNG", optimize=False)
+    text, said, beside = facts_text(facts), PngInfo(), png_sidecar(path)
+    said.add_text(PNG_KEY, text)
+    before = beside.read_bytes() if beside.is_file() else None
+    try:
+        with whole_file(path) as part:
+            Image.fromarray(pixels).save(part, format="PNG", optimize=False, pnginfo=said)
+            with whole_file(beside) as part_beside:
+                part_beside.write_text(text + "\n", encoding="ascii")
+    except BaseException:
+        if before is None:
+            beside.unlink(missing_ok=True)
+        elif beside.read_bytes() != before:  # the picture it belongs to could not be placed
+            beside.write_bytes(before)
+        raise

@@ -24,7 +24,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 from PIL import Image, UnidentifiedImageError
 
 from napari_histomil.annotations.mask_facts import MEMBER, MaskFacts, read_facts
-from napari_histomil.annotations.mask_files import MAX_PNG_PX, png_sidecar
+from napari_histomil.annotations.mask_files import MAX_PNG_PX, PNG_KEY, png_sidecar
 from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
 from napari_histomil.errors import AnnotationError, brief
 from napari_histomil.slides.claims import check_tiff_claims
@@ -183,7 +183,9 @@ def _open_picture(path: Path, files: contextlib.ExitStack) -> tuple[Any, str, in
         pixels = np.asarray(picture)
     if pixels.dtype == np.int32 and pixels.size and pixels.min() >= 0 and pixels.max() < 2**16:
         pixels = pixels.astype(np.uint16)  # how Pillow gives some 16-bit pictures
-    beside = png_sidecar(path)
+    inside, beside = picture.info.get(PNG_KEY), png_sidecar(path)
+    if isinstance(inside, str):  # what the picture was written with counts
+        return pixels, inside, 1
     text = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
     return pixels, text, 1
 

@@ -28,6 +28,7 @@ from napari_histomil.annotations.shapes import (
     GEOMETRY_TYPES,
     Shift,
     as_object,
+    has_heights,
     read_polygons,
     read_shape,
     shape_member,
@@ -87,9 +88,22 @@ def regions_from_features(features: Sequence[Any], shift: Shift) -> tuple[Region
     AnnotationError
         As `region_from_feature`, which calls them ``feature 1`` and so on.
     """
+    return read_features(features, shift)[0]
+
+
+def read_features(features: Sequence[Any], shift: Shift) -> tuple[tuple[Region, ...], list[str]]:
+    """Return the regions that the Features of a file describe, and notes; see above."""
     reader = _Reader(shift)
     reader.prepare(features)
-    return tuple(reader.region(feature, f"feature {n}") for n, feature in enumerate(features, 1))
+    regions = tuple(
+        reader.region(feature, f"feature {n}") for n, feature in enumerate(features, 1)
+    )
+    notes = []
+    if reader.heights:
+        notes.append(
+            f"{reader.heights:,} shapes have heights (a third number), which were left out."
+        )
+    return regions, notes
 
 
 def region_from_feature(feature: Any, where: str, shift: Shift) -> Region:
@@ -117,6 +131,8 @@ class _Reader:
 
     def __init__(self, shift: Shift) -> None:
         self.shift = shift
+        self.heights = 0
+        """Shapes that have positions with a third number."""
         self._polygons: dict[int, BaseGeometry] = {}
         self._classes: dict[str, tuple[AnnotationClass | None, Mapping[str, Any]]] = {}
 
@@ -251,6 +267,7 @@ class _Reader:
         """Return a shape, its other members, and whether its coordinates are checked already."""
         ready = self._polygons.get(id(value))
         if ready is None:
+            self.heights += has_heights(value)
             return *read_shape(value, where, self.shift), False
         if len(value) == 2:  # type and coordinates
             return ready, _EMPTY, True

@@ -19,7 +19,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,6 @@ class Found:
     """Of the file as it is now; None if there is none."""
     unwritten: int
     """Steps that the file does not hold."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Members of the file that this program does not use."""
     notes: tuple[str, ...] = ()
     """Sentences for the person."""
     foreign: bool = False
@@ -91,7 +89,7 @@ def recover(folder: Path, entries: Sequence[Entry], frame: SlideFrame) -> Found:
             file = read_geojson(path, frame=frame) if sha256 else _nothing(frame)
             notes = [_damage(folder, "its steps are lost")] if entries else []
             told = (*notes, *file.notes)
-            return Found(AnnotationSet(file.regions), (), sha256, 0, file.extra, told)
+            return Found(AnnotationSet(file.regions, extra=file.extra), (), sha256, 0, told)
         base = 0
         gone = "is gone" if sha256 is None else "was changed by another program"
         notes.append(
@@ -110,9 +108,7 @@ def recover(folder: Path, entries: Sequence[Entry], frame: SlideFrame) -> Found:
         file = read_geojson(path, frame=frame) if sha256 else _nothing(frame)
         start = _first_unwritten(entries, base)
     annotations, count = _replayed(file, entries, start)
-    return Found(
-        annotations, tuple(entries), sha256, count, file.extra, (*notes, *file.notes), foreign
-    )
+    return Found(annotations, tuple(entries), sha256, count, (*notes, *file.notes), foreign)
 
 
 def look(folder: Path, frame: SlideFrame) -> Found:
@@ -278,6 +274,7 @@ def _replayed(
     past, future = stacks(entries[:start])
     annotations = AnnotationSet(
         file.regions,
+        extra=file.extra,
         past=[_recalled(entry, done=True) for entry in past],
         future=[_recalled(entry, done=False) for entry in reversed(future)],
     )

@@ -16,14 +16,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from psygnal import Signal
 
-from napari_histomil.annotations.collection import Command
+from napari_histomil.annotations.collection import AnnotationSet, Command
 from napari_histomil.annotations.geojson import write_geojson
 from napari_histomil.annotations.model import Region, SlideFrame
 from napari_histomil.annotations.recovery import FILE_NAME, Found, hash_of
@@ -57,10 +57,16 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The regions after so many steps."""
+    """The set after so many steps."""
 
     regions: Sequence[Region]
+    extra: Mapping[str, Any]
     steps: int
+
+    @classmethod
+    def of(cls, annotations: AnnotationSet, steps: int) -> Self:
+        """Return a set as it is now."""
+        return cls(list(annotations), annotations.extra, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,6 @@ class Saver:
         """A sentence if another program changed the file."""
         self._path = journal.path.parent / FILE_NAME
         self._frame = frame
-        self._extra = found.extra
         # What follows belongs to all threads; changes are guarded.
         self._guard = threading.Condition()
         self._waiting: deque[_Line] = deque()
@@ -139,7 +144,7 @@ class Saver:
         kind: str,
         about: dict[str, Any],
         command: Command | None,
-        regions: Sequence[Region] | None,
+        annotations: AnnotationSet | None,
     ) -> None:
         """Write a step, or have it written.
 
@@ -151,13 +156,13 @@ class Saver:
             What, who and when.
         command
             Of ``do``.
-        regions
+        annotations
             The set after the step, if the file shall be written after it.
         """
         line = _Line(kind, about, command)
         with self._guard:
             self._waiting.append(line)
-            snapshot = None if regions is None else Snapshot(regions, self.steps)
+            snapshot = None if annotations is None else Snapshot.of(annotations, self.steps)
             if self._writer is not None:
                 return
             if line.is_bulk:
@@ -268,7 +273,7 @@ class Saver:
         path = self._path
         part = path.with_name(f".{path.stem}.next{path.suffix}")
         try:
-            write_geojson(part, snapshot.regions, frame=self._frame, extra=self._extra)
+            write_geojson(part, snapshot.regions, frame=self._frame, extra=snapshot.extra)
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -129,6 +129,23 @@ def _positions(coordinates: Any, where: str, shift: Shift) -> NDArray[np.float64
     return xy
 
 
+def has_heights(value: Any) -> bool:
+    """Say whether positions of a geometry member, of any kind, have a third number."""
+    waiting = [value.get("coordinates")] if isinstance(value, Mapping) else []
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, list) or not each:
+            continue
+        if not isinstance(each[0], list):
+            if len(each) > 2:
+                return True
+        elif each[0] and isinstance(each[0][0], list):
+            waiting.extend(each)
+        else:
+            waiting.append(each[0])  # the positions of one line are all alike
+    return False
+
+
 def read_polygons(
     values: Iterable[Mapping[str, Any]], shift: Shift, farthest: float
 ) -> dict[int, BaseGeometry] | None:

@@ -7,7 +7,8 @@ and of every field that is not as usual its different values, once, and which ea
                "geometry": [{"type": "Polygon", "coordinates": [...]}, ...],
                "classification": {"values": [{"name": "Tumor", ...}], "rows": [0, 0]}},
      "changed": {"ids": [...], "before": {"name": ...}, "after": {"name": ...}},
-     "removed": {...}, "removed_at": {id: place}, "added_at": {id: place}}
+     "removed": {...}, "removed_at": {id: place}, "added_at": {id: place},
+     "extra": [before, after]}
 
 Geometries of many regions, or vertices, are WKB in base64. Positions are level-0 pixels of the
 whole slide, brought to what ``annotations.geojson`` can hold before a command is done (`settled`).
@@ -125,6 +126,8 @@ def step_from_command(command: Command) -> dict[str, Any]:
             "before": _columns(before, names),
             "after": _columns(after, names),
         }
+    if command.extra is not None:
+        member["extra"] = [dict(each) for each in command.extra]
     return {name: value for name, value in member.items() if value}
 
 
@@ -158,9 +161,11 @@ def command_from_step(
             {str(each): int(place) for each, place in step.get(name, {}).items()}
             for name in ("removed_at", "added_at")
         ]
+        extra = step.get("extra")
+        said = None if extra is None else (dict(extra[0]), dict(extra[1]))
     except (LookupError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
         raise AnnotationError(f"The step '{text}' cannot be used: {error!r}.") from error
-    return Command(text, removed, added, *places)
+    return Command(text, removed, added, places[0], places[1], said)
 
 
 def region_beyond(

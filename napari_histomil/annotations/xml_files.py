@@ -6,7 +6,7 @@ Shared by ASAP's and ImageScope's files. Messages name the place and not the fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 from xml.parsers.expat import errors as expat_errors
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.annotations.model import RGB
 from napari_histomil.annotations.shapes import check_near
-from napari_histomil.errors import AnnotationError, brief
+from napari_histomil.errors import AnnotationError, brief, listed
 
 DECIMALS = 6
 """Decimals of a pixel that are written: ImageScope writes as many."""
@@ -67,6 +67,36 @@ def parse_xml(data: bytes, root: str | None = None) -> Element:
         ) from None
     except (LookupError, ValueError) as error:  # an encoding that nobody knows
         raise AnnotationError(f"it is not XML that can be read: {brief(error)}") from None
+
+
+def unknown_notes(
+    root: Element, known: Mapping[str, Collection[str] | None], program: str
+) -> list[str]:
+    """Return a sentence that names what a file holds and nobody reads; none if there is nothing.
+
+    Parameters
+    ----------
+    root
+        Of the file.
+    known
+        Attributes that are read, by the name of the element that has them; None for all.
+    program
+        Whose format it is.
+    """
+    found: dict[str, None] = {}
+    for element in root.iter():
+        allowed = known.get(element.tag, ())
+        if element.tag not in known:
+            found[f"<{brief(element.tag)}>"] = None
+        elif allowed is not None and not element.attrib.keys() <= set(allowed):
+            for name in element.attrib.keys() - set(allowed):
+                found[f"{brief(name)} of <{element.tag}>"] = None
+        if element.text and not element.text.isspace():
+            found[f"the text in <{brief(element.tag)}>"] = None
+    if not found:
+        return []
+    what = listed(sorted(found))
+    return [f"The file holds what {program}'s files do not, and it was left out: {what}."]
 
 
 def positions(elements: Sequence[Element], where: str) -> NDArray[np.float64]:

@@ -195,9 +195,17 @@ class Annotator:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def do(self, command: Command) -> bool:
-        """Do a step and have it on the disk; False if it is refused, which is shown then."""
-        return self._try(lambda keeper: keeper.do(command)) is not None
+    def do(self, command: Command, *, ready: bool = False) -> bool:
+        """Do a step and have it on the disk; False if it is refused, which is shown then.
+
+        Parameters
+        ----------
+        command
+            The step.
+        ready
+            Its shapes are settled already, see `steps.settled`.
+        """
+        return self._try(lambda keeper: keeper.do(command, ready=ready)) is not None
 
     def attempt(self, make: Callable[[AnnotationSet], Command]) -> bool:
         """Make a command and do it; False if either is refused, which is shown then."""

@@ -32,6 +32,7 @@ from qtpy.QtWidgets import (
 from napari_histomil.errors import HistomilError
 from napari_histomil.slides.resolution import PLAUSIBLE_MPP
 from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.ui.widgets.rows import without_icons
 
 _PACKAGES = (
     "napari-histomil", "napari", "qtpy", "PyQt6", "PySide6", "numpy", "torch", "timm",
@@ -120,6 +121,7 @@ class ErrorDialog(QDialog):
         self.details_button.setToolTip("Show the text that 'Copy diagnostics' copies")
         self.details_button.clicked.connect(self._toggle_details)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        without_icons(buttons)
         buttons.addButton(self.copy_button, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.addButton(self.details_button, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.rejected.connect(self.reject)

@@ -10,6 +10,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
 
 
+def regions_text(number: int) -> str:
+    """Return how many regions: ``1 region``, ``1,200 regions``."""
+    return f"{count(number)} region{'' if number == 1 else 's'}"
+
+
 def rate(per_second: float) -> str:
     """Return a speed with three digits, or as a whole number above a thousand."""
     return f"{per_second:.3g}" if per_second < 1000 else count(round(per_second))

@@ -85,7 +85,8 @@ def _write(path: str, data: Any, meta: dict[str, Any], to: str) -> list[str]:
     regions = regions_of(layer, info)
     frame = SlideFrame() if info is None else SlideFrame.of(info)
     mpp = None if info is None or info.mpp_x is None else info.mpp
-    for note in write_annotations(Path(path), regions, to=to, frame=frame, mpp=mpp):
+    extra = ours(layer).get("extra")
+    for note in write_annotations(Path(path), regions, to=to, frame=frame, extra=extra, mpp=mpp):
         show_info(note)
     return [path]
 
@@ -210,7 +211,7 @@ def read_shapes(path: str | Sequence[str]) -> list[LayerData]:
     except HistomilError:
         info = None  # several slides are open: the layer is shown without one
     found = read_annotations(file, frame=None if info is None else SlideFrame.of(info))
-    for note in found.notes:
+    for note in (*found.notes, *_loss(found.regions)):
         show_info(note)
     shapes = [
         (vertices, kind, region)
@@ -229,7 +230,7 @@ def read_shapes(path: str | Sequence[str]) -> list[LayerData]:
             "class": [region.class_name for region in regions],
             "name": [region.name for region in regions],
         },
-        "metadata": {METADATA_KEY: {"annotations": str(file)}},
+        "metadata": {METADATA_KEY: {"annotations": str(file), "extra": found.extra}},
         "axis_labels": ("y", "x"),
     }
     if info is not None:
@@ -239,6 +240,22 @@ def read_shapes(path: str | Sequence[str]) -> list[LayerData]:
         for each in ("shape_type", "edge_color", "features"):
             del attributes[each]
     return [([vertices for vertices, _, _ in shapes], attributes, "shapes")]
+
+
+def _loss(regions: Sequence[Region]) -> list[str]:
+    """Return a sentence on what a Shapes layer does not hold of regions; none if it holds all."""
+    more = sum(
+        bool(each.measurements or each.metadata or each.locked or each.nucleus is not None)
+        for each in walk(regions)
+    )
+    if not more:
+        return []
+    return [
+        (
+            f"Of {more:,} regions measurements, notes, locks and nuclei are not in the layer: "
+            f"import the file in the Annotate dock to keep them."
+        )
+    ]
 
 
 class _Unknown:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import openslide
@@ -174,6 +178,83 @@ def test_png_has_the_values_and_its_facts_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(mask_files, "MAX_PNG_PX", 1000)
     with pytest.raises(AnnotationError, match="too large for a PNG"):
         write_mask(path, [pixels], facts)
+
+
+REPLACED = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from napari_histomil.annotations.mask_files import write_mask
+from napari_histomil.annotations.masks import LabelTable
+from napari_histomil.annotations.model import AnnotationClass
+from tests.annotations.test_mask_files import facts_for
+calls, replace = [], os.replace
+def killed(source, target):
+    calls.append(target)
+    if len(calls) > int(sys.argv[2]):
+        os._exit(9)
+    replace(source, target)
+os.replace = killed
+facts = facts_for("mask.png", LabelTable.of([AnnotationClass("New", (7, 8, 9))]))
+write_mask(Path(sys.argv[1]), [np.full(facts.grid.shape, 2, np.uint8)], facts)
+"""
+"""Writes another mask with another table over one, and is killed after so many moves."""
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_a_killed_writer_leaves_no_png_with_a_table_of_another(tmp_path, old, moves):
+    path = tmp_path / "mask.png"
+    facts = facts_for(path.name)
+    if old:
+        write_mask(path, [np.ones(facts.grid.shape, np.uint8)], facts)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", REPLACED, str(path), str(moves)], cwd=root, check=False
+    )
+    assert done.returncode == (0 if moves == 2 else 9)
+    assert path.is_file() is (old or moves == 2)
+    if path.is_file():
+        pixels, found, _ = read(path)
+        names = [each.name for each in found.table.classes]
+        assert (pixels[0, 0], names) in [(1, ["Tumor", "Стрóма"]), (2, ["New"])]
+        assert pixels[0, 0] == (2 if moves == 2 else 1)
+        assert (tmp_path / "mask.png.json").is_file()
+
+
+def test_a_png_that_cannot_be_placed_keeps_the_old_one_and_its_table(tmp_path, monkeypatch):
+    path = tmp_path / "mask.png"
+    facts = facts_for(path.name)
+    write_mask(path, [np.ones(facts.grid.shape, np.uint8)], facts)
+    before = (tmp_path / "mask.png.json").read_text()
+    replace = os.replace
+
+    def refused(source, target):
+        if str(target).endswith(".png"):
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    other = facts_for(path.name, LabelTable.of([class_named("Other")]))
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_mask(path, [np.full(facts.grid.shape, 2, np.uint8)], other)
+    assert (tmp_path / "mask.png.json").read_text() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["mask.png", "mask.png.json"]
+    assert read(path)[1].table == TABLE
+
+
+def test_a_png_alone_and_one_of_an_older_version_are_read(tmp_path):
+    path = tmp_path / "mask.png"
+    facts = facts_for(path.name)
+    pixels = blobs(*facts.grid.shape, VALUES)
+    write_mask(path, [pixels], facts)
+    beside = tmp_path / "mask.png.json"
+    text = beside.read_text()
+    beside.unlink()
+    assert read(path)[1:] == (facts, ())
+    Image.fromarray(pixels).save(path)  # nothing inside
+    beside.write_text(text)
+    assert read(path)[1:] == (facts, ())
 
 
 # --- levels -----------------------------------------------------------------------------------

@@ -63,7 +63,12 @@ def test_a_days_work(desk, tmp_path, write_slide, plugin_settings):
         "broken", "outside", "unclassified", "overlap",
     ]  # fmt: skip
     assert state.selected == {bow}
+    assert "crosses itself" in dock.done.sentence.text()
     tree = dock.done.tree
+    assert [tree.topLevelItem(n).text(0) for n in range(4)] == [
+        "Broken outline: Tumor", "Beyond the slide: Tumor", "No class: no class",
+        "Overlap: Tumor and Stroma",
+    ]  # fmt: skip
     desk.qtbot.keyClick(tree, Qt.Key.Key_Down)
     assert state.selected == {beyond}
     desk.qtbot.keyClick(tree, Qt.Key.Key_Down)

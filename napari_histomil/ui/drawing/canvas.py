@@ -138,7 +138,7 @@ class DrawingCanvas(QObject):
             case "vertices":
                 return VertexTool(state)
             case "transform":
-                return TransformTool(state)
+                return TransformTool(state, self._px0_per_pixel_now)
             case "brush" | "eraser":
                 return BrushTool(state, erases=name == "eraser")
             case "wand":
@@ -278,6 +278,9 @@ class DrawingCanvas(QObject):
         assert self._at is not None
         x, y = from_canvas(self._viewer(), info, (self._at.x(), self._at.y()))
         return Pointer((float(x), float(y)), self._px0_per_pixel(info), *self._keys)
+
+    def _px0_per_pixel_now(self) -> float:
+        return 1.0 if self.info is None else self._px0_per_pixel(self.info)
 
     def _px0_per_pixel(self, info: SlideInfo) -> float:
         return 1 / (self._viewer().scene.camera.zoom * world_scale(info)[1])

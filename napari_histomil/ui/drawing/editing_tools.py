@@ -6,6 +6,7 @@ change; then there is one step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -283,15 +284,24 @@ class VertexTool(Tool):
 
 
 class TransformTool(Tool):
-    """Moves, scales and turns what is selected by the box around it."""
+    """Moves, scales and turns what is selected by the box around it.
 
-    def __init__(self, state: Annotator) -> None:
+    Parameters
+    ----------
+    state
+        Whose regions.
+    px0_per_pixel
+        Returns the level-0 pixels that a pixel of the screen spans now: the handle that turns
+        stays as far from the box, whether the mouse has moved since the view did or not.
+    """
+
+    def __init__(self, state: Annotator, px0_per_pixel: Callable[[], float]) -> None:
         super().__init__(state)
+        self._px0_per_pixel = px0_per_pixel
         self._grip: handles.Grip | None = None
         self._box: Rect | None = None
         self._began: XY = (0.0, 0.0)
         self._matrix: Matrix | None = None
-        self._px0_per_pixel = 1.0
 
     @property
     def busy(self) -> bool:
@@ -300,7 +310,6 @@ class TransformTool(Tool):
 
     def press(self, at: Pointer) -> None:
         """Take the button, or the pen, going down."""
-        self._px0_per_pixel = at.px0_per_pixel
         box = rect_of(self.state.pick())
         grip = None if box is None else handles.grip_at(box, at)
         if grip is None:
@@ -312,7 +321,6 @@ class TransformTool(Tool):
 
     def move(self, at: Pointer, *, down: bool) -> None:
         """Take the pointer moving."""
-        self._px0_per_pixel = at.px0_per_pixel
         if down and self._grip is not None and self._box is not None:
             if self._matrix is None and at.near(self._began, DRAG_PX / 2):
                 return
@@ -356,7 +364,7 @@ class TransformTool(Tool):
                 Path(handles.moved_by(ring, matrix), closed, color=YELLOW)
                 for ring, closed in _chains(chosen)
             ]
-        places = handles.handles_of(box, self._px0_per_pixel)
+        places = handles.handles_of(box, self._px0_per_pixel())
         return Preview(tuple(paths), handles.moved_by(places, matrix))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_histomil.annotations import listing
@@ -11,6 +10,7 @@ from napari_histomil.review.agreement import Agreement
 from napari_histomil.review.metrics import Score
 from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import NUMBER, give_room
 
 _COLUMNS = ("Class", "Dice", "IoU", "κ", "Mine", "Theirs")
 _TOOLTIPS = (
@@ -33,6 +33,7 @@ class AgreementTable(QWidget):
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(_COLUMNS)
+        give_room(self.tree)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setMinimumSectionSize(36)
@@ -53,7 +54,7 @@ class AgreementTable(QWidget):
         mpp = agreement.mpp[0]
         self.words.setText(
             f"Compared over <b>{listing.area_text(agreement.area_mm2)}</b> at {mpp:.3g} µm/px: "
-            f"{_percent(agreement.observed)} agree, κ {_figure(agreement.kappa)}"
+            f"{_percent(agreement.observed)} agree, κ {_figure(agreement.kappa)}. Areas in mm²."
         )
         self.words.setToolTip("\n".join(filter(None, [agreement.kappa.reason, *agreement.notes])))
         self.tree.clear()
@@ -71,7 +72,7 @@ class AgreementTable(QWidget):
                     column, f"undefined: {score.reason}" if score.value is None else str(score)
                 )
             for column in range(1, len(_COLUMNS)):
-                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+                item.setTextAlignment(column, NUMBER)
             self.tree.addTopLevelItem(item)
 
 

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histomil.annotations import commands
-from napari_histomil.annotations.checks import Finding, findings
+from napari_histomil.annotations.checks import Finding, Kind, findings
 from napari_histomil.annotations.commands import counted
 from napari_histomil.errors import HistomilError
 from napari_histomil.ui import jobs
@@ -28,10 +28,21 @@ from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import give_room
 from napari_histomil.ui.words import count
 from napari_histomil.ui.worklist import Worklist, slides_in
 
 MOST_LISTED = 2000
+_KINDS: dict[Kind, str] = {
+    "empty": "No shape",
+    "broken": "Broken outline",
+    "outside": "Beyond the slide",
+    "unclassified": "No class",
+    "foreign": "Foreign class",
+    "overlap": "Overlap",
+}
+"""How the list calls what has to be mended; the sentence is below it."""
+
 _ROLE = Qt.ItemDataRole.UserRole
 _ROWS = 5
 
@@ -62,11 +73,15 @@ class DonePart(Part):
         self.tree.setFixedHeight(_ROWS * (self.fontMetrics().lineSpacing() + 8))
         self.tree.currentItemChanged.connect(lambda *_: self._go())
         self.tree.itemClicked.connect(lambda *_: self._go())
+        give_room(self.tree)
         self.tree.hide()
+        self.sentence = plain_label()
+        self.sentence.hide()
         self.list_label = plain_label()
         self.column.addWidget(row(self.done_button, stretch=0))
         self.column.addWidget(self.words)
         self.column.addWidget(self.tree)
+        self.column.addWidget(self.sentence)
         self.column.addWidget(row(self.next_button, self.folder_button, stretch=0))
         self.column.addWidget(self.list_label)
         session = annotator.session
@@ -166,11 +181,20 @@ class DonePart(Part):
         self.found = found
         self.tree.clear()
         for finding in found[:MOST_LISTED]:
-            item = QTreeWidgetItem([finding.sentence])
+            item = QTreeWidgetItem([f"{_KINDS[finding.kind]}: {self._names(finding)}"])
             item.setToolTip(0, finding.sentence)
             item.setData(0, _ROLE, finding)
             self.tree.addTopLevelItem(item)
         self.tree.setVisible(bool(found))
+        self.sentence.setVisible(bool(found))
+
+    def _names(self, finding: Finding) -> str:
+        """Return what the regions of a finding are called, as briefly as the list is narrow."""
+        names = [
+            " ".join(filter(None, [region.class_name or "no class", region.name]))
+            for region in self.annotator.pick(finding.ids)
+        ]
+        return " and ".join(names)
 
     def _go(self) -> None:
         """Fly to what is chosen in the list, and select its regions."""
@@ -178,6 +202,7 @@ class DonePart(Part):
         if item is None or slide is None:
             return
         finding: Finding = item.data(0, _ROLE)
+        self.sentence.setText(finding.sentence)
         self.annotator.select(finding.ids)
         if finding.bounds_px0 is not None:
             fly_to_rect(self.annotator.viewer, slide.info, finding.bounds_px0)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
-from napari_histomil.annotations import commands
+from napari_histomil.annotations.arriving import Arrival, arrival
+from napari_histomil.annotations.commands import Known
 from napari_histomil.annotations.files import AnnotationFile
-from napari_histomil.annotations.foreign import Choice
+from napari_histomil.annotations.foreign import Choice, Settlement, settlement
 from napari_histomil.annotations.formats import check_slide, read_annotations
+from napari_histomil.annotations.mapping import ClassMapping
 from napari_histomil.annotations.model import SlideFrame
+from napari_histomil.annotations.recovery import FILE_NAME
 from napari_histomil.ui import jobs
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
@@ -22,9 +26,9 @@ from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.export_dialog import ExportDialog
 from napari_histomil.ui.widgets.icon_button import row
-from napari_histomil.ui.widgets.import_dialog import ImportDialog
+from napari_histomil.ui.widgets.import_dialog import Group, ImportDialog, groups_of
 from napari_histomil.ui.widgets.mask_dialog import MaskDialog
-from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.panel import follow, plain_label
 
 READABLE = "*.geojson *.json *.xml *.annotations *.csv *.gz *.zip"
 
@@ -33,6 +37,14 @@ _CHOICES: tuple[tuple[Choice, str, str], ...] = (
     ("ours", "Ours", "Write what is here to the file; what was in it is kept beside it"),
     ("both", "Both", "Bring in what only the file has, and copies of what differs"),
 )
+
+
+_NOTHING_CAME: dict[Choice, str] = {
+    "theirs": "The file holds what is here already.",
+    "ours": "What is here counts; what the other program wrote is kept beside the file.",
+    "both": "The file holds nothing that is not here already.",
+}
+"""What is said of a choice that changes nothing here."""
 
 
 class FilePart(Part):
@@ -60,7 +72,9 @@ class FilePart(Part):
         self.column.addWidget(self._choices)
         self.column.addWidget(row(self.import_button, self.export_button, self.mask_button))
         self.column.addWidget(self.words)
-        self._reading = False
+        self._job: jobs.JobHandle | None = None
+        self._job_slide: SlideSession | None = None
+        follow(self, annotator.session.slide_closed, self._on_closed)
         self.follow(annotator.slide_changed, annotator.changed, annotator.saving_changed)
 
     def refresh(self) -> None:
@@ -69,12 +83,13 @@ class FilePart(Part):
         conflict = None if keeper is None else keeper.conflict
         self.conflict_label.setVisible(conflict is not None)
         self._choices.setVisible(conflict is not None)
+        self._choices.setEnabled(self._job is None)
         if conflict is not None and keeper is not None:
             self.conflict_label.setText(f"⚠ {conflict} Whose shall count?")
             self.conflict_label.setToolTip(str(keeper.folder))
         why_not = self.why_not()
-        if self._reading:
-            why_not = "A file is being read"
+        if self._job is not None:
+            why_not = "A file is being read, or brought in"
         self.import_button.setEnabled(why_not is None)
         self.import_button.setToolTip(
             why_not or "Bring in regions: QuPath GeoJSON, ASAP, ImageScope, HALO, DSA, WSInfer"
@@ -107,52 +122,103 @@ class FilePart(Part):
     def import_file(self, path: Path) -> None:
         """Read a file beside the window, then ask what its groups shall become."""
         slide = self.annotator.slide
-        if slide is None or self._reading:
+        if slide is None or self._job is not None:
             return
-        self._reading = True
-        self.say(f"Reading {path.name}…")
-        self.refresh()
 
-        def done(file: AnnotationFile | None) -> None:
-            self._reading = False
-            self.say("")
-            self.later()
-            if file is not None and self.annotator.slide is slide:
-                dialog = ImportDialog(self.annotator, path, file, self)
-                dialog.mapped.connect(partial(self._bring_in, slide, path))
+        def work(
+            cancel: threading.Event,
+        ) -> Generator[None, None, tuple[AnnotationFile, list[Group]]]:
+            file = yield from read_for(slide, path, cancel)
+            return file, groups_of(file)
+
+        def done(found: tuple[AnnotationFile, list[Group]]) -> None:
+            if self.annotator.slide is slide:
+                file, groups = found
+                dialog = ImportDialog(self.annotator, path, file, groups, self)
+                dialog.chosen.connect(partial(self._bring_in, slide, path, file))
                 dialog.open()
 
-        def failed(error: Exception) -> None:
-            self._reading = False
+        self._start(slide, f"Reading {path.name}", work, done)
+
+    def _bring_in(
+        self,
+        slide: SlideSession,
+        path: Path,
+        file: AnnotationFile,
+        mapping: ClassMapping | None,
+        known: Known,
+    ) -> None:
+        """Have the step made beside the window, then do it."""
+        regions = self.annotator.regions
+        if self.annotator.slide is not slide or regions is None:
+            self.say(f"Another slide is shown: {path.name} was not brought in.")
+            return
+        shift = SlideFrame.of(slide.info).origin_px0
+
+        def work(_cancel: threading.Event) -> Generator[None, None, Arrival]:
+            yield from ()
+            return arrival(regions, file, mapping, path.name, known=known, shift=shift)
+
+        def done(came: Arrival) -> None:
+            if self.annotator.slide is not slide:
+                self.say(f"Another slide is shown: {path.name} was not brought in.")
+            else:
+                self._take_in(path, came)
+
+        self._start(slide, f"Bringing in {path.name}", work, done)
+
+    def _take_in(self, path: Path, came: Arrival) -> None:
+        command, annotator = came.command, self.annotator
+        if not command.added and command.extra is None:
+            said = f"{path.name} has no regions left to bring in."
+        elif annotator.do(command, ready=True):
+            annotator.set_classes(annotator.classes.with_all(came.classes))
+            said = f"Done: {command.text}."
+        else:
+            return
+        self.say("\n".join([said, *came.notes]))
+
+    def _start(
+        self,
+        slide: SlideSession,
+        what: str,
+        work: Callable[[threading.Event], Generator[None, None, Any]],
+        then: Callable[[Any], None],
+    ) -> None:
+        """Do something for a slide beside the window; its result counts while that is open."""
+
+        def ended() -> None:
+            self._job = None
             self.say("")
             self.later()
-            show_error(error, self)
 
-        jobs.start(
-            partial(read_for, slide, path),
+        def done(result: Any) -> None:
+            cancelled = job.cancelled
+            ended()
+            if result is not None and not cancelled:
+                then(result)
+
+        def failed(error: Exception) -> None:
+            cancelled = job.cancelled
+            ended()
+            if not cancelled:
+                show_error(error, self)
+
+        job = jobs.start(
+            work,
             on_progress=lambda _: None,
             on_done=done,
             on_error=failed,
-            title=f"reading {path.name}",
+            title=what[0].lower() + what[1:],
             owner=self,
         )
+        self._job, self._job_slide = job, slide
+        self.say(f"{what}…")
+        self.refresh()
 
-    def _bring_in(self, slide: SlideSession, path: Path, file: AnnotationFile, known: str) -> None:
-        annotator = self.annotator
-        if annotator.slide is not slide:
-            self.say(f"Another slide is shown: {path.name} was not brought in.")
-            return
-        if not file.regions:
-            self.say(f"{path.name} has no regions left to bring in.")
-            return
-        done = annotator.attempt(
-            lambda regions: commands.bring_in(regions, file.regions, path.name, known=known)
-        )
-        if done:
-            annotator.set_classes(annotator.classes.adopting(file.regions))
-            regions = annotator.regions
-            said = (regions.can_undo or "") if regions is not None else ""
-            self.say("\n".join([f"Done: {said}.", *file.notes]))
+    def _on_closed(self, slide: SlideSession) -> None:
+        if self._job is not None and slide is self._job_slide:
+            self._job.cancel()
 
     # --- export, mask ---
 
@@ -170,10 +236,25 @@ class FilePart(Part):
 
     def resolve(self, choice: Choice) -> None:
         """Settle whose regions count when another program has changed the file."""
-        keeper = self.annotator.keeper
-        if keeper is not None:
-            self.attempt(lambda: keeper.resolve(choice))
+        keeper, slide = self.annotator.keeper, self.annotator.slide
+        if keeper is None or slide is None or self._job is not None:
+            return
+        regions, path, frame = keeper.annotations, keeper.folder / FILE_NAME, keeper.frame
+
+        def work(_cancel: threading.Event) -> Generator[None, None, Settlement]:
+            yield from ()
+            return settlement(choice, regions, path, frame)
+
+        def done(found: Settlement) -> None:
+            def settle() -> None:
+                step = keeper.resolve(choice, found)
+                said = f"Done: {step.text}." if step is not None else _NOTHING_CAME[choice]
+                self.say("\n".join([said, *keeper.notes]))
+
+            self.attempt(settle)
             self.later()
+
+        self._start(slide, f"Reading {path.name}", work, done)
 
 
 def read_for(

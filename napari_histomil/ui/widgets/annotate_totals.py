@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_histomil.annotations import listing
@@ -18,6 +17,7 @@ from napari_histomil.ui.session import SlideSession
 from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import NUMBER, give_room
 from napari_histomil.ui.words import count
 
 _COLUMNS = ("Class", "Regions", "mm²", "Slide", "Tissue")
@@ -34,6 +34,7 @@ class Totals(Part):
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(_COLUMNS)
+        give_room(self.tree)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setMinimumSectionSize(36)
@@ -80,7 +81,7 @@ class Totals(Part):
                 color = self.annotator.classes.named(total.name).color
             item.setIcon(0, class_icon(color))
             for column in range(1, len(_COLUMNS)):
-                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+                item.setTextAlignment(column, NUMBER)
             self.tree.addTopLevelItem(item)
         found = f", tissue {listing.area_text(self._tissue_mm2)}" if self._tissue_mm2 else ""
         self.words.setText(f"Slide {listing.area_text(whole)}{found}. Overlaps count twice.")

@@ -41,8 +41,9 @@ from napari_histomil.ui.widgets.annotate_files import READABLE, read_for
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.difference_map import DifferenceMap
 from napari_histomil.ui.widgets.icon_button import row
-from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.panel import follow, plain_label
 from napari_histomil.ui.widgets.reader_layer import ReaderLayer
+from napari_histomil.ui.widgets.rows import give_room
 from napari_histomil.ui.words import count
 
 MPP = 4.0
@@ -87,6 +88,7 @@ class Differences(Part):
         self._make_loading()
         self._make_list()
         self.follow(annotator.slide_changed, annotator.changed, annotator.saving_changed)
+        follow(self, annotator.slide_changed, self._on_slide)
         self.destroyed.connect(self._layer.clear)
 
     def _make_loading(self) -> None:
@@ -121,6 +123,7 @@ class Differences(Part):
         self.tree.setRootIsDecorated(False)
         self.tree.setUniformRowHeights(True)
         self.tree.setHeaderLabels(["Difference", "Settled"])
+        give_room(self.tree)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -158,9 +161,6 @@ class Differences(Part):
     def refresh(self) -> None:
         """Enable what can be done now, and see which decisions still hold."""
         slide = self.annotator.slide
-        if slide is not self._slide:
-            self._forget()
-            self._slide = slide
         why_not = "Open a slide first" if slide is None else (self._busy or None)
         self.load_button.setEnabled(why_not is None)
         self.load_button.setToolTip(
@@ -184,6 +184,12 @@ class Differences(Part):
             part.setVisible(bool(self.found))
         self._take_back()
         self._show_settled()
+
+    def _on_slide(self) -> None:
+        """Forget the reader of another slide, seen or not: their outlines lie on this one else."""
+        if self.annotator.slide is not self._slide:
+            self._forget()
+            self._slide = self.annotator.slide
 
     def _forget(self) -> None:
         self.reader, self.theirs, self.found = "", (), []

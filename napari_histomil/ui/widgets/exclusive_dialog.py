@@ -20,8 +20,10 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.ui import class_store
 from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
+from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import give_room, without_icons
 
 MORE_GROUPS = 2
 """Empty groups that are offered besides those that there are."""
@@ -39,12 +41,18 @@ class ExclusiveDialog(QDialog):
         groups = [*classes.exclusive, *[frozenset[str]()] * MORE_GROUPS]
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
-        self.tree.setMinimumSize(420, 260)
+        self.tree.setMinimumSize(420, 280)
+        # Styles draw an empty box in the shade of the ground: here it is what one looks for.
+        self.tree.setStyleSheet(
+            "QTreeWidget::indicator:unchecked {border: 1px solid rgb(128, 128, 128)}"
+        )
+        give_room(self.tree)
         self.tree.setHeaderLabels(["Class", *(f"Group {n}" for n in range(1, len(groups) + 1))])
         self.tree.header().setStretchLastSection(False)
         self.tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for each in classes.classes:
             item = QTreeWidgetItem([each.name])
+            item.setIcon(0, class_icon(each.color))
             for column, group in enumerate(groups, 1):
                 inside = each.name in group
                 item.setCheckState(
@@ -59,6 +67,7 @@ class ExclusiveDialog(QDialog):
         buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
+        without_icons(buttons)
         buttons.accepted.connect(self._accept)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
@@ -24,7 +25,8 @@ from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import plain_label
-from napari_histomil.ui.words import count
+from napari_histomil.ui.widgets.rows import without_icons
+from napari_histomil.ui.words import count, regions_text
 
 SUFFIXES = {
     "geojson": ".geojson", "asap": ".xml", "imagescope": ".xml", "halo": ".annotations",
@@ -65,6 +67,7 @@ class ExportDialog(QDialog):
         buttons = QDialogButtonBox()
         self.export_button = buttons.addButton("Export…", QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        without_icons(buttons)
         buttons.accepted.connect(self._ask_file)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
@@ -103,15 +106,17 @@ class ExportDialog(QDialog):
         if slide is None:
             return
         regions, to, info = self.chosen_regions(), self.format_box.currentData(), slide.info
+        kept = self._annotator.regions
+        extra = {} if kept is None else kept.extra
 
         def work(_cancel: threading.Event) -> Generator[None, None, Sequence[str]]:
             yield from ()
-            return write_regions(path, regions, to, info)
+            return write_regions(path, regions, to, info, extra)
 
         said = self.said
 
         def done(notes: Sequence[str] | None) -> None:
-            sentences = [f"{count(len(regions))} regions are in {path.name}.", *(notes or ())]
+            sentences = [f"{regions_text(len(regions))} written to {path.name}.", *(notes or ())]
             said.emit("\n".join(sentences))
             self.accept()
 
@@ -131,8 +136,9 @@ class ExportDialog(QDialog):
 
 
 def write_regions(
-    path: Path, regions: Sequence[Region], to: str, info: SlideInfo
+    path: Path, regions: Sequence[Region], to: str, info: SlideInfo, extra: Mapping[str, Any]
 ) -> Sequence[str]:
     """Write regions of a slide; see `write_annotations`."""
     mpp = None if info.mpp_x is None else info.mpp
-    return write_annotations(path, regions, to=to, frame=SlideFrame.of(info), mpp=mpp)
+    frame = SlideFrame.of(info)
+    return write_annotations(path, regions, to=to, frame=frame, extra=extra, mpp=mpp)

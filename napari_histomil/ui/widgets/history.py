@@ -12,6 +12,7 @@ from napari_histomil.ui.annotator import Annotator
 from napari_histomil.ui.widgets.annotate_part import Part
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import give_room
 
 _ROLE = Qt.ItemDataRole.UserRole
 _ROWS = 4
@@ -26,6 +27,7 @@ class History(Part):
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(["When", "Who", "What"])
+        give_room(self.tree)
         self.tree.setToolTip("What became of the region, the newest first")
         header = self.tree.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)

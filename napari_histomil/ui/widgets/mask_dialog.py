@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QDialogButtonBox,
     QDoubleSpinBox,
     QFileDialog,
+    QHeaderView,
     QProgressBar,
     QSpinBox,
     QTreeWidget,
@@ -38,6 +39,7 @@ from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import NUMBER, give_room, without_icons
 from napari_histomil.ui.words import count
 
 MPP = 2.0
@@ -130,6 +132,7 @@ class MaskDialog(QDialog):
         buttons = QDialogButtonBox()
         self.write_button = buttons.addButton("Write…", QDialogButtonBox.ButtonRole.AcceptRole)
         self.cancel_button = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        without_icons(buttons)
         buttons.accepted.connect(self._ask_file)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
@@ -140,9 +143,9 @@ class MaskDialog(QDialog):
         layout.addWidget(row(self.up_button, self.down_button))
         layout.addLayout(
             form(
-                ("Pixel", self.mpp_box),
-                ("Background", self.background_box),
-                ("Unlabelled", self.unlabelled_box),
+                ("Size of a pixel", self.mpp_box),
+                ("Value of background", self.background_box),
+                ("Value of unlabelled", self.unlabelled_box),
                 ("Where regions overlap", self.priority_box),
             )
         )
@@ -160,6 +163,11 @@ class MaskDialog(QDialog):
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(["Class", "Value"])
         self.tree.setMinimumSize(360, 180)
+        give_room(self.tree)
+        header = self.tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         found = LabelTable.of_regions(self._regions).classes
         order = [each.name for each in annotator.classes.classes]
         kinds = sorted(
@@ -170,6 +178,7 @@ class MaskDialog(QDialog):
             item.setIcon(0, class_icon(each.color))
             item.setCheckState(0, Qt.CheckState.Checked)
             item.setData(0, _ROLE, each)
+            item.setTextAlignment(1, NUMBER)
             item.setToolTip(0, "Untick a class to leave it out of the mask")
             self.tree.addTopLevelItem(item)
         self.tree.itemChanged.connect(lambda *_: self._say())

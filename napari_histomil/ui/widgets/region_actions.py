@@ -40,7 +40,7 @@ class RegionActions(Part):
     def __init__(self, annotator: Annotator, parent: QWidget | None = None) -> None:
         super().__init__(annotator, parent)
         viewer = annotator.viewer
-        self.class_button, self.state_button = QPushButton("Class"), QPushButton("State")
+        self.class_button, self.state_button = QPushButton("Class "), QPushButton("State ")
         self.class_menu, self.state_menu = QMenu(self.class_button), QMenu(self.state_button)
         for button, menu, words in (
             (self.class_button, self.class_menu, "Give the selected regions a class"),

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import shapely
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker
 from qtpy.QtWidgets import (
     QHeaderView,
     QLineEdit,
@@ -27,6 +27,7 @@ from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.history import History
 from napari_histomil.ui.widgets.icon_button import IconButton, row
 from napari_histomil.ui.widgets.panel import plain_label
+from napari_histomil.ui.widgets.rows import NUMBER, give_room
 from napari_histomil.ui.words import count
 
 _NOTE_LINES = 3
@@ -71,6 +72,7 @@ class RegionDetails(Part):
         self.measurements = QTreeWidget()
         self.measurements.setRootIsDecorated(False)
         self.measurements.setHeaderLabels(["Measurement", "Value"])
+        give_room(self.measurements)
         header = self.measurements.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -125,7 +127,7 @@ class RegionDetails(Part):
         self.measurements.clear()
         for name, value in region.measurements.items():
             item = QTreeWidgetItem([name, f"{value:g}"])
-            item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight)
+            item.setTextAlignment(1, NUMBER)
             item.setToolTip(0, name)
             item.setToolTip(1, repr(value))
             self.measurements.addTopLevelItem(item)

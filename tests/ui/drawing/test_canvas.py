@@ -325,6 +325,38 @@ def test_what_is_selected_is_moved_scaled_and_turned_by_the_box(hand, three):
     assert near(hand.state.regions.get(beside).geometry, box(695, 425, 895, 575), 4)
 
 
+def test_the_handle_that_turns_is_in_its_place_before_the_mouse_moves(hand, three):
+    """After taking the tool, selecting something else and each change of the view."""
+
+    def look(shape) -> None:
+        QApplication.processEvents()
+        x0, y0, x1, _ = shape.bounds
+        expected = hand.on_canvas(((x0 + x1) / 2, y0)) - QPoint(0, 28)
+        place = hand.drawing.tool.preview.handles[-1]
+        assert (hand.on_canvas(place) - expected).manhattanLength() <= 2
+        painted = hand.drawing.overlay.grab().toImage()
+        ratio = painted.devicePixelRatio()
+        seen = painted.pixelColor(round(expected.x() * ratio), round(expected.y() * ratio))
+        assert seen.getRgb() == (255, 255, 255, 255)
+
+    first, _, beside = (hand.state.regions.get(each) for each in three)
+    hand.state.select([beside.id])
+    hand.state.set_tool("transform")
+    look(beside.geometry)
+    hand.state.select([first.id])
+    look(first.geometry)
+    camera = hand.viewer.scene.camera
+    camera.zoom *= 1.5
+    look(first.geometry)
+    camera.center = (camera.center[-2] + 20, camera.center[-1])
+    look(first.geometry)
+    arm = hand.on_canvas(tuple(hand.drawing.tool.preview.handles[-1]))
+    hand.qtbot.mousePress(hand.canvas, Qt.MouseButton.LeftButton, NONE, arm)
+    assert hand.drawing.tool.busy
+    hand.qtbot.mouseRelease(hand.canvas, Qt.MouseButton.LeftButton, NONE, arm)
+    assert hand.state.regions.get(first.id) == first
+
+
 def test_a_line_splits_what_is_selected(hand, three):
     hand.state.set_tool("split")
     hand.state.select([three[2]])

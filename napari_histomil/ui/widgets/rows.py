@@ -1,0 +1,34 @@
+"""How the small lists of docks and dialogs look: rows with room, numbers in the middle of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QModelIndex, QSize, Qt
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QDialogButtonBox, QStyledItemDelegate, QTreeWidget
+
+NUMBER = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+"""Where numbers stand in a row."""
+
+ROOM_PX = 6
+"""Added to the height of a line of text."""
+
+
+class _Row(QStyledItemDelegate):
+    """Makes rows as high, whether they have an icon or not."""
+
+    def sizeHint(self, option: Any, index: QModelIndex) -> QSize:
+        size = super().sizeHint(option, index)
+        return QSize(size.width(), max(size.height(), option.fontMetrics.lineSpacing() + ROOM_PX))
+
+
+def give_room(tree: QTreeWidget) -> None:
+    """Make the rows of a list as high as a line of text and some room."""
+    tree.setItemDelegate(_Row(tree))
+
+
+def without_icons(buttons: QDialogButtonBox) -> None:
+    """Leave out the pictures that some styles put on OK and Cancel: no other button has any."""
+    for button in buttons.buttons():
+        button.setIcon(QIcon())
