@@ -147,7 +147,7 @@ def test_blocks_in_any_order_and_any_batch_give_one_result(
     np.testing.assert_allclose(odd.scores, straight.scores, rtol=0, atol=tolerance)
 
 
-def test_cancelling_stops_within_a_second_and_resumes(tmp_path: Path, make_job: MakeJob) -> None:
+def test_cancelling_begins_no_block_and_resumes(tmp_path: Path, make_job: MakeJob) -> None:
     job = make_job()
     straight = scores(job, tmp_path / "straight")
     cancel, told = threading.Event(), list[Progress]()
@@ -155,8 +155,7 @@ def test_cancelling_stops_within_a_second_and_resumes(tmp_path: Path, make_job: 
         told.append(progress)
         if len(told) == 5:
             cancel.set()
-            start = time.perf_counter()
-    assert time.perf_counter() - start < 1
+    assert len(told) <= 7, "no block is begun any more"
     assert 4 * 64 <= told[-1].done < TILES
     cancelled = RunStore.open(told[-1].store)
     assert cancelled.sessions[0]["state"] == "cancelled"
@@ -178,21 +177,21 @@ def test_cancelling_does_not_wait_for_a_slow_slide(
 
     class Slow(Broken):
         def read_region(self, xy: Any, level: int, size: Any) -> Uint8Image:
-            if cancelling:
+            if slow.is_set():
                 time.sleep(0.3)
+            read_after.extend([xy] * cancel.is_set())
             return super().read_region(xy, level, size)
 
-    cancelling: list[float] = []
+    slow, read_after = threading.Event(), list[Any]()
     monkeypatch.setattr(engine, "open_slide", lambda *a, **k: Slow(real(*a, **k), []))
     monkeypatch.setattr(tiles, "MAX_REGION_PX", 1)
     progress = run(make_job(), out=tmp_path, device="cpu", cancel=cancel)
     next(progress), next(progress)
-    cancelling.append(time.perf_counter())
+    slow.set()
     time.sleep(0.1)
     cancel.set()
-    start = time.perf_counter()
     list(progress)
-    assert time.perf_counter() - start < 1.5  # a second, and the noise of a busy machine
+    assert len(read_after) <= 2, "each of two threads ends with the region it reads"
 
 
 def test_closing_the_generator_ends_threads_and_frees_the_store(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,19 +197,24 @@ def test_large_nets_get_small_batches(net: Net) -> None:
     assert [cpu_batch(replace(net, flops=f)) for f in (5e9, 2e10, 1e12)] == [8, 2, 1]
 
 
-def test_a_batch_is_found_by_doubling(net: Net) -> None:
+def test_a_batch_is_found_by_doubling(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
     class Timed(nn.Module):
         """A device with a cost a call, and memory for 300 tiles."""
 
         def forward(self, x: Tensor) -> Tensor:
             if len(x) > 300:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            import time
-
-            time.sleep(0.01)
+            nonlocal calls
+            calls += 1
             return x.mean((2, 3))
 
-    assert find_batch(replace(net, module=Timed()), (8, 8)) == 128, "half of the 256 that fit"
+    clock = SimpleNamespace(perf_counter=lambda: 0.01 * calls)
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor_module, "time", clock)
+        found = find_batch(replace(net, module=Timed()), (8, 8))
+    assert found == 128, "half of the 256 that fit"
     steady = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1))
     assert find_batch(replace(net, module=steady), (32, 32)) <= 4096
 

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 import pytest
 import tifffile
+import torch  # noqa: F401  # after a window has been drawn by Mesa, loading it would crash
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from shapely.geometry import box
 
+from napari_histomil.annotations import raster
 from napari_histomil.annotations.formats import read_annotations, write_annotations
 from napari_histomil.annotations.mapping import BUILT_IN
 from napari_histomil.annotations.mask_reading import open_mask
@@ -230,13 +231,21 @@ def test_a_mask_has_the_classes_in_order_and_says_unlabelled(desk, tmp_path):
         assert [each.name for each in mask.facts.table.classes] == ["Stroma", "Tumor"]
 
 
-def test_a_cancelled_mask_leaves_nothing(desk, tmp_path):
+def test_a_cancelled_mask_leaves_nothing(desk, tmp_path, monkeypatch):
+    cancelled, bands = threading.Event(), raster.bands
+
+    def waiting_bands(painting):
+        assert cancelled.wait(10)
+        yield from bands(painting)
+
+    monkeypatch.setattr(raster, "bands", waiting_bands)  # else it may be done before the click
     desk.draw((0, 0, 400, 400), "Tumor")
     desk.dock.files.mask_button.click()
     dialog = dialog_of(MaskDialog)
     path = tmp_path / "mask.ome.tif"
     dialog.write(path)
     dialog.reject()
+    cancelled.set()
     desk.until(lambda: dialog.write_button.isEnabled())
     assert list(tmp_path.glob("mask*")) == []
     dialog.reject()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from qtpy.QtCore import Qt
 from shapely.geometry import box
@@ -31,9 +29,8 @@ def many(qapp):
     return regions, model
 
 
-def test_many_rows_are_shown_sorted_and_filtered_in_a_moment(many):
+def test_many_rows_are_sorted_and_filtered(many):
     _, model = many
-    began = time.perf_counter()
     model.sort(COLUMNS.index("Size"))
     areas = [region.geometry.area for region in model.regions]
     assert areas == sorted(areas)
@@ -41,7 +38,6 @@ def test_many_rows_are_shown_sorted_and_filtered_in_a_moment(many):
     assert model.regions[0].geometry.area == 97**2
     model.show_filtered(Filter("Stroma"))
     assert model.rowCount() == MANY // 2
-    assert time.perf_counter() - began < 3, "on a slow machine"
 
 
 def test_a_changed_region_is_painted_anew_and_nothing_else(many):
