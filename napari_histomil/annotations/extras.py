@@ -81,6 +81,6 @@ def _with_groups(ours: Any, theirs: Any) -> tuple[Any, list[str]]:
 
 def _groups(held: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     groups = held.get("groups")
-    return [each for each in groups if isinstance(each, Mapping)] if isinstance(
-        groups, list
-    ) else []  # fmt: skip
+    if not isinstance(groups, list):
+        return []
+    return [each for each in groups if isinstance(each, Mapping)]
