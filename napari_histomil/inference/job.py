@@ -201,8 +201,8 @@ def plan_job(
     )
     if model.task == "segment" and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
-            f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of the "
-            f"result: choose a stride that is {'even' if grid.tile_px % 2 == 0 else 'odd'}."
+            f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "
+            f"the result: choose a stride that is {'even' if grid.tile_px % 2 == 0 else 'odd'}."
         )
     return Job(
         slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
