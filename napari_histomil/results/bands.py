@@ -22,7 +22,7 @@ from napari_histomil.geometry import Rect
 from napari_histomil.tiling import TileGrid
 
 BAND_PX = 512
-"""Height of a band, and side of a Zarr chunk: a power of two, so that halves of bands are whole."""
+"""Height of a band, and side of a Zarr chunk: a power of two, so that its halves are whole."""
 
 LANE_PX = 16 * BAND_PX
 """Width of a lane: with tiles of 512 px a few per cent of them lie on an edge."""
