@@ -59,9 +59,11 @@ def make_model_folder(path: Path, *, seed: int = 0, **changes: Any) -> Path:
 
 
 TINY_UNET: dict[str, Any] = {
-    "encoder_name": "resnet18",
-    "encoder_depth": 3,
-    "decoder_channels": [16, 8, 8],
+    "encoder_name": "tu-resnet10t",
+    "encoder_depth": 2,
+    "decoder_channels": [16, 8],
+    "channels": [16, 16, 16, 16],
+    "stem_width": 8,
 }
 
 

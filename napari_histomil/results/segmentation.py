@@ -146,6 +146,11 @@ class SegmentationStore(RunFolder):
         """The levels, arrays of Zarr, uint8 [C, rows, columns]; see `from_stored`."""
         return tuple(self._array(str(index)) for index in range(len(self.level_shapes)))
 
+    @property
+    def ome(self) -> dict[str, Any]:
+        """OME-Zarr's members of the levels as one image."""
+        return _ome(self.picture, self.classes, str(self.slide["name"]))
+
     def strip(self, rows: slice) -> Stored:
         """Return rows of the finest level as they are stored, uint8 [C, rows, columns].
 
