@@ -62,8 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
     parser = argparse.ArgumentParser(
         prog="histomil",
-        description="Open whole-slide images, run patch classifiers and segmentation models, see and "
-        "export what they find.",
+        description="Open whole-slide images, run models over them, see and export the results.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

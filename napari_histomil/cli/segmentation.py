@@ -90,6 +90,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def segmentation(args: argparse.Namespace) -> int:
     """Write a segmentation in the format of another program."""
+    from napari_histomil.annotations.mask_files import mask_format, png_sidecar
     from napari_histomil.exchange.labels import Steps
     from napari_histomil.results import SegmentationStore
 
@@ -115,9 +116,9 @@ def segmentation(args: argparse.Namespace) -> int:
     elif kind == "regions":
         _write_regions(store, target, steps, args.names)
     else:
-        _write_mask(
-            store, target, steps, args.names, outlines=kind == "outlines", force=args.force
-        )
+        if mask_format(target) == "png":
+            new_file(png_sidecar(target), force=args.force)
+        _write_mask(store, target, steps, args.names, outlines=kind == "outlines")
     print(target)
     return 0
 
@@ -141,18 +142,10 @@ def _write_mask(
     names: list[str],
     *,
     outlines: bool,
-    force: bool,
 ) -> None:
-    from napari_histomil.annotations.mask_files import (
-        check_mask_format,
-        mask_format,
-        png_sidecar,
-        write_mask,
-    )
+    from napari_histomil.annotations.mask_files import check_mask_format, write_mask
     from napari_histomil.exchange.labels import label_bands, label_facts, outline_bands
 
-    if mask_format(target) == "png":
-        new_file(png_sidecar(target), force=force)
     facts = label_facts(store, names)
     check_mask_format(target, facts)
     bands = label_bands(store, steps, names)
