@@ -22,6 +22,9 @@ from napari_histomil.tiling import BLOCK_TILES
 DEVICE_PIECE_TILES = 16
 """Tiles that one thread reads at a time for a device."""
 
+PIECE_VALUES = 2**22
+"""Probabilities of a piece, 16 MB: many classes of large tiles wait in smaller pieces."""
+
 WAIT_SECONDS = 0.1
 """So often a run looks whether it was cancelled."""
 
@@ -108,7 +111,9 @@ class SegmentSession(Session[SegmentationStore]):
     _plan: BandPlan
 
     def _pieces(self, batch: int, *, on_cpu: bool, near: Near | None) -> BandPlan:
-        piece_tiles = min(batch, BLOCK_TILES if on_cpu else DEVICE_PIECE_TILES)
+        values = len(self.store.classes) * self.store.grid.spec.inner_px**2  # of a tile
+        most = BLOCK_TILES if on_cpu else DEVICE_PIECE_TILES
+        piece_tiles = min(batch, most, max(PIECE_VALUES // values, 1))
         # A device holds two batches, fills a third, and one waits here until its turn.
         batches = 1 if on_cpu else 4 * -(-batch // piece_tiles)
         ahead = 2 * worker_count(self.device) + batches
