@@ -68,7 +68,12 @@ TINY_UNET: dict[str, Any] = {
 
 
 def make_segmenter_folder(
-    path: Path, *, seed: int = 0, logits: list[float] | None = None, **changes: Any
+    path: Path,
+    *,
+    seed: int = 0,
+    logits: list[float] | None = None,
+    arguments: dict[str, Any] = TINY_UNET,
+    **changes: Any,
 ) -> Path:
     """Write a small U-Net as a model folder; `changes` go to model.json.
 
@@ -86,7 +91,7 @@ def make_segmenter_folder(
     path.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = smp.create_model("unet", encoder_weights=None, classes=len(classes), **TINY_UNET)
+        net = smp.create_model("unet", encoder_weights=None, classes=len(classes), **arguments)
         with torch.no_grad():
             head = net.segmentation_head[0]
             head.weight.mul_(0 if logits is not None else 20)
@@ -98,7 +103,7 @@ def make_segmenter_folder(
         "name": path.name,
         "description": "Random weights, for tests.",
         "task": "segment",
-        "architecture": {"name": "smp/unet", "arguments": TINY_UNET},
+        "architecture": {"name": "smp/unet", "arguments": arguments},
         "weights": {
             "file": file.name,
             "format": "safetensors",
