@@ -32,8 +32,8 @@ class GridSpec:
     Raises
     ------
     RunError
-        If a number is not positive, or the stride is larger than the tile (pixels between
-        tiles would never be looked at).
+        If a number is not positive, or the stride is larger than the tile without its margins
+        (pixels between tiles would never be looked at).
     """
 
     mpp: float
@@ -42,6 +42,8 @@ class GridSpec:
     """Side of a tile in pixels at `mpp`."""
     stride_px: int
     """Distance between neighbouring tiles in pixels at `mpp`: the side of a cell."""
+    margin_px: int = 0
+    """Pixels at each side of a tile that are looked at as context and not answered for."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mpp) and self.mpp > 0):
@@ -50,11 +52,19 @@ class GridSpec:
             raise RunError(
                 f"Tile and stride must be at least 1 px, not {self.tile_px} and {self.stride_px}."
             )
-        if self.stride_px > self.tile_px:
+        if self.margin_px < 0:
+            raise RunError(f"The margin of a tile must be 0 px or more, not {self.margin_px}.")
+        if self.stride_px > self.inner_px:
+            margins = f" with margins of {self.margin_px} px" if self.margin_px else ""
             raise RunError(
-                f"A stride of {self.stride_px} px leaves gaps between tiles of {self.tile_px} px: "
-                f"choose a stride of at most {self.tile_px}."
+                f"A stride of {self.stride_px} px leaves gaps between tiles of {self.tile_px} px"
+                f"{margins}: choose a stride of at most {self.inner_px}."
             )
+
+    @property
+    def inner_px(self) -> int:
+        """Side of a tile without its margins."""
+        return self.tile_px - 2 * self.margin_px
 
     @property
     def cell_um(self) -> float:

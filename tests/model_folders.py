@@ -56,3 +56,66 @@ def make_model_folder(path: Path, *, seed: int = 0, **changes: Any) -> Path:
     manifest.update(changes)
     (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
+
+
+TINY_UNET: dict[str, Any] = {
+    "encoder_name": "tu-resnet10t",
+    "encoder_depth": 2,
+    "decoder_channels": [16, 8],
+    "channels": [16, 16, 16, 16],
+    "stem_width": 8,
+}
+
+
+def make_segmenter_folder(
+    path: Path,
+    *,
+    seed: int = 0,
+    logits: list[float] | None = None,
+    arguments: dict[str, Any] = TINY_UNET,
+    **changes: Any,
+) -> Path:
+    """Write a small U-Net as a model folder; `changes` go to model.json.
+
+    Tiles of 96 px, 16 px of margin, stride 48 px, at 1 µm/px. With `logits` it answers these
+    everywhere, else it has random weights whose answers differ from pixel to pixel.
+    """
+    import safetensors.torch
+    import segmentation_models_pytorch as smp
+    import torch
+
+    classes = changes.get(
+        "classes",
+        [{"name": "normal", "color": [90, 90, 180]}, {"name": "Tumor", "color": [200, 0, 0]}],
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = smp.create_model("unet", encoder_weights=None, classes=len(classes), **arguments)
+        with torch.no_grad():
+            head = net.segmentation_head[0]
+            head.weight.mul_(0 if logits is not None else 20)
+            head.bias.copy_(torch.tensor(logits if logits is not None else [0.0] * len(classes)))
+    file = path / "weights.safetensors"
+    safetensors.torch.save_file(net.state_dict(), file)
+    manifest = {
+        "schema_version": 1,
+        "name": path.name,
+        "description": "Random weights, for tests.",
+        "task": "segment",
+        "architecture": {"name": "smp/unet", "arguments": arguments},
+        "weights": {
+            "file": file.name,
+            "format": "safetensors",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        },
+        "classes": classes,
+        "positive_class": classes[-1]["name"],
+        "activation": "softmax",
+        "grid": {"mpp": 1.0, "tile_px": 96, "stride_px": 48, "margin_px": 16},
+        "normalisation": {"mean": [0.7, 0.5, 0.7], "std": [0.15, 0.2, 0.15]},
+        "licence": "BSD-3-Clause",
+    }
+    manifest.update(changes)
+    (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return path

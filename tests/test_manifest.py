@@ -70,6 +70,9 @@ def write_model(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+SEGMENT: dict[str, Any] = {"task": "segment", "architecture": {"name": "smp/unet"}}
+
+
 def write_wsinfer(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "torchscript_model.pt").write_bytes(WEIGHTS)
@@ -88,12 +91,39 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     verify_model(model)
 
 
+def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> None:
+    grid = {"mpp": 0.5, "tile_px": 512, "stride_px": 320, "margin_px": 32}
+    model = load_manifest(
+        write_model(tmp_path / "m", **SEGMENT, grid=grid, background_class="normal")
+    )
+    assert (model.task, model.architecture) == ("segment", "smp/unet")
+    assert (model.grid.margin_px, model.grid.inner_px) == (32, 448)
+    assert model.background_class == "normal"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"name": ...}, "'name' is a required property"),
         ({"name": "../x"}, "member name: .* is not a name of letters"),
-        ({"task": "segment"}, "member task: .*'classify'"),
+        ({"task": "paint"}, "member task: .*'classify' or 'segment'"),
+        ({"task": "segment"}, "timm/resnet18 cannot segment"),
+        ({"architecture": {"name": "smp/unet"}}, "smp/unet cannot classify"),
+        ({"background_class": "normal"}, "are for models that segment"),
+        (
+            {"grid": {"mpp": 1, "tile_px": 128, "stride_px": 64, "margin_px": 8}},
+            "are for models that segment",
+        ),
+        ({**SEGMENT, "background_class": "x"}, "background_class 'x' is none of the classes"),
+        ({**SEGMENT, "activation": "sigmoid", "background_class": "normal"}, "is for softmax"),
+        (
+            {**SEGMENT, "grid": {"mpp": 1, "tile_px": 128, "stride_px": 65}},
+            "tile_px - stride_px must be even",
+        ),
+        (
+            {**SEGMENT, "grid": {"mpp": 1, "tile_px": 128, "stride_px": 100, "margin_px": 16}},
+            "leaves gaps .* margins of 16 px: choose a stride of at most 96",
+        ),
         ({"grid": {"mpp": 0, "tile_px": 1, "stride_px": 1}}, "member grid.mpp: 0 .*above 0"),
         ({"grid": {"mpp": 1, "tile_px": 8, "stride_px": 16}}, "grid: .*leaves gaps"),
         ({"classes": []}, "at least one class"),

@@ -34,6 +34,7 @@ FAMILIES = (
     "slides",
     "runs",
     "exports",
+    "segmentation",
     "annotations",
     "models",
     "sidecars",
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
     parser = argparse.ArgumentParser(
         prog="histomil",
-        description="Open whole-slide images, run patch classifiers, see and export heatmaps.",
+        description="Open whole-slide images, run models over them, see and export the results.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -140,9 +140,12 @@ def _add_annotations(subparsers: Subparsers) -> None:
 
 def bench_run(args: argparse.Namespace) -> int:
     """Measure the engine, print, and write down where that is wanted."""
+    from napari_histomil.errors import RunError
     from napari_histomil.resources import packaged
 
     model = find_model_near(args.model, args.models)
+    if model.task != "classify":
+        raise RunError(f"{model.name} segments, and only patch classifiers are measured so far.")
     slide = args.slide or packaged("sample_data") / DEFAULT_SLIDE
     from napari_histomil.bench.run import append_results, report, run_benchmark
     from napari_histomil.inference.job import RegionSpec

@@ -92,6 +92,7 @@ def show(args: argparse.Namespace) -> int:
         ("", model.description),
         ("folder", str(model.path)),
         ("kind", f"{model.kind}, {model.architecture or model.weights_format}"),
+        ("task", model.task),
         ("classes", ", ".join(model.class_names) + f" ({model.activation})"),
         ("needs", _needs(model)),
         ("stain", model.stain),
@@ -145,10 +146,12 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "architecture": model.architecture,
         "classes": [{"name": c.name, "color": list(c.color)} for c in model.classes],
         "positive_class": model.positive_class,
+        "background_class": model.background_class,
         "activation": model.activation,
         "mpp": model.grid.mpp,
         "tile_px": model.grid.tile_px,
         "stride_px": model.grid.stride_px,
+        "margin_px": model.grid.margin_px,
         "stain": model.stain,
         "licence": model.licence,
         "weights": model.weights.name,
@@ -162,7 +165,8 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
 
 def _needs(model: ModelManifest) -> str:
     grid = model.grid
-    return f"{grid.mpp:g} µm/px, tiles of {grid.tile_px} px every {grid.stride_px} px"
+    margin = f", margins of {grid.margin_px} px" if grid.margin_px else ""
+    return f"{grid.mpp:g} µm/px, tiles of {grid.tile_px} px every {grid.stride_px} px{margin}"
 
 
 def _plain(value: Any) -> str:

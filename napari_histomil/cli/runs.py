@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
     from napari_histomil.inference.job import Progress, RegionSpec
     from napari_histomil.manifest import ModelManifest
-    from napari_histomil.results import RunStore
+    from napari_histomil.results import RunStore, SegmentationStore
     from napari_histomil.slides.slide import SlideInfo
 
 STAINS = ("none", "macenko", "reinhard")
@@ -44,7 +44,8 @@ EXAMPLES = """\
 
 Cancelled (Ctrl-C) or killed, the same command goes on where it stopped; a run
 that is done costs nothing. The path of each run is printed on stdout; see
-'histomil export' and 'histomil view'."""
+'histomil export' and 'histomil view', for models that segment
+'histomil segmentation'."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -54,8 +55,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "run",
         run_verb,
         "run a model over slides",
-        "Run a patch classifier over the tissue of slides (or another region) and keep its "
-        "scores as a run: one folder <id>.zarr a slide, model and settings.",
+        "Run a patch classifier or a model that segments over the tissue of slides (or another "
+        "region) and keep what it says as a run: one folder <id>.zarr a slide, model and "
+        "settings.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -91,8 +93,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--stride",
         metavar="PX",
         type=positive(int),
-        help="distance between tiles in their own pixels: the side of a heatmap cell; the "
-        "model's own by default",
+        help="distance between tiles in their own pixels: the side of a heatmap cell, or less "
+        "than a tile where tiles shall overlap; the model's own by default",
     )
     parser.add_argument(
         "--stain",
@@ -171,7 +173,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         icc=args.icc,
     )
     from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
-    from napari_histomil.results import RunStore
+    from napari_histomil.results import RunStore, SegmentationStore
 
     last: Progress | None = None
     with _progress_bar(path.name) as show:
@@ -190,9 +192,15 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     stop.gently = False
     if last is None or stop.cancel.is_set():
         return
-    store = RunStore.open(last.store)
+    store: RunStore | SegmentationStore
+    if model.task == "segment":
+        store = SegmentationStore.open(last.store)
+        found = _areas(store)
+    else:
+        store = RunStore.open(last.store)
+        found = _hot_area(store)
     device = str(store.sessions[-1]["device"])
-    for line in _summary(store, last, device):
+    for line in _summary(store, last, device, found):
         say(f"{path.name}: {line}")
     if args.json:
         print(
@@ -212,10 +220,9 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         print(last.store, flush=True)
 
 
-def _summary(store: RunStore, last: Progress, device: str) -> Iterator[str]:
-    from napari_histomil.exchange.facts import class_column, default_class
-    from napari_histomil.heatmaps import threshold_stats
-
+def _summary(
+    store: RunStore | SegmentationStore, last: Progress, device: str, found: str
+) -> Iterator[str]:
     new = last.total - last.resumed
     if new:
         resumed = f", {last.resumed} were done before" if last.resumed else ""
@@ -225,15 +232,32 @@ def _summary(store: RunStore, last: Progress, device: str) -> Iterator[str]:
         )
     else:
         yield f"all {last.total} tiles were done before"
-    name = default_class(store)
-    stats = threshold_stats(store.grid, store.scores[:, class_column(store, name)], 0.5)
-    yield (
-        f"{name} at 0.5 or more: {stats.tiles} tiles, {stats.area_mm2:.3g} mm², "
-        f"{stats.percent:.1f} % of {stats.looked_at_mm2:.3g} mm² looked at"
-    )
+    yield found
     if store.skipped:
         yield f"{len(store.skipped)} tiles were skipped because they could not be read"
     yield from (f"note: {text}" for text in store.warnings)
+
+
+def _hot_area(store: RunStore) -> str:
+    """Return how much of what was looked at is likely of the class that is shown first."""
+    from napari_histomil.exchange.facts import class_column, default_class
+    from napari_histomil.heatmaps import threshold_stats
+
+    name = default_class(store)
+    stats = threshold_stats(store.grid, store.scores[:, class_column(store, name)], 0.5)
+    return (
+        f"{name} at 0.5 or more: {stats.tiles} tiles, {stats.area_mm2:.3g} mm², "
+        f"{stats.percent:.1f} % of {stats.looked_at_mm2:.3g} mm² looked at"
+    )
+
+
+def _areas(store: SegmentationStore) -> str:
+    """Return the area of each class of a segmentation."""
+    from napari_histomil.exchange.labels import Steps, class_areas_mm2
+
+    areas, looked_at = class_areas_mm2(store, Steps())
+    found = ", ".join(f"{name} {area:.3g} mm²" for name, area in areas.items())
+    return f"{found} of {looked_at:.3g} mm² looked at"
 
 
 def _region(text: str) -> str | tuple[float, float, float, float] | Path:

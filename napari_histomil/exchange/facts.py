@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from napari_histomil.annotations.model import SlideFrame
 from napari_histomil.errors import RunError
-from napari_histomil.results import RunStore
+from napari_histomil.results import RunStore, SegmentationStore
+
+AnyRun = RunStore | SegmentationStore
 
 
 def footprints(run: RunStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -33,14 +35,14 @@ def footprints(run: RunStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return np.column_stack([corners, np.broadcast_to(size, corners.shape)]), scores[known]
 
 
-def frame_of(run: RunStore) -> SlideFrame:
+def frame_of(run: AnyRun) -> SlideFrame:
     """Return QuPath's frame of the slide that a run looked at."""
     slide = run.slide
     x, y, *_ = slide.get("bounds_px0") or (0.0, 0.0)
     return SlideFrame((float(x), float(y)), str(slide["name"]), str(slide["fingerprint"]))
 
 
-def provenance(run: RunStore) -> dict[str, Any]:
+def provenance(run: AnyRun) -> dict[str, Any]:
     """Return what made a result in a few plain values, for files with room for a text."""
     return {
         "run": run.run_id,
@@ -56,7 +58,7 @@ def provenance(run: RunStore) -> dict[str, Any]:
     }
 
 
-def class_column(run: RunStore, name: str) -> int:
+def class_column(run: AnyRun, name: str) -> int:
     """Return the column of a class in the scores.
 
     Raises
@@ -72,6 +74,6 @@ def class_column(run: RunStore, name: str) -> int:
     return run.class_names.index(name)
 
 
-def default_class(run: RunStore) -> str:
+def default_class(run: AnyRun) -> str:
     """Return the class that is shown first: the model's positive class, else its last."""
     return str(run.model.get("positive_class") or run.class_names[-1])

@@ -60,10 +60,10 @@ class Net:
         return self.border is not None
 
     def logits(self, tiles: Tensor) -> Tensor:
-        """Answer uint8 [B, H, W, 3] on the net's device with float32 [B, C]."""
+        """Answer uint8 [B, H, W, 3] on the net's device with float32 [B, C] or [B, C, H, W]."""
         with torch.inference_mode(), _true_float32(self.device):
             x = self._pad(tiles) if self.border is not None else self.scaled(tiles)
-            answer: Tensor = self.module(x)  # (B, C)
+            answer: Tensor = self.module(x)  # (B, C) or (B, C, H, W)
             return answer.float()
 
     def scaled(self, tiles: Tensor) -> Tensor:
@@ -140,7 +140,9 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     wanted = _first_answer(plain, model, tiles)
     plain = replace(plain, flops=_count_flops(plain, tiles))
     limit = FOLD_TOLERANCE * max(float(wanted.abs().max()), 1e-3)
-    for net in _cheaper(plain, normalisation, tiles):
+    # What segments answers in the size of its input, which must not be padded beforehand.
+    foldings = (True, False) if model.task == "classify" else (False,)
+    for net in _cheaper(plain, normalisation, tiles, foldings):
         if float((net.logits(tiles) - wanted).abs().max()) <= limit:
             return _to_device(net, device)
     _logger.info("folding changes the answers of %s: it is left as it is", model.name)
@@ -191,7 +193,8 @@ def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
         raise ModelError(
             f"The model {model.name} does not take tiles of {width} x {height} px: {reason[:200]}."
         ) from error
-    expected = (len(tiles), len(model.classes))
+    pixels = (height, width) if model.task == "segment" else ()
+    expected = (len(tiles), len(model.classes), *pixels)
     if tuple(answer.shape) != expected:
         raise ModelError(
             f"The model {model.name} gives outputs of the shape {tuple(answer.shape)} for "
@@ -206,12 +209,14 @@ def _count_flops(net: Net, tiles: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
-def _cheaper(plain: Net, normalisation: Normalisation, tiles: Tensor) -> Iterator[Net]:
+def _cheaper(
+    plain: Net, normalisation: Normalisation, tiles: Tensor, foldings: tuple[bool, ...]
+) -> Iterator[Net]:
     """Yield what should answer as `plain` does, the cheapest first."""
     if isinstance(plain.module, torch.jit.ScriptModule):
         yield _freeze(plain)
         return
-    for scaling in (True, False):
+    for scaling in foldings:
         yield _fold(plain, normalisation, tiles, scaling=scaling)
 
 

@@ -103,10 +103,7 @@ class Job:
             "slide": slide,
             "model": {"sha256": self.model.sha256},
             "task": self.task,
-            "grids": [
-                {"mpp": float(g.mpp), "tile_px": int(g.tile_px), "stride_px": int(g.stride_px)}
-                for g in self.grids
-            ],
+            "grids": [_canonical_grid(grid) for grid in self.grids],
             "region": {
                 "kind": self.region.kind,
                 "rect_px0": rect
@@ -122,6 +119,13 @@ class Job:
         """First 16 hexadecimal digits of the sha256 of the canonical JSON."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical_grid(grid: GridSpec) -> dict[str, Any]:
+    sizes = {"tile_px": int(grid.tile_px), "stride_px": int(grid.stride_px)}
+    if grid.margin_px:
+        sizes["margin_px"] = int(grid.margin_px)
+    return {"mpp": float(grid.mpp), **sizes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +197,13 @@ def plan_job(
         mpp=model.grid.mpp if mpp is None else mpp,
         tile_px=model.grid.tile_px,
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
+        margin_px=model.grid.margin_px,
     )
+    if model.task == "segment" and (grid.tile_px - grid.stride_px) % 2:
+        raise RunError(
+            f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "
+            f"the result: choose a stride that is {'even' if grid.tile_px % 2 == 0 else 'odd'}."
+        )
     return Job(
         slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
         model=ModelRef(model.name, model.path, model.sha256),

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import nn
 
 from napari_histomil.errors import TileError
 from napari_histomil.inference.courtesy import behind_the_window
-from napari_histomil.inference.plan import Piece, Plan
+from napari_histomil.inference.plan import Piece
 from napari_histomil.inference.predictor import Predictor
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.tiles import TileReader
@@ -35,13 +36,20 @@ RESTS = 12
 """Places in a net, spread over its layers, at which a thread of a CPU gives way."""
 
 
+class Pieces(Protocol):
+    """What hands out the work; asked from several threads."""
+
+    def take(self) -> Piece | None:
+        """Return the next piece, or None when there is none left."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The scores of a piece."""
 
     piece: Piece
     scores: NDArray[np.float32]
-    """[n, C]; NaN where a tile failed."""
+    """[n, C], or [n, C, i, i] of a model that segments; NaN where a tile failed."""
     failed: dict[int, TileError]
     """Index of a tile in the grid -> why."""
 
@@ -67,7 +75,7 @@ def one_thread_each() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def cpu_lane(
-    plan: Plan, reader: TileReader, predictor: Predictor, *, workers: int | None = None
+    plan: Pieces, reader: TileReader, predictor: Predictor, *, workers: int | None = None
 ) -> Iterator[Crew[Answer]]:
     """Start workers that read and predict pieces; on leaving they have ended."""
     count = workers or worker_count(predictor.net.device)
@@ -98,7 +106,7 @@ def cpu_lane(
 
 @contextmanager
 def device_lane(
-    plan: Plan, reader: TileReader, predictor: Predictor, *, workers: int | None = None
+    plan: Pieces, reader: TileReader, predictor: Predictor, *, workers: int | None = None
 ) -> Iterator[Crew[Answer]]:
     """Start readers and one thread that feeds the device; on leaving they have ended."""
     count = workers or worker_count(predictor.net.device)
@@ -192,7 +200,7 @@ def _answer(
     """Blank the scores of failed tiles; a score that is no number is a failure too."""
     first = piece.tiles.start
     errors = {first + place: error for place, error in failed.items()}
-    for place in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
+    for place in np.flatnonzero(~np.isfinite(scores).reshape(len(scores), -1).all(axis=1)):
         tile = first + int(place)
         errors.setdefault(tile, reader.error(tile, "the model's answer is not a number"))
     scores = scores.copy()

@@ -90,6 +90,7 @@ class Piece:
     """Part of a block: what one thread reads and predicts at a time."""
 
     block: int
+    """Of a segmentation: its place in the order of stitching."""
     tiles: slice
     """Into the grid."""
 

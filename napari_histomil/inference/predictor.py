@@ -21,7 +21,7 @@ from torch import Tensor
 from napari_histomil.errors import RunError
 from napari_histomil.inference.backends import Net, Precision, in_bf16
 from napari_histomil.inference.devices import has_fast_bf16, is_out_of_memory
-from napari_histomil.inference.tasks import classify
+from napari_histomil.inference.tasks import TASKS
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.tiling import BLOCK_TILES
@@ -34,6 +34,10 @@ CPU_BATCH_FLOPS = 4e10
 """A batch takes one core well under a second, so that a cancelled run stops within one."""
 
 DEVICE_BATCH_MAX = 4096
+
+SEGMENT_BATCH_PX = 2**23
+"""Pixels of a batch on other devices: each of them has an answer, which has to be kept."""
+
 _GAIN = 1.05
 """A doubled batch must be this much faster to be worth its memory."""
 
@@ -51,7 +55,7 @@ class Predictor:
         self._mutex = threading.Lock()
 
     def scores(self, tiles: Uint8Image | Tensor) -> NDArray[np.float32]:
-        """Return float32 [n, C] for uint8 [n, H, W, 3].
+        """Return float32 [n, C] (or [n, C, i, i]: `tasks.py`) for uint8 [n, H, W, 3].
 
         Raises
         ------
@@ -61,7 +65,7 @@ class Predictor:
         return self.submit(tiles)()
 
     def submit(self, tiles: Uint8Image | Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Begin to predict; what is returned waits for the scores [n, C] and returns them.
+        """Begin to predict; what is returned waits for the scores and returns them.
 
         So the next batch can be on its way to the device while this one is computed.
         """
@@ -72,7 +76,7 @@ class Predictor:
             part = torch.as_tensor(tiles[start : start + batch])
             try:
                 device_part = part.to(self.net.device, non_blocking=True)
-                parts.append(classify(self.net.logits(device_part), self.model))
+                parts.append(TASKS[self.model.task](self.net.logits(device_part), self.model))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -136,7 +140,11 @@ def settle(
         if largest <= BF16_TOLERANCE:
             net, precision = low, "bf16"
     if batch is None:
-        batch = cpu_batch(net) if net.device.type == "cpu" else find_batch(net, sample.shape[1:3])
+        height, width = sample.shape[1:3]
+        fits = max(SEGMENT_BATCH_PX // (height * width), 1)
+        most = fits if model.task == "segment" else DEVICE_BATCH_MAX
+        on_cpu = net.device.type == "cpu"
+        batch = cpu_batch(net) if on_cpu else find_batch(net, (height, width), most)
     return net, Settings(precision, batch, difference)
 
 
@@ -148,7 +156,7 @@ def cpu_batch(net: Net) -> int:
     return batch
 
 
-def find_batch(net: Net, shape: tuple[int, ...]) -> int:
+def find_batch(net: Net, shape: tuple[int, int], most: int = DEVICE_BATCH_MAX) -> int:
     """Double the batch while that makes tiles faster and fits the memory.
 
     Parameters
@@ -157,10 +165,12 @@ def find_batch(net: Net, shape: tuple[int, ...]) -> int:
         On a device other than the CPU.
     shape
         (height, width) of a tile.
+    most
+        Largest batch that is tried.
     """
-    best, best_speed = BLOCK_TILES, 0.0
-    batch = BLOCK_TILES
-    while batch <= DEVICE_BATCH_MAX:
+    batch = min(BLOCK_TILES, most)
+    best, best_speed = batch, 0.0
+    while batch <= most:
         tiles = torch.randint(0, 256, (batch, *shape, 3), dtype=torch.uint8)
         try:
             tiles = tiles.to(net.device)

@@ -6,17 +6,21 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``schema_version``  1
 ``name``            the model's name, letters, digits, ``.``, ``_``, ``-``
 ``description``     one or two sentences for a person who chooses
-``task``            ``classify``
+``task``            ``classify``: a tile has probabilities; ``segment``: each of its pixels has
 ``architecture``    ``{"name": "timm/resnet18", "arguments": {...}}``: a timm name with the
-                    keywords of ``timm.create_model``, or ``histomil/<name>`` with those of a
-                    net of this program (`nets/`); absent for TorchScript
+                    keywords of ``timm.create_model``, ``smp/unet`` and its relatives with
+                    those of ``segmentation_models_pytorch.create_model``, or
+                    ``histomil/<name>`` with those of a net of this program (`nets/`); absent
+                    for TorchScript
 ``weights``         ``{"file": "weights.safetensors", "format": "safetensors" | "torchscript",
                     "sha256": 64 hexadecimal digits}``; the file lies in the folder
 ``classes``         ``[{"name": "tumor", "color": [200, 0, 0]}, ...]`` in the order of outputs
 ``positive_class``  optional, the class that is shown first
+``background_class``  optional, for ``segment``: the class that means none of the others
 ``activation``      ``softmax`` or ``sigmoid``
 ``temperature``     optional, logits are divided by it; 1 by default
-``grid``            ``{"mpp": 1.0, "tile_px": 128, "stride_px": 64}``
+``grid``            ``{"mpp": 1.0, "tile_px": 128, "stride_px": 64}``; for ``segment`` also
+                    ``margin_px``: so many pixels at each side of a tile are context only
 ``normalisation``   ``{"mean": [r, g, b], "std": [r, g, b]}`` of pixels scaled to 0..1; absent
                     where the graph normalises itself (it then gets 0..1)
 ``stain``           optional, ``none``, ``macenko`` or ``reinhard``: the model's training

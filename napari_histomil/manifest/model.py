@@ -74,7 +74,8 @@ class ModelManifest:
     description: str
     task: str
     architecture: str
-    """``timm/<name>`` or ``histomil/<name>``; ``""`` where the weights are a whole graph."""
+    """``timm/<name>``, ``smp/<name>`` or ``histomil/<name>``; ``""`` where the weights are a whole
+    graph."""
     arguments: Mapping[str, Any]
     weights: Path
     weights_format: Literal["safetensors", "torchscript"]
@@ -92,6 +93,8 @@ class ModelManifest:
     temperature: float
     positive_class: str | None
     """The class that is shown first."""
+    background_class: str | None
+    """Of a segmentation: the class that means none of the others."""
     licence: str
     training: Mapping[str, Any]
     scores: Mapping[str, Any]
@@ -169,9 +172,9 @@ def _load_own(folder: Path) -> ModelManifest:
     names = [c.name for c in classes]
     if len(set(names)) < len(names):
         raise ModelError(f"{file}: two classes have the same name: give each its own.")
-    positive = raw.get("positive_class")
-    if positive is not None and positive not in names:
-        raise ModelError(f"{file}: positive_class {positive!r} is none of the classes {names}.")
+    for member in ("positive_class", "background_class"):
+        if raw.get(member) is not None and raw[member] not in names:
+            raise ModelError(f"{file}: {member} {raw[member]!r} is none of the classes {names}.")
     weights = _weights_inside(folder, raw["weights"]["file"], file)
     architecture = raw.get("architecture", {})
     weights_format = raw["weights"]["format"]
@@ -183,6 +186,7 @@ def _load_own(folder: Path) -> ModelManifest:
         grid = GridSpec(**raw["grid"])
     except HistomilError as error:
         raise ModelError(f"{file}: grid: {error}") from error
+    _check_task(raw, grid, file)
     normalisation = raw.get("normalisation")
     return _with_hash(
         name=raw["name"],
@@ -204,11 +208,35 @@ def _load_own(folder: Path) -> ModelManifest:
         transforms=(),
         stain=raw.get("stain", "none"),
         temperature=float(raw.get("temperature", 1.0)),
-        positive_class=positive,
+        positive_class=raw.get("positive_class"),
+        background_class=raw.get("background_class"),
         licence=raw["licence"],
         training=raw.get("training", {}),
         scores=raw.get("scores", {}),
     )
+
+
+def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
+    """Refuse what only the other task has."""
+    segments = raw["task"] == "segment"
+    family = raw.get("architecture", {}).get("name", "").partition("/")[0]
+    if family and (family == "smp") != segments:
+        raise ModelError(
+            f"{file}: {raw['architecture']['name']} cannot {raw['task']}: nets of the family smp "
+            f"segment, all others classify."
+        )
+    if not segments and (grid.margin_px or raw.get("background_class")):
+        raise ModelError(f"{file}: margin_px and background_class are for models that segment.")
+    if segments and (grid.tile_px - grid.stride_px) % 2:
+        raise ModelError(
+            f"{file}: grid: tile_px - stride_px must be even, so that the pixels of tiles lie on "
+            f"those of the result, and {grid.tile_px} - {grid.stride_px} is not."
+        )
+    if raw.get("background_class") is not None and raw["activation"] == "sigmoid":
+        raise ModelError(
+            f"{file}: background_class is for softmax: with sigmoid, background is where no class "
+            f"is likely."
+        )
 
 
 def _load_wsinfer(folder: Path) -> ModelManifest:
@@ -250,6 +278,7 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         positive_class=next(
             (name for name in names if name.lower() not in _NEGATIVE_NAMES), names[-1]
         ),
+        background_class=None,
         licence="",
         training={},
         scores={},

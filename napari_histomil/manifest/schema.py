@@ -49,7 +49,7 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "a name of letters, digits, '.', '_' and '-'",
         },
         "description": _TEXT,
-        "task": {"enum": ["classify"], "description": "'classify'"},
+        "task": {"enum": ["classify", "segment"], "description": "'classify' or 'segment'"},
         "architecture": {
             "type": "object",
             "description": "an object with name and arguments",
@@ -58,8 +58,8 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "name": {
                     "type": "string",
-                    "pattern": r"^(timm|histomil)/[A-Za-z0-9._-]+$",
-                    "description": "'timm/<name>' or 'histomil/<name>'",
+                    "pattern": r"^(timm|histomil|smp)/[A-Za-z0-9._-]+$",
+                    "description": "'timm/<name>', 'histomil/<name>' or 'smp/<name>'",
                 },
                 "arguments": {"type": "object", "description": "an object of keywords"},
             },
@@ -109,6 +109,7 @@ MODEL_SCHEMA: dict[str, Any] = {
             },
         },
         "positive_class": {"type": ["string", "null"], "description": "a class name"},
+        "background_class": {"type": ["string", "null"], "description": "a class name"},
         "activation": {
             "enum": ["softmax", "sigmoid"],
             "description": "'softmax' or 'sigmoid'",
@@ -119,7 +120,16 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "an object with mpp, tile_px and stride_px",
             "additionalProperties": False,
             "required": ["mpp", "tile_px", "stride_px"],
-            "properties": {"mpp": _POSITIVE, "tile_px": _COUNT, "stride_px": _COUNT},
+            "properties": {
+                "mpp": _POSITIVE,
+                "tile_px": _COUNT,
+                "stride_px": _COUNT,
+                "margin_px": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "description": "a whole number of at least 0",
+                },
+            },
         },
         "normalisation": {
             "type": ["object", "null"],

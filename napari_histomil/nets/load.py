@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
 from napari_histomil.nets.patch import build_patch_net
+from napari_histomil.nets.segmenters import build_segmenter
 
 
 def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -27,6 +28,7 @@ def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Mod
 BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], nn.Module]] = {
     "timm": _build_timm,
     "histomil": build_patch_net,
+    "smp": build_segmenter,
 }
 """Family (an architecture's name before the slash) -> (name, classes, arguments) -> net."""
 
@@ -37,7 +39,7 @@ def load_module(manifest: ModelManifest) -> nn.Module:
     Returns
     -------
     nn.Module
-        Takes float32 [B, 3, H, W], gives logits [B, C].
+        Takes float32 [B, 3, H, W], gives logits [B, C], or [B, C, H, W] if it segments.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def build_module(architecture: str, classes: int, arguments: Mapping[str, Any]) 
     Parameters
     ----------
     architecture
-        ``timm/<name>`` or ``histomil/<name>``.
+        ``timm/<name>``, ``smp/<name>`` or ``histomil/<name>``.
     classes
         Number of outputs.
     arguments

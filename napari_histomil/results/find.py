@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from napari_histomil.errors import SlideError
 from napari_histomil.files import is_there
@@ -15,6 +16,7 @@ from napari_histomil.resources import (
     sidecar,
     sidecars,
 )
+from napari_histomil.results.layout import ATTRIBUTE, task_of
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
 
@@ -43,13 +45,19 @@ def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | Non
     return preferred / "runs" / name
 
 
-def find_runs(info: SlideInfo, out: Path | None = None) -> list[Path]:
-    """Return the runs of a slide, the one worked on last first."""
+def find_runs(
+    info: SlideInfo, out: Path | None = None, *, task: str | None = "classify"
+) -> list[Path]:
+    """Return the runs of a slide of one task, the one worked on last first; None for all tasks.
+
+    A run that is damaged is among those of every task: opening it says what is the matter.
+    """
     runs = {
         run
         for folder in sidecars(info.path, info.fingerprint, out=out)
         for run in (folder / "runs").glob("*.zarr")
         if (run / "zarr.json").is_file() and _slide_of(run) in (info.fingerprint, None)
+        if task is None or _task_of(run) in (task, None)
     }
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
 
@@ -106,7 +114,19 @@ def _candidates(run: Path, slide_path: Path, fingerprint: str) -> Iterator[Path]
 def _slide_of(run: Path) -> str | None:
     """Return the fingerprint of a run's slide; None if the run is damaged, as opening it tells."""
     try:
-        attributes = json.loads((run / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        return str(attributes["histomil"]["slide"]["fingerprint"])
+        return str(_attributes(run)["slide"]["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _task_of(run: Path) -> str | None:
+    """Return a run's task; None if the run is damaged."""
+    try:
+        return task_of(_attributes(run))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _attributes(run: Path) -> Any:
+    document = json.loads((run / "zarr.json").read_text(encoding="utf-8"))
+    return document["attributes"][ATTRIBUTE]

@@ -20,10 +20,8 @@ SCHEMA_VERSION = 1
 ATTRIBUTE = "histomil"
 
 
-def write_empty(path: Path, grid: TileGrid, classes: int, attributes: dict[str, Any]) -> None:
-    """Make the group of a run of which nothing is done."""
-    group = zarr.create_group(path, zarr_format=3)
-    group.create_array("cells", data=grid.cells)
+def make_scores(group: zarr.Group, grid: TileGrid, classes: int) -> None:
+    """Make the arrays of a patch classifier's run of which nothing is done."""
     group.create_array(
         "scores",
         shape=(len(grid), classes),
@@ -32,16 +30,19 @@ def write_empty(path: Path, grid: TileGrid, classes: int, attributes: dict[str, 
         fill_value=float("nan"),
         compressors=[Crc32cCodec()],
     )
-    blocks = -(-len(grid) // BLOCK_TILES)
+    make_flags(group, -(-len(grid) // BLOCK_TILES))
+
+
+def make_flags(group: zarr.Group, count: int) -> None:
+    """Make the flags of so many parts of a run, none of which is done."""
     group.create_array(
         "done",
-        shape=(blocks,),
-        chunks=(blocks,),
+        shape=(count,),
+        chunks=(count,),
         dtype="bool",
         fill_value=False,
         compressors=[Crc32cCodec()],
     )
-    group.attrs[ATTRIBUTE] = attributes
 
 
 def check_version(path: Path, attributes: Any) -> None:
@@ -56,11 +57,44 @@ def check_version(path: Path, attributes: Any) -> None:
         )
 
 
+def task_of(attributes: Mapping[str, Any]) -> str:
+    """Return the task of a run; runs know it from their job."""
+    job = attributes.get("job")
+    return str(job.get("task", "classify")) if isinstance(job, Mapping) else "classify"
+
+
+def check_task(path: Path, attributes: Mapping[str, Any], wanted: str) -> None:
+    """Refuse a run of another task than is understood; raises `RunError`."""
+    task = task_of(attributes)
+    if task == wanted:
+        return
+    if task == "segment":
+        raise RunError(
+            f"{path} is a segmentation, and this is for the scores of patches: see "
+            f"'histomil segmentation --help'."
+        )
+    raise RunError(f"{path} is no segmentation: its model answers for tiles ({task}).")
+
+
+def grid_attributes(grid: TileGrid) -> dict[str, Any]:
+    """Return what `read_grid` needs besides the cells."""
+    spec = grid.spec
+    margin = {"margin_px": spec.margin_px} if spec.margin_px else {}
+    return {
+        "mpp": float(spec.mpp),
+        "tile_px": spec.tile_px,
+        "stride_px": spec.stride_px,
+        **margin,
+        "slide_mpp": [float(v) for v in grid.slide_mpp],
+        "slide_size_px0": [int(v) for v in grid.slide_size_px0],
+    }
+
+
 def read_grid(group: zarr.Group, grid: Mapping[str, Any]) -> TileGrid:
     """Return the grid from its attributes and its cells."""
     cells: Any = group["cells"]
     return TileGrid(
-        spec=GridSpec(grid["mpp"], grid["tile_px"], grid["stride_px"]),
+        spec=GridSpec(grid["mpp"], grid["tile_px"], grid["stride_px"], grid.get("margin_px", 0)),
         slide_mpp=(grid["slide_mpp"][0], grid["slide_mpp"][1]),
         slide_size_px0=(grid["slide_size_px0"][0], grid["slide_size_px0"][1]),
         cells=np.asarray(cells[:], np.int32),

@@ -15,7 +15,7 @@ from model_folders import make_model_folder
 
 from napari_histomil.errors import ModelError, OutputError, RunError, TileError
 from napari_histomil.geometry import Rect
-from napari_histomil.inference import engine, lanes, predictor, tiles
+from napari_histomil.inference import lanes, opening, predictor, session, tiles
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import Job, Progress, RegionSpec
 from napari_histomil.manifest import load_manifest
@@ -103,8 +103,8 @@ def test_a_finished_job_returns_at_once(
 ) -> None:
     job = make_job()
     scores(job, tmp_path)
-    monkeypatch.setattr(engine, "open_slide", None)  # neither slide nor model are touched
-    monkeypatch.setattr(engine, "load_manifest", None)
+    monkeypatch.setattr(opening, "open_slide", None)  # neither slide nor model are touched
+    monkeypatch.setattr(opening, "load_manifest", None)
     (only,) = run(job, out=tmp_path)
     assert (only.done, only.total, only.resumed) == (TILES, TILES, TILES)
 
@@ -173,7 +173,7 @@ def test_cancelling_does_not_wait_for_a_slow_slide(
     tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One region is read to its end, not the whole piece (16 tiles, read one by one here)."""
-    real, cancel = engine.open_slide, threading.Event()
+    real, cancel = opening.open_slide, threading.Event()
 
     class Slow(Broken):
         def read_region(self, xy: Any, level: int, size: Any) -> Uint8Image:
@@ -183,7 +183,7 @@ def test_cancelling_does_not_wait_for_a_slow_slide(
             return super().read_region(xy, level, size)
 
     slow, read_after = threading.Event(), list[Any]()
-    monkeypatch.setattr(engine, "open_slide", lambda *a, **k: Slow(real(*a, **k), []))
+    monkeypatch.setattr(opening, "open_slide", lambda *a, **k: Slow(real(*a, **k), []))
     monkeypatch.setattr(tiles, "MAX_REGION_PX", 1)
     progress = run(make_job(), out=tmp_path, device="cpu", cancel=cancel)
     next(progress), next(progress)
@@ -244,8 +244,8 @@ class Broken:
 def break_slide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Break the centres of the cells (10, 10) and (20, 30); context reaches none of them."""
     places = [(10 * 32 + 16, 10 * 32 + 16), (30 * 32 + 16, 20 * 32 + 16)]
-    real = engine.open_slide
-    monkeypatch.setattr(engine, "open_slide", lambda *a, **k: Broken(real(*a, **k), places))
+    real = opening.open_slide
+    monkeypatch.setattr(opening, "open_slide", lambda *a, **k: Broken(real(*a, **k), places))
 
 
 @pytest.mark.usefixtures("break_slide")
@@ -277,7 +277,7 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(
     def fail(*_: object) -> None:
         raise ModelError("no good")
 
-    monkeypatch.setattr(engine, "prepare_net", fail)
+    monkeypatch.setattr(session, "prepare_net", fail)
     with pytest.raises(ModelError):
         scores(make_job(), tmp_path)
     assert list(tmp_path.rglob("*.zarr*")) == []
@@ -363,7 +363,7 @@ def test_a_device_fed_by_readers_gives_the_same(
         net.batch = 150
         return lanes.device_lane(plan, reader, net, workers=workers)
 
-    monkeypatch.setattr(engine, "cpu_lane", feed)
+    monkeypatch.setattr(session, "cpu_lane", feed)
     fed = scores(job, tmp_path / "b", batch=64)
     np.testing.assert_allclose(fed.scores, straight.scores, rtol=0, atol=tolerance)
     assert not [t for t in threading.enumerate() if t.name.startswith("histomil")]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
-from napari_histomil.inference import engine
+from napari_histomil.inference import session
 from napari_histomil.inference.backends import prepare_net
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import Job, RegionSpec, plan_job
@@ -40,7 +41,7 @@ def test_stains_are_fitted_once_and_applied_to_every_tile(
     progress = run(job, out=tmp_path, device="cpu")
     next(progress), next(progress), next(progress)
     progress.close()  # type: ignore[attr-defined]
-    monkeypatch.setattr(engine, "fit_to_tiles", None)  # a second session must not fit again
+    monkeypatch.setattr(session, "fit_to_tiles", None)  # a second session must not fit again
     *_, last = run(job, out=tmp_path, device="cpu")
     store = RunStore.open(last.store)
     assert len(store.sessions) == 2
@@ -48,7 +49,7 @@ def test_stains_are_fitted_once_and_applied_to_every_tile(
     fit = StainFit.from_json(store.stain)
     assert fit.method == "macenko"
     model = load_manifest(job.model.path)
-    net = prepare_net(model, (32, 32), engine.resolve_device("cpu"))
+    net = prepare_net(model, (32, 32), torch.device("cpu"))
     with open_slide(slide_path) as slide:
         tiles = np.stack(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from model_folders import make_model_folder
+from model_folders import make_model_folder, make_segmenter_folder
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
@@ -317,6 +318,19 @@ def test_models_from_elsewhere_can_be_added(dock, models, qtbot, tmp_path, monke
     (dialog,) = dock.findChildren(ErrorDialog)
     assert str(models.broken) in dialog.sentence
     dialog.close()
+
+
+def test_models_that_segment_are_for_the_command_line(dock, models, qtbot, tmp_path, monkeypatch):
+    folder = make_segmenter_folder(tmp_path / "unet")
+    dock.models.add_folder(folder)
+    (dialog,) = dock.findChildren(ErrorDialog)
+    assert "unet segments, and this dock runs patch classifiers" in dialog.sentence
+    dialog.close()
+    monkeypatch.setenv("HISTOMIL_MODELS", f"{models.folder}{os.pathsep}{tmp_path}")
+    make_model_folder(tmp_path / "late")
+    dock.models.look()
+    qtbot.waitUntil(lambda: dock.models.model_box.findText("late") >= 0, timeout=5000)
+    assert dock.models.model_box.findText("unet") < 0
 
 
 def test_what_is_impossible_says_why(dock, viewer, slide_path):

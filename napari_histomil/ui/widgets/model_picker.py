@@ -83,7 +83,9 @@ class ModelPicker(QWidget):
         def find(
             cancel: threading.Event,
         ) -> Iterator[tuple[list[ModelManifest], list[ModelError]]]:
-            yield list_models(folders)
+            models, broken = list_models(folders)
+            # what segments is for the command line: the docks show scores of patches
+            yield [model for model in models if model.task == "classify"], broken
 
         self._looking = jobs.start(
             find,
@@ -101,7 +103,13 @@ class ModelPicker(QWidget):
         """Look for models in this folder too, and choose the first one there."""
         before = {model.path for model in self._models()}
         try:
-            self._wanted = load_manifest(folder).name
+            model = load_manifest(folder)
+            if model.task != "classify":
+                raise ModelError(
+                    f"{model.name} segments, and this dock runs patch classifiers: run it with "
+                    f"'histomil run {folder} SLIDE'."
+                )
+            self._wanted = model.name
         except ModelError as error:
             found, broken = list_models([folder])
             new = [model for model in found if folder in model.path.parents]

@@ -1,0 +1,109 @@
+"""What a job needs before it can be worked on: its model, its slide, its store on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from napari_histomil.errors import ModelError, RunError
+from napari_histomil.files import remote_url
+from napari_histomil.inference.job import Job
+from napari_histomil.inference.plan import select_tiles
+from napari_histomil.manifest import ModelManifest, find_model, load_manifest
+from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.slides.readers import open_slide
+from napari_histomil.slides.slide import Slide
+from napari_histomil.tiling import TileGrid
+
+Store = TypeVar("Store", RunStore, SegmentationStore)
+
+ENLARGED = 1.2
+"""A slide this much coarser than the model is a warning: what it lacks cannot be made up."""
+
+
+def find_job_model(job: Job, models: Sequence[Path]) -> ModelManifest:
+    """Return the job's model from where it was, or of its name; by content, not by name."""
+    path, name = job.model.path, job.model.name
+    try:
+        model = load_manifest(path) if path.is_dir() else find_model(name, models)
+    except ModelError as error:
+        raise ModelError(f"The job's model {name} cannot be used: {error}") from error
+    if model.sha256 != job.model.sha256:
+        raise RunError(
+            f"The model {name} in {model.path} is not the one that the job was made for: run the "
+            f"job again with this model, or get the other back."
+        )
+    return model
+
+
+def open_job_slide(job: Job) -> Slide:
+    """Open the job's slide; raises `RunError` if its content is another."""
+    slide = open_slide(
+        job.slide.path, mpp=job.slide.mpp_xy, reader=job.slide.reader, icc=job.slide.icc
+    )
+    if slide.info.fingerprint != job.slide.fingerprint:
+        slide.close()
+        raise RunError(
+            f"{job.slide.path} is not the slide that the job was made for (its content differs): "
+            f"choose the slide again."
+        )
+    return slide
+
+
+def open_job_store(
+    kind: type[Store], path: Path, job: Job, model: ModelManifest, slide: Slide
+) -> tuple[Store, bool]:
+    """Open the job's run for writing, or make it; returns whether it was made."""
+    if path.exists():
+        return kind.open(path, writable=True), False
+    grid = select_tiles(slide, job)
+    info = slide.info
+    bounds = info.bounds_px0
+    store = kind.create(
+        path,
+        run_id=job.run_id,
+        job=job.canonical(),
+        slide={
+            "name": info.path.name,
+            "path": remote_url(info.path) or str(info.path.absolute()),
+            "fingerprint": info.fingerprint,
+            "width_px0": info.width_px0,
+            "height_px0": info.height_px0,
+            "mpp_xy": list(info.mpp_xy),
+            "bounds_px0": bounds
+            and [bounds.x_px0, bounds.y_px0, bounds.width_px0, bounds.height_px0],
+        },
+        model={
+            "name": model.name,
+            "path": str(model.path.absolute()),
+            "sha256": model.sha256,
+            "weights_sha256": model.weights_sha256,
+            "kind": model.kind,
+            "description": model.description,
+            "activation": model.activation,
+            "positive_class": model.positive_class,
+            "background_class": model.background_class,
+            "licence": model.licence,
+        },
+        classes=model.classes,
+        grid=grid,
+    )
+    for warning in _warnings(grid, model):
+        store.add_warning(warning)
+    return store, True
+
+
+def _warnings(grid: TileGrid, model: ModelManifest) -> Iterator[str]:
+    """Yield what is odd about running this model on this slide, a sentence each."""
+    mpp, coarsest = grid.spec.mpp, max(grid.slide_mpp)
+    if coarsest > mpp * ENLARGED:
+        yield (
+            f"The slide has {coarsest:.3g} µm/px and the tiles {mpp:.3g}: they are enlarged, and "
+            f"lack the detail that {model.name} was trained on."
+        )
+    if abs(mpp / model.grid.mpp - 1) > 0.05:
+        yield (
+            f"{model.name} was trained on {model.grid.mpp:.3g} µm/px and was run on {mpp:.3g}: "
+            f"its scores may mean nothing."
+        )

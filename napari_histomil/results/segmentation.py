@@ -1,0 +1,327 @@
+"""A segmentation on disk: a picture of probabilities with its pyramid, in one Zarr v3 group.
+
+====================  ===================================================================
+``0``, ``1``, ...     uint8 [C, rows, columns], each half the one before, chunks of 512 px:
+                      254 times the probability, 255 where nothing is known (`to_stored`)
+``done``              bool [B], one flag a band (`bands.py`)
+``cells``             int32 [N, 2], (row, column) of each tile's cell, row by row
+attribute ``ome``     the levels as an image of OME-Zarr 0.5
+attribute             as of every run (`folder.py`)
+``histomil``
+====================  ===================================================================
+
+A band is written in all levels, its flag after; each chunk with its CRC-32C. A process killed at
+any byte loses the bands that had no flag yet and nothing else. Pixels of the coarser levels are
+the mean of what is known of the pixels below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from napari_histomil.errors import RunError
+from napari_histomil.lock import WriterLock
+from napari_histomil.manifest import ClassSpec
+from napari_histomil.results.bands import BAND_PX, Band, Picture
+from napari_histomil.results.folder import RunFolder, said
+from napari_histomil.results.layout import make_flags
+from napari_histomil.tiling import TileGrid
+
+Probabilities = NDArray[np.float32]
+Stored = NDArray[np.uint8]
+
+CERTAIN = 254
+"""How a probability of 1 is stored; 0.5 is stored exactly."""
+
+UNKNOWN = 255
+"""How it is stored that nothing is known."""
+
+
+def to_stored(probabilities: Probabilities) -> Stored:
+    """Return probabilities as they are stored, right to 0.002; NaN is what is not known."""
+    known = np.isfinite(probabilities)
+    values = np.rint(np.where(known, probabilities, 0) * CERTAIN).clip(0, CERTAIN)
+    stored: Stored = np.where(known, values, UNKNOWN).astype(np.uint8)
+    return stored
+
+
+def from_stored(stored: Stored) -> Probabilities:
+    """Return what is stored as probabilities, float32, NaN where nothing is known."""
+    values: Probabilities = np.where(stored == UNKNOWN, np.nan, stored / np.float32(CERTAIN))
+    return values.astype(np.float32)
+
+
+class SegmentationStore(RunFolder):
+    """A run of a model that segments. Reading is safe from several threads."""
+
+    TASK: ClassVar[str] = "segment"
+
+    def __init__(self, path: Path, group: zarr.Group, lock: WriterLock | None) -> None:
+        super().__init__(path, group, lock)
+        self.picture = Picture(self.grid)
+        self.grid = self.picture.grid  # row by row, as the picture's bands count tiles
+        self._done = np.zeros(len(self.picture.bands), bool)
+        self.level_shapes = _level_shapes(self.picture.shape)
+        """(rows, columns) of each level."""
+        for index, shape in enumerate(self.level_shapes):
+            _check(self._array(str(index)), str(index), (len(self.classes), *shape))
+        _check(self._array("done"), "done", self._done.shape)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        run_id: str,
+        job: Mapping[str, Any],
+        slide: Mapping[str, Any],
+        model: Mapping[str, Any],
+        classes: Sequence[ClassSpec],
+        grid: TileGrid,
+    ) -> Self:
+        """Make an empty segmentation and open it for writing; arguments as of `RunStore.create`.
+
+        Raises
+        ------
+        RunError
+            If there is a run already, or somebody is making one there.
+        OutputError
+            If the folder cannot be written.
+        """
+        picture = Picture(grid)
+
+        def fill(group: zarr.Group) -> None:
+            for index, shape in enumerate(_level_shapes(picture.shape)):
+                group.create_array(
+                    str(index),
+                    shape=(len(classes), *shape),
+                    chunks=(1, BAND_PX, BAND_PX),
+                    dtype="uint8",
+                    fill_value=UNKNOWN,
+                    compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                    dimension_names=("c", "y", "x"),
+                )
+            make_flags(group, len(picture.bands))
+            group.attrs["ome"] = _ome(picture, classes, str(slide["name"]))
+
+        return cls._create(
+            path,
+            fill,
+            run_id=run_id,
+            job=job,
+            slide=slide,
+            model=model,
+            classes=classes,
+            grid=picture.grid,
+        )
+
+    # ------------------------------------------------------------------------- reading
+
+    @property
+    def done_bands(self) -> NDArray[np.bool_]:
+        """Bool [B], a copy."""
+        self.refresh()
+        return self._done.copy()
+
+    @property
+    def done_tiles(self) -> NDArray[np.bool_]:
+        """Bool [N]: tiles whose cell lies, with its middle, in a band that is done."""
+        return self.picture.tiles_done(self.done_bands)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every band is done."""
+        return bool(self.done_bands.all())
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The levels, arrays of Zarr, uint8 [C, rows, columns]; see `from_stored`."""
+        return tuple(self._array(str(index)) for index in range(len(self.level_shapes)))
+
+    @property
+    def ome(self) -> dict[str, Any]:
+        """OME-Zarr's members of the levels as one image."""
+        return _ome(self.picture, self.classes, str(self.slide["name"]))
+
+    def strip(self, rows: slice) -> Stored:
+        """Return rows of the finest level as they are stored, uint8 [C, rows, columns].
+
+        Raises
+        ------
+        RunError
+            If they do not pass their check.
+        """
+        try:
+            return np.asarray(self._array("0")[:, rows], np.uint8)
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            raise RunError(
+                f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
+            ) from error
+
+    def _load(self) -> None:
+        try:
+            self._done = np.asarray(self._array("done")[:], bool)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise RunError(
+                f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
+            ) from error
+
+    # ------------------------------------------------------------------------- writing
+
+    def write_band(
+        self, band: Band, probabilities: Probabilities, skipped: Mapping[int, str] | None = None
+    ) -> None:
+        """Store a finished band in all levels, and flag it done when all is on disk.
+
+        Parameters
+        ----------
+        band
+            One of ``picture.bands``.
+        probabilities
+            float32 [C, rows, columns]; NaN where nothing is known.
+        skipped
+            Index of a tile that failed so far -> why.
+
+        Raises
+        ------
+        OutputError
+            If the disk takes no more.
+        RunError
+            If somebody has deleted the run meanwhile.
+        """
+        with self._writing():
+            for index, means in enumerate(_halves(probabilities, len(self.level_shapes))):
+                rows, columns = _at_level(band, index)
+                self._array(str(index))[:, rows, columns] = to_stored(means)
+            if skipped:
+                merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
+                self._update(skipped=merged)
+            done = self._done.copy()
+            done[band.index] = True
+            self._array("done")[:] = done
+        self._done = done
+
+    def _mend(self) -> None:
+        """Take the flag from bands that cannot be read in a level, or lack what they must have."""
+        flags = self._array("done")
+        done = np.asarray(flags[:], bool)
+        unsound = [b for b in self.picture.bands if done[b.index] and not self._is_sound(b)]
+        for band in unsound:
+            done[band.index] = False
+            self._drop_broken_chunks(band)
+        if unsound:
+            flags[:] = done
+
+    def _is_sound(self, band: Band) -> bool:
+        try:
+            values = [level[:, *_at_level(band, k)] for k, level in enumerate(self.levels)]
+        except (ValueError, OSError, RuntimeError):
+            return False
+        known = self.picture.known(band.rows, band.columns)
+        there = [(np.asarray(level) != UNKNOWN).any(axis=(1, 2)).tolist() for level in values]
+        missing = (values[0][:, known] == UNKNOWN).any() and not self.skipped
+        return not missing and all(level == there[0] for level in there)
+
+    def _drop_broken_chunks(self, band: Band) -> None:
+        """Delete what cannot be read, as a chunk that is written in parts is read before."""
+        for index, level in enumerate(self.levels):
+            rows, columns = _at_level(band, index)
+            for c, y, x in product(range(len(self.classes)), _chunks(rows), _chunks(columns)):
+                at = slice(y * BAND_PX, (y + 1) * BAND_PX), slice(x * BAND_PX, (x + 1) * BAND_PX)
+                try:
+                    level[c, *at]
+                except (ValueError, OSError, RuntimeError):
+                    file = self.path / str(index) / "c" / str(c) / str(y) / str(x)
+                    file.unlink(missing_ok=True)
+
+
+def _chunks(pixels: slice) -> range:
+    """Return the chunks, along one axis, of which pixels are part."""
+    return range(pixels.start // BAND_PX, (pixels.stop - 1) // BAND_PX + 1)
+
+
+def _level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return (rows, columns) of the levels: down to one chunk, or to one row of a band."""
+    shapes = [shape]
+    while max(shapes[-1]) > BAND_PX and 2 ** len(shapes) <= BAND_PX:
+        rows, columns = shapes[-1]
+        shapes.append((-(-rows // 2), -(-columns // 2)))
+    return shapes
+
+
+def _at_level(band: Band, level: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a band in a level."""
+    rows, columns = (
+        slice(part.start >> level, -(-part.stop // 2**level)) for part in (band.rows, band.columns)
+    )
+    return rows, columns
+
+
+def _halves(probabilities: Probabilities, count: int) -> list[Probabilities]:
+    """Return [C, rows, columns] and its halves, quarters, ...: means of what is known."""
+    levels = [probabilities]
+    known = np.isfinite(probabilities)
+    sums, counts = np.where(known, probabilities, 0), known.astype(np.float32)
+    for _ in range(1, count):
+        sums, counts = _sum_of_four(sums), _sum_of_four(counts)
+        mean = np.full(sums.shape, np.nan, np.float32)
+        levels.append(np.divide(sums, counts, out=mean, where=counts > 0))
+    return levels
+
+
+def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    classes, rows, columns = values.shape
+    even = np.pad(values, ((0, 0), (0, rows % 2), (0, columns % 2)))
+    four = even.reshape(classes, -(-rows // 2), 2, -(-columns // 2), 2)
+    summed: NDArray[np.float32] = four.sum(axis=(2, 4))
+    return summed
+
+
+def _check(array: Any, name: str, shape: tuple[int, ...]) -> None:
+    if tuple(array.shape) != shape:
+        raise ValueError(f"{name} has the shape {tuple(array.shape)} instead of {shape}")
+
+
+def _ome(picture: Picture, classes: Sequence[ClassSpec], slide: str) -> dict[str, Any]:
+    """Return OME-Zarr's members of an image whose channels are the classes."""
+    mpp = picture.grid.spec.mpp
+    datasets = []
+    for level in range(len(_level_shapes(picture.shape))):
+        scale = mpp * 2**level
+        # Positions are of centres, and 0 is the centre of the slide's first pixel.
+        across, down = ((scale - own) / 2 for own in picture.grid.slide_mpp)
+        moves = [
+            {"type": "scale", "scale": [1.0, scale, scale]},
+            {"type": "translation", "translation": [0.0, down, across]},
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": moves})
+    channels = [
+        {
+            "label": kind.name,
+            "color": "".join(f"{value:02X}" for value in kind.color),
+            "window": {"min": 0, "max": UNKNOWN, "start": 0, "end": CERTAIN},
+            "active": True,
+        }
+        for kind in classes
+    ]
+    space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": f"segmentation of {slide}",
+                "axes": [{"name": "c", "type": "channel"}, *space],
+                "datasets": datasets,
+                "type": "mean",
+            }
+        ],
+        "omero": {"channels": channels},
+    }
