@@ -169,6 +169,11 @@ class AnnotationSet:
             for each, region in zip(wanted, found, strict=True)
         ]
 
+    def in_order(self, ids: Iterable[str]) -> list[Region]:
+        """Return the regions of these ids, in drawing order; what is not there is left out."""
+        there = [each for each in ids if each in self._regions]
+        return [self._regions[each] for each in self._sorted(there)]
+
     def within(self, rect: Rect) -> list[Region]:
         """Return the regions whose bounds touch a rectangle, in drawing order."""
         return [self._regions[each] for each in self._sorted(self._index.touching(rect))]

@@ -190,7 +190,7 @@ class Annotator:
         if self._regions is None or not wanted:
             return []
         if len(wanted) < 100:
-            return [self._regions.get(each) for each in wanted if each in self._regions]
+            return self._regions.in_order(wanted)
         return [region for region in self._regions if region.id in wanted]
 
     # --- steps --------------------------------------------------------------------------------

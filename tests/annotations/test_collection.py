@@ -289,3 +289,13 @@ def test_a_hundred_thousand_regions_change_class_at_once_and_back():
     regions.undo()
     assert set(regions.totals()) == {None}
     assert len(regions.within(Rect(0, 0, 10_000, 10_000))) == found
+
+
+def test_regions_are_given_in_drawing_order_whatever_is_asked_for_first():
+    everyone = [square(x) for x in range(0, 200, 20)]
+    regions = AnnotationSet(everyone)
+    asked = [each.id for each in (everyone[7], everyone[2], everyone[5])]
+    assert regions.in_order([*asked, "gone"]) == [everyone[2], everyone[5], everyone[7]]
+    front = {everyone[2].id: everyone[2]}
+    regions.do(Command("front", front, front, added_at={everyone[2].id: 9}))
+    assert regions.in_order(asked) == [everyone[5], everyone[7], everyone[2]]
