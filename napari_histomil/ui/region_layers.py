@@ -41,7 +41,7 @@ from napari_histomil.ui.session import SlideSession
 
 PICTURE_NAME, SHAPES_NAME = "Regions", "Annotations"
 
-AROUND = 0.3
+AROUND = 0.2
 """Share of the view's sides that the picture reaches beyond it, on each side."""
 
 MOST_PIXELS = 8_000_000
@@ -281,7 +281,7 @@ class RegionLayers:
                 name=PICTURE_NAME,
                 rgb=True,
                 blending="translucent",
-                interpolation2d="linear",
+                interpolation2d="nearest",  # its pixels are those of the screen, and it is quicker
                 units=world_units(self._slide.info),
                 axis_labels=("y", "x"),
                 metadata={METADATA_KEY: {"kind": "regions"}},
