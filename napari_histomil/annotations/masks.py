@@ -20,6 +20,7 @@ from napari_histomil.annotations.model import (
     AnnotationClass,
     Region,
     class_named,
+    is_starred,
     walk,
 )
 from napari_histomil.errors import AnnotationError
@@ -188,9 +189,7 @@ class LabelTable:
         found = {
             region.class_name: region.classification
             for region in walk(regions)
-            if region.classification
-            and region.is_areal
-            and not region.classification.name.endswith("*")
+            if region.classification and region.is_areal and not is_starred(region.class_name)
         }
         order = [c.name for c in STANDARD_CLASSES]
         names = sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
@@ -243,7 +242,7 @@ def parse_classes(
     names = [(name if sign else value).strip() for name, sign, value in pairs]
     given = [value.strip() for _, sign, value in pairs if sign]
     for name in names:
-        if not name or name.endswith("*"):
+        if not name or is_starred(name):
             raise AnnotationError(
                 f"{name or 'An empty name'} in the classes '{text}' is no class of tissue: write "
                 f"names with commas between them, {REGION} and {IGNORE} are understood anyway."

@@ -100,6 +100,11 @@ State = Literal["draft", "reviewed", "locked"]
 STATES: tuple[State, ...] = ("draft", "reviewed", "locked")
 
 
+def is_starred(name: str | None) -> bool:
+    """Say whether a class is none of tissue but says something about a place: ``Region*``."""
+    return name is not None and name.endswith("*")
+
+
 def class_named(name: str) -> AnnotationClass:
     """Return the class of that name: a standard one, or one with a colour made of the name.
 

@@ -25,7 +25,7 @@ from rasterio.features import rasterize
 from shapely.geometry import Polygon
 
 from napari_histomil.annotations.masks import LabelImage, LabelTable, MaskGrid
-from napari_histomil.annotations.model import REGION, Region, walk
+from napari_histomil.annotations.model import REGION, Region, is_starred, walk
 from napari_histomil.errors import AnnotationError
 
 Priority = Literal["drawn", "classes"]
@@ -153,7 +153,7 @@ def is_unknown(region: Region) -> bool:
     name = region.class_name
     if name is None:
         return region.object_type not in _NO_TISSUE_OBJECTS
-    return name.endswith("*") and name != REGION
+    return is_starred(name) and name != REGION
 
 
 def paint_area(polygons: Sequence[Polygon], grid: MaskGrid) -> Painting:

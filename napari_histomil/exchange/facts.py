@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,3 +80,18 @@ def class_column(run: AnyRun, name: str) -> int:
 def default_class(run: AnyRun) -> str:
     """Return the class that is shown first: the model's positive class, else its last."""
     return str(run.model.get("positive_class") or run.class_names[-1])
+
+
+def ome_metadata(run: AnyRun, names: Sequence[str], pixel_um: float) -> dict[str, Any]:
+    """Return OME's members of an image of a run, a channel a class, for tifffile."""
+    return {
+        "axes": "CYX",
+        # The same for the same content; tifffile's own would hold the time and this machine.
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{'/'.join(names)}")),
+        "Channel": {"Name": list(names)},
+        "PhysicalSizeX": pixel_um,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": pixel_um,
+        "PhysicalSizeYUnit": "µm",
+        "Description": json.dumps(provenance(run)),
+    }

@@ -7,7 +7,6 @@ pyramid. They are written a tile at a time, whole or not at all.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from napari_histomil.errors import RunError
-from napari_histomil.exchange.facts import class_column, provenance
+from napari_histomil.exchange.facts import class_column, ome_metadata, provenance
 from napari_histomil.files import whole_file, whole_folder
 from napari_histomil.results import SegmentationStore
 from napari_histomil.results.segmentation import from_stored
@@ -61,17 +60,7 @@ def write_probabilities(store: SegmentationStore, path: Path, names: Sequence[st
 def _write_tiff(store: SegmentationStore, path: Path, columns: list[int]) -> None:
     mpp, levels = store.grid.spec.mpp, store.levels
     names = [store.class_names[column] for column in columns]
-    metadata = {
-        "axes": "CYX",
-        # The same for the same content; tifffile's own would hold the time and this machine.
-        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{store.run_id}/{'/'.join(names)}")),
-        "Channel": {"Name": names},
-        "PhysicalSizeX": mpp,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": mpp,
-        "PhysicalSizeYUnit": "µm",
-        "Description": json.dumps(provenance(store)),
-    }
+    metadata = ome_metadata(store, names, mpp)
     size = 4 * len(columns) * int(np.prod(store.picture.shape))
     with (
         whole_file(path) as part,

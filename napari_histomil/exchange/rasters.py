@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_histomil.errors import RunError
-from napari_histomil.exchange.facts import class_column, default_class, provenance
+from napari_histomil.exchange.facts import class_column, default_class, ome_metadata, provenance
 from napari_histomil.files import whole_file
 from napari_histomil.heatmaps import score_image
 from napari_histomil.results import RunStore
@@ -66,17 +65,7 @@ def write_tiff(run: RunStore, path: Path, class_name: str | None = None) -> tupl
     full = np.stack([score_image(run.grid, scores[:, column]) for column in columns])
     levels = _pyramid(full)
     cell_um = run.grid.spec.cell_um
-    metadata = {
-        "axes": "CYX",
-        # The same for the same content; tifffile's own would hold the time and this machine.
-        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.run_id}/{'/'.join(names)}")),
-        "Channel": {"Name": list(names)},
-        "PhysicalSizeX": cell_um,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": cell_um,
-        "PhysicalSizeYUnit": "µm",
-        "Description": json.dumps(provenance(run)),
-    }
+    metadata = ome_metadata(run, names, cell_um)
     with whole_file(path) as part, tifffile.TiffWriter(part, ome=True) as tiff:
         for index, level in enumerate(levels):
             per_cm = 1e4 / (cell_um * 2**index)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,10 +62,25 @@ class RunFolder(ABC):
         """Take the flag from what does not survive a check, so that it is computed again."""
 
     @classmethod
-    def _create(
+    @abstractmethod
+    def _fill(
+        cls,
+        group: zarr.Group,
+        grid: TileGrid,
+        classes: Sequence[ClassSpec],
+        slide: Mapping[str, Any],
+    ) -> None:
+        """Make the arrays of the task in the new group; arguments as of `create`."""
+
+    @classmethod
+    def _in_order(cls, grid: TileGrid) -> TileGrid:
+        """Return the grid with its tiles in the order in which this task counts them."""
+        return grid
+
+    @classmethod
+    def create(
         cls,
         path: Path,
-        fill: Callable[[zarr.Group], None],
         *,
         run_id: str,
         job: Mapping[str, Any],
@@ -80,8 +95,6 @@ class RunFolder(ABC):
         ----------
         path
             Where the run shall be, ``.../<run_id>.zarr``.
-        fill
-            Makes the arrays of the task in the new group.
         run_id, job
             The job's id and canonical form.
         slide
@@ -89,9 +102,9 @@ class RunFolder(ABC):
         model
             ``name, path, sha256, positive_class`` and what else is worth keeping.
         classes
-            One for each column of the scores.
+            One for each column of the scores, or channel of the picture.
         grid
-            The tiles, in the order of the scores.
+            The tiles; scores have their order.
 
         Raises
         ------
@@ -100,6 +113,7 @@ class RunFolder(ABC):
         OutputError
             If the folder cannot be written.
         """
+        grid = cls._in_order(grid)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path)
@@ -129,7 +143,7 @@ class RunFolder(ABC):
             }
             group = zarr.create_group(partial, zarr_format=3)
             group.create_array("cells", data=grid.cells)
-            fill(group)
+            cls._fill(group, grid, classes, slide)
             group.attrs[ATTRIBUTE] = attributes
             partial.rename(path)
             _note(path, slide)
@@ -288,6 +302,12 @@ class RunFolder(ABC):
         if text not in self._attributes["warnings"]:
             self._update(warnings=[*self._attributes["warnings"], text])
 
+    def _add_skipped(self, skipped: Mapping[int, str] | None) -> None:
+        """Keep why tiles, by their index, have no answer."""
+        if skipped:
+            added = {str(tile): text for tile, text in skipped.items()}
+            self._update(skipped={**self._attributes["skipped"], **added})
+
     def _update(self, **changes: Any) -> None:
         attributes = {**self._attributes, **changes}
         with self._writing():
@@ -309,6 +329,12 @@ class RunFolder(ABC):
                 f"The run {self.path} cannot be written: {error.strerror or error}; make room and "
                 f"run it again, it goes on where it stands."
             ) from error
+
+    def _damaged(self, error: Exception) -> RunError:
+        """Return the error that says that what is on disk does not pass its check."""
+        return RunError(
+            f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
+        )
 
     def _array(self, name: str) -> Any:
         # Any: zarr's own type of an item (group or array) fits neither use

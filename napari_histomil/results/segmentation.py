@@ -20,18 +20,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from napari_histomil.errors import RunError
 from napari_histomil.lock import WriterLock
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.results.bands import BAND_PX, Band, Picture
-from napari_histomil.results.folder import RunFolder, said
+from napari_histomil.results.folder import RunFolder
 from napari_histomil.results.layout import make_flags
 from napari_histomil.tiling import TileGrid
 
@@ -76,52 +75,30 @@ class SegmentationStore(RunFolder):
         _check(self._array("done"), "done", self._done.shape)
 
     @classmethod
-    def create(
+    def _fill(
         cls,
-        path: Path,
-        *,
-        run_id: str,
-        job: Mapping[str, Any],
-        slide: Mapping[str, Any],
-        model: Mapping[str, Any],
-        classes: Sequence[ClassSpec],
+        group: zarr.Group,
         grid: TileGrid,
-    ) -> Self:
-        """Make an empty segmentation and open it for writing; arguments as of `RunStore.create`.
-
-        Raises
-        ------
-        RunError
-            If there is a run already, or somebody is making one there.
-        OutputError
-            If the folder cannot be written.
-        """
+        classes: Sequence[ClassSpec],
+        slide: Mapping[str, Any],
+    ) -> None:
         picture = Picture(grid)
+        for index, shape in enumerate(_level_shapes(picture.shape)):
+            group.create_array(
+                str(index),
+                shape=(len(classes), *shape),
+                chunks=(1, BAND_PX, BAND_PX),
+                dtype="uint8",
+                fill_value=UNKNOWN,
+                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                dimension_names=("c", "y", "x"),
+            )
+        make_flags(group, len(picture.bands))
+        group.attrs["ome"] = _ome(picture, classes, str(slide["name"]))
 
-        def fill(group: zarr.Group) -> None:
-            for index, shape in enumerate(_level_shapes(picture.shape)):
-                group.create_array(
-                    str(index),
-                    shape=(len(classes), *shape),
-                    chunks=(1, BAND_PX, BAND_PX),
-                    dtype="uint8",
-                    fill_value=UNKNOWN,
-                    compressors=[ZstdCodec(level=3), Crc32cCodec()],
-                    dimension_names=("c", "y", "x"),
-                )
-            make_flags(group, len(picture.bands))
-            group.attrs["ome"] = _ome(picture, classes, str(slide["name"]))
-
-        return cls._create(
-            path,
-            fill,
-            run_id=run_id,
-            job=job,
-            slide=slide,
-            model=model,
-            classes=classes,
-            grid=picture.grid,
-        )
+    @classmethod
+    def _in_order(cls, grid: TileGrid) -> TileGrid:
+        return Picture(grid).grid
 
     # ------------------------------------------------------------------------- reading
 
@@ -162,17 +139,13 @@ class SegmentationStore(RunFolder):
         try:
             return np.asarray(self._array("0")[:, rows], np.uint8)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            raise RunError(
-                f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
-            ) from error
+            raise self._damaged(error) from error
 
     def _load(self) -> None:
         try:
             self._done = np.asarray(self._array("done")[:], bool)
         except (KeyError, TypeError, ValueError, OSError) as error:
-            raise RunError(
-                f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
-            ) from error
+            raise self._damaged(error) from error
 
     # ------------------------------------------------------------------------- writing
 
@@ -201,9 +174,7 @@ class SegmentationStore(RunFolder):
             for index, means in enumerate(_halves(probabilities, len(self.level_shapes))):
                 rows, columns = _at_level(band, index)
                 self._array(str(index))[:, rows, columns] = to_stored(means)
-            if skipped:
-                merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
-                self._update(skipped=merged)
+            self._add_skipped(skipped)
             done = self._done.copy()
             done[band.index] = True
             self._array("done")[:] = done

@@ -21,16 +21,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_histomil.errors import RunError
 from napari_histomil.lock import WriterLock
 from napari_histomil.manifest import ClassSpec
-from napari_histomil.results.folder import RunFolder, said
+from napari_histomil.results.folder import RunFolder
 from napari_histomil.results.layout import check_shapes, make_scores, spans
 from napari_histomil.tiling import BLOCK_TILES, TileGrid
 
@@ -53,51 +52,14 @@ class RunStore(RunFolder):
         check_shapes(group, self._scores.shape, blocks)
 
     @classmethod
-    def create(
+    def _fill(
         cls,
-        path: Path,
-        *,
-        run_id: str,
-        job: Mapping[str, Any],
-        slide: Mapping[str, Any],
-        model: Mapping[str, Any],
-        classes: Sequence[ClassSpec],
+        group: zarr.Group,
         grid: TileGrid,
-    ) -> Self:
-        """Make an empty run and open it for writing; its folder appears whole or not at all.
-
-        Parameters
-        ----------
-        path
-            Where the run shall be, ``.../<run_id>.zarr``.
-        run_id, job
-            The job's id and canonical form.
-        slide
-            ``name, path, fingerprint, width_px0, height_px0, mpp_xy, bounds_px0``.
-        model
-            ``name, path, sha256, positive_class`` and what else is worth keeping.
-        classes
-            One for each column of the scores.
-        grid
-            The tiles, in the order of the scores.
-
-        Raises
-        ------
-        RunError
-            If there is a run already, or somebody is making one there.
-        OutputError
-            If the folder cannot be written.
-        """
-        return cls._create(
-            path,
-            lambda group: make_scores(group, grid, len(classes)),
-            run_id=run_id,
-            job=job,
-            slide=slide,
-            model=model,
-            classes=classes,
-            grid=grid,
-        )
+        classes: Sequence[ClassSpec],
+        slide: Mapping[str, Any],
+    ) -> None:
+        make_scores(group, grid, len(classes))
 
     # ------------------------------------------------------------------------- reading
 
@@ -132,9 +94,7 @@ class RunStore(RunFolder):
                     self._scores[tiles] = scores[tiles]
                 self._done = done
             except (KeyError, TypeError, ValueError, OSError) as error:
-                raise RunError(
-                    f"The run {self.path} is damaged: {said(error)}; run its job again to mend it."
-                ) from error
+                raise self._damaged(error) from error
 
     # ------------------------------------------------------------------------- writing
 
@@ -172,9 +132,7 @@ class RunStore(RunFolder):
                 first, last = tiles.start // BLOCK_TILES, -(-tiles.stop // BLOCK_TILES)
                 parts = [np.asarray(blocks[index], np.float32) for index in range(first, last)]
                 scores[tiles] = np.concatenate(parts)
-            if skipped:
-                merged = {**self._attributes["skipped"], **{str(i): t for i, t in skipped.items()}}
-                self._update(skipped=merged)
+            self._add_skipped(skipped)
             done = self._done | todo
             self._array("done")[:] = done
         with self._mutex:

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from napari_histomil.annotations.classes import ClassSet
-from napari_histomil.annotations.model import RGB, UNCLASSIFIED_COLOR
+from napari_histomil.annotations.model import RGB, UNCLASSIFIED_COLOR, is_starred
 from napari_histomil.annotations.spatial import shapes_of
 from napari_histomil.ui.annotator import Annotator, annotator
 from napari_histomil.ui.layers import rect_in_view_px0
@@ -76,11 +76,7 @@ def entries_in_view(viewer: Any, slide: SlideSession) -> list[LegendEntry]:
     view = shapely.box(rect.x_px0, rect.y_px0, rect.right_px0, rect.bottom_px0)
     shapes = shapes_of(near)
     # The inside of Region* and Ignore* is not tinted: their outline is all there is to see.
-    bare = [n for n, each in enumerate(near) if each.is_areal and _is_starred(each.class_name)]
+    bare = [n for n, each in enumerate(near) if each.is_areal and is_starred(each.class_name)]
     shapes[bare] = shapely.boundary(shapes[bare])
     inside = np.flatnonzero(shapely.intersects(shapes, view)).tolist()
     return entries_of({near[n].class_name for n in inside}, state.classes)
-
-
-def _is_starred(name: str | None) -> bool:
-    return (name or "").endswith("*")

@@ -21,7 +21,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from napari_histomil.annotations.model import Region
+from napari_histomil.annotations.model import Region, is_starred
 
 CHUNK_REGIONS = 2000
 """So many regions are taken apart at once: GEOS and Python then hold the GUI's thread up for a
@@ -75,7 +75,7 @@ class Sheet:
             regions = [each for each in regions if each.class_name not in hidden]
         shapes = np.empty(len(regions), dtype=object)
         shapes[:] = [each.geometry for each in regions]
-        starred = [(each.class_name or "").endswith("*") for each in regions]
+        starred = [is_starred(each.class_name) for each in regions]
         return cls(
             [each.id for each in regions],
             shapes,

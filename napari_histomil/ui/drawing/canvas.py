@@ -17,7 +17,6 @@ from qtpy.QtGui import QMouseEvent, QPointingDevice, QTabletEvent, QWheelEvent
 from qtpy.QtWidgets import QWidget
 
 from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.ui import camera
 from napari_histomil.ui.annotator import Annotator, annotator
 from napari_histomil.ui.drawing.editing_tools import SelectTool, TransformTool, VertexTool
 from napari_histomil.ui.drawing.keys import bind_keys
@@ -36,7 +35,7 @@ from napari_histomil.ui.drawing.tools import (
 from napari_histomil.ui.layers import pyramid_of, rect_in_view_px0, world_scale
 from napari_histomil.ui.orientation import center_of_world, look_at_world, view_signals, world_step
 from napari_histomil.ui.region_layers import RegionLayers, region_layers
-from napari_histomil.ui.widgets.minimap import canvas_of
+from napari_histomil.ui.widgets.minimap import on_canvas
 from napari_histomil.ui.widgets.panel import follow
 
 EDGE_PX = 28
@@ -392,23 +391,5 @@ class DrawingCanvas(QObject):
 
 
 def attach_drawing(viewer: Any, widget: QWidget) -> DrawingCanvas | None:
-    """Return drawing on the canvas of a viewer, begun at the first call.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    widget
-        Any widget in its window, such as a dock's.
-
-    Returns
-    -------
-    DrawingCanvas or None
-        None as long as the widget is in no window with a canvas.
-    """
-    canvas = canvas_of(widget)
-    if canvas is None:
-        return None
-    camera.set_canvas(viewer, canvas)
-    found = canvas.findChild(DrawingCanvas)
-    return DrawingCanvas(viewer, canvas) if found is None else found
+    """Return drawing on the canvas of a viewer; see `on_canvas`."""
+    return on_canvas(DrawingCanvas, viewer, widget)

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from napari_histomil.annotations import commands, drawing, edit
 from napari_histomil.annotations.collection import AnnotationSet, Command
-from napari_histomil.annotations.model import Region
+from napari_histomil.annotations.model import Region, is_starred
 from napari_histomil.errors import AnnotationError
 from napari_histomil.geometry import Rect
 from napari_histomil.ui.annotator import Annotator, Mode
@@ -66,7 +66,7 @@ def take_away(state: Annotator, shape: BaseGeometry, tool: str) -> bool:
             if region.is_areal
             and not region.is_fixed
             and region.class_name not in state.hidden
-            and not (region.class_name or "").endswith("*")
+            and not is_starred(region.class_name)
         ]
     met = [region for region in chosen if shapely.intersects(region.geometry, shape)]
     if not met:

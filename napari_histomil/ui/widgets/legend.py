@@ -19,7 +19,7 @@ from napari_histomil.ui.legend import LegendEntry, drawn_entries
 from napari_histomil.ui.preferences import keep_legend_shown, shows_legend
 from napari_histomil.ui.region_layers import region_layers
 from napari_histomil.ui.tool_icons import chip
-from napari_histomil.ui.widgets.minimap import canvas_of
+from napari_histomil.ui.widgets.minimap import on_canvas
 from napari_histomil.ui.widgets.panel import follow
 from napari_histomil.ui.words import count
 
@@ -189,23 +189,5 @@ def free_corner(viewer: Any) -> str:
 
 
 def attach_legend(viewer: Any, widget: QWidget) -> Legend | None:
-    """Return the legend on the canvas of a viewer, made at the first call.
-
-    Parameters
-    ----------
-    viewer
-        The napari viewer.
-    widget
-        Any widget in its window, such as a dock's.
-
-    Returns
-    -------
-    Legend or None
-        None as long as the widget is in no window with a canvas.
-    """
-    canvas = canvas_of(widget)
-    if canvas is None:
-        return None
-    camera.set_canvas(viewer, canvas)
-    found = canvas.findChild(Legend)
-    return Legend(viewer, canvas) if found is None else found
+    """Return the legend of a viewer; see `on_canvas`."""
+    return on_canvas(Legend, viewer, widget)

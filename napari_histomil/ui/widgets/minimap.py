@@ -6,7 +6,7 @@ screenshots of the canvas, and costs nothing while the view stands still. It tak
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, QSize, Qt, QTimer, Signal
@@ -37,6 +37,8 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.preferences import keep_minimap_shown, shows_minimap
 from napari_histomil.ui.session import RunView, SlideSession, session
 from napari_histomil.ui.widgets.panel import follow
+
+Kind = TypeVar("Kind", bound=QObject)
 
 MARGIN_PX = 10
 """Between the minimap and the edges of the canvas."""
@@ -289,11 +291,13 @@ def canvas_of(widget: QWidget) -> QWidget | None:
     return None if central is None else central.findChild(QOpenGLWidget)
 
 
-def attach_minimap(viewer: Any, widget: QWidget) -> Minimap | None:
-    """Return the minimap on the canvas of a viewer, made at the first call.
+def on_canvas(kind: type[Kind], viewer: Any, widget: QWidget) -> Kind | None:
+    """Return what lies on the canvas of a viewer, one of a kind, made at the first call.
 
     Parameters
     ----------
+    kind
+        Called with the viewer and the canvas, whose child it becomes.
     viewer
         The napari viewer.
     widget
@@ -301,12 +305,17 @@ def attach_minimap(viewer: Any, widget: QWidget) -> Minimap | None:
 
     Returns
     -------
-    Minimap or None
+    QObject or None
         None as long as the widget is in no window with a canvas.
     """
     canvas = canvas_of(widget)
     if canvas is None:
         return None
     camera.set_canvas(viewer, canvas)
-    found = canvas.findChild(Minimap)
-    return Minimap(viewer, canvas) if found is None else found
+    found = canvas.findChild(kind)
+    return kind(viewer, canvas) if found is None else found
+
+
+def attach_minimap(viewer: Any, widget: QWidget) -> Minimap | None:
+    """Return the minimap of a viewer; see `on_canvas`."""
+    return on_canvas(Minimap, viewer, widget)
