@@ -59,6 +59,11 @@ class Desk:
         self.settle(2)
         return region.id
 
+    def errors(self) -> list[str]:
+        """What dialogs of errors say that are open."""
+        shown = [w for w in QApplication.topLevelWidgets() if isinstance(w, ErrorDialog)]
+        return [dialog.sentence for dialog in shown if dialog.isVisible()]
+
     def get(self, region_id) -> Region:
         return self.state.regions.get(region_id)
 

@@ -168,10 +168,12 @@ def desk(make_napari_viewer, write_slide, qtbot) -> Iterator[Desk]:
     desk.state.session.open_slide(write_slide(WHITE))
     settle(qtbot)
     yield desk
+    unread = desk.errors()
     desk.state.close()
     for slide in list(desk.state.session.slides):
         desk.state.session.close_slide(slide)
     settle(qtbot)
+    assert unread == [], "an error was shown that the test did not look at"
 
 
 def _top_level_widgets() -> set[QWidget]:

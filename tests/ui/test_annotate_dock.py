@@ -149,6 +149,7 @@ def test_renaming_a_class_leaves_locked_regions_and_says_so(desk, monkeypatch):
     free = desk.draw((0, 0, 20, 20), "Tumor")
     desk.dock.classes.rename("Tumor", "Carcinoma")
     desk.settle()
+    assert desk.errors() == []
     assert [desk.get(each).class_name for each in (locked, free)] == ["Tumor", "Carcinoma"], told
     assert told == ["1 locked regions keep Tumor as it was."]
     assert "Tumor" in desk.classes(), "what regions have is listed, also when it is foreign"

@@ -161,15 +161,17 @@ def test_a_second_viewer_follows_too(shown):
     assert complete(viewer, 10), "the first goes on"
 
 
-def test_naparis_asynchronous_slicing_works_too(shown):
+def test_naparis_asynchronous_slicing_works_too(shown, qtbot):
     viewer, opened = shown
     settings = get_settings().experimental
     settings.async_ = True
     try:
         set_native(viewer, opened.info)
         go_to_px0(viewer, opened.info, (900, 800))
+        # A thread asks for the pixels: until it has, what was asked for before is complete.
+        noise = 45  # more than a coarser level has
+        qtbot.waitUntil(lambda: canvas(viewer).astype(int).std() > noise, timeout=20_000)
         assert painting(opened.layer).wait(10)
-        assert canvas(viewer).astype(int).std() > 45, "more than a coarser level has"
     finally:
         settings.async_ = False
 
