@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+_SETTINGS = tempfile.TemporaryDirectory(prefix="napari-settings-")
+os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS.name, "settings.yaml"))  # read on its import
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

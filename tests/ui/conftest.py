@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch  # noqa: F401  # after a window has been drawn by Mesa, loading it would crash
+from napari import settings
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
@@ -174,6 +175,15 @@ def desk(make_napari_viewer, write_slide, qtbot) -> Iterator[Desk]:
         desk.state.session.close_slide(slide)
     settle(qtbot)
     assert unread == [], "an error was shown that the test did not look at"
+
+
+@pytest.fixture(autouse=True)
+def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what a test sets under Preferences from the next test, and from the person's own."""
+    settings._clear_plugin_settings_cache()
+    monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "preferences" / "settings.yaml"))
+    yield
+    settings._clear_plugin_settings_cache()
 
 
 def _top_level_widgets() -> set[QWidget]:
