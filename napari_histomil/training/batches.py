@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -35,7 +35,7 @@ def step_seed(seed: int, step: int, purpose: int) -> int:
 
 def batches(
     config: TrainingConfig, fields: Sequence[Field], *, seed: int, first: int, device: str
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Yield the batch of every step from the step `first` on, on the device.
 
     Yields
