@@ -16,7 +16,9 @@ from napari_histomil.errors import OutputError
 from napari_histomil.files import whole_file
 from napari_histomil.manifest.model import MODEL_FILE
 from napari_histomil.manifest.schema import SCHEMA_VERSION
+from napari_histomil.training import dense
 from napari_histomil.training.config import Source, TrainingConfig
+from napari_histomil.training.start import first_weights, kept_arguments
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "README.md"
@@ -63,10 +65,10 @@ def write_model(
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
         "description": config.description,
-        "task": "classify",
+        "task": config.task,
         "architecture": {
             "name": config.network.architecture,
-            "arguments": config.network.arguments,
+            "arguments": kept_arguments(config.network),
         },
         "weights": {
             "file": WEIGHTS_FILE,
@@ -75,12 +77,13 @@ def write_model(
         },
         "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
         "positive_class": config.positive_class,
-        "activation": "softmax",
+        "activation": config.activation,
         "temperature": round(temperature, 4),
         "grid": {
             "mpp": config.grid.mpp,
             "tile_px": config.grid.tile_px,
             "stride_px": config.grid.stride_px,
+            **({"margin_px": config.grid.margin_px} if config.grid.margin_px else {}),
         },
         "normalisation": {
             "mean": list(config.normalisation.mean),
@@ -99,6 +102,8 @@ def write_model(
         },
         "scores": dict(scores),
     }
+    if config.background_class:
+        model["background_class"] = config.background_class
     # The description comes last: until it is there, the folder is no model, or the old one.
     with whole_file(folder / WEIGHTS_FILE) as part:
         part.write_bytes(packed)
@@ -123,7 +128,10 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
         "",
     ]
     scores = model["scores"]
-    if scores.get("unmixed"):
+    if model["task"] == "segment" and scores.get("fields"):
+        lines += [f"**{_capital(scores['what'])}.**", "", f"{_capital(scores['method'])}.", ""]
+        lines += dense.lines(scores)
+    elif scores.get("unmixed"):
         lines += [f"**{_capital(scores['what'])}.**", "", f"{_capital(scores['method'])}.", ""]
         lines += _table(
             [
@@ -145,6 +153,12 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
         ]
     else:
         lines += ["It was not scored on groups left out.", ""]
+    if scores.get("test"):
+        lines += [f"{_capital(scores['test']['what'])}:", ""]
+        if model["task"] == "segment":
+            lines += dense.lines(scores["test"])
+        else:
+            lines += [*_table([("all", scores["test"]["all"])]), ""]
     if scores.get("synthetic"):
         lines += [f"{_capital(scores['synthetic']['what'])}:", ""]
         lines += _table(
@@ -162,6 +176,16 @@ def _what_it_is(model: Mapping[str, Any]) -> list[str]:
         f"Tiles of {grid['tile_px']} px at {grid['mpp']:g} µm/px ({context:g} µm), one every "
         f"{grid['stride_px']} px: a tile answers for the {cell:g} µm cell in its middle."
     )
+    if model["task"] == "segment":
+        inner = grid["tile_px"] - 2 * grid.get("margin_px", 0)
+        tiles = (
+            f"Tiles of {grid['tile_px']} px at {grid['mpp']:g} µm/px ({context:g} µm), one every "
+            f"{grid['stride_px']} px; the {inner} px in the middle of each are answered for, "
+            f"pixel by pixel, and blended."
+        )
+    resized = [d["resize_px"] for d in model["training"]["data"] if d.get("resize_px")]
+    if resized:
+        tiles = f"Whole pictures, resized to {resized[0]} x {resized[0]} px whatever their scale."
     built = (
         f"Net: `{net['name']}` with `{json.dumps(net['arguments'])}`, "
         f"{model['training']['parameters'] / 1e6:.2f} million parameters, float32."
@@ -185,12 +209,21 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         "trained on."
         for d in training["data"]
     ]
+    asked = (
+        f"In every tile all {config.grid.stride_px} px cells {schedule.step_px} px apart are "
+        f"asked for the share of each class in them (cross-entropy against the share, label "
+        f"smoothing {schedule.label_smoothing:g})."
+    )
+    if config.task == "segment":
+        entropy = "binary cross-entropy" if config.activation == "sigmoid" else "cross-entropy"
+        asked = (
+            f"Every labelled pixel is asked for its class ({entropy} plus {config.loss.dice:g} "
+            f"times soft Dice, label smoothing {schedule.label_smoothing:g})."
+        )
     learning = (
-        f"Trained from random weights (seed {training['seed']}) for {training['steps']} steps of "
-        f"{training['batch']} tiles, cut anywhere from the training tissue. In every tile all "
-        f"{config.grid.stride_px} px cells {schedule.step_px} px apart are asked for the share of "
-        f"each class in them (cross-entropy against the share, label smoothing "
-        f"{schedule.label_smoothing:g}). AdamW, learning rate "
+        f"Trained from {first_weights(config.network)} (seed {training['seed']}) for "
+        f"{training['steps']} steps of {training['batch']} tiles, cut anywhere from the training "
+        f"tissue. {asked} AdamW, learning rate "
         f"{schedule.learning_rate:g} with warm-up and half cosine, weight decay "
         f"{schedule.weight_decay:g}; the moving average of the weights is kept."
     )
@@ -255,6 +288,8 @@ def _source(source: Source, config: TrainingConfig) -> dict[str, Any]:
         "licence": source.licence,
         "part": round(source.share / total, 4),
     }
+    if source.resize_px:
+        facts["resize_px"] = source.resize_px
     if source.seeds:
         facts["seeds"] = list(source.seeds)
     return facts

@@ -79,3 +79,25 @@ def toy(tmp_path: Path) -> Path:
         Image.fromarray(mask).save(tmp_path / "tiles" / "masks" / f"{name}.png")
     (tmp_path / "train.toml").write_text(TOY, encoding="utf-8")
     return tmp_path
+
+
+SEGMENT = (
+    TOY.replace('name = "toy"', 'name = "toy-unet"\ntask = "segment"\nbackground_class = "normal"')
+    .replace("stride_px = 32", "stride_px = 32\nmargin_px = 8")
+    .replace('"histomil/centre-patch"', '"smp/unet"')
+    .split("[network.arguments]")[0]
+    + """[network.arguments]
+encoder_name = "tu-resnet10t"
+encoder_depth = 3
+decoder_channels = [16, 8, 8]
+
+[schedule]"""
+    + TOY.split("[schedule]")[1]
+)
+
+
+@pytest.fixture
+def toy_unet(toy: Path) -> Path:
+    """The same pictures, with the ``train.toml`` of a small U-Net."""
+    (toy / "train.toml").write_text(SEGMENT, encoding="utf-8")
+    return toy

@@ -8,23 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shapely.geometry import Polygon, box
 
-from napari_histomil.annotations.geojson import write_geojson
-from napari_histomil.annotations.model import AnnotationClass, Region, SlideFrame
 from napari_histomil.errors import TrainingError
-from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.synthetic import write_synthetic
 from napari_histomil.training.config import Source, read_config
-from napari_histomil.training.data import (
-    make_synthetic,
-    read_slide,
-    read_sources,
-    read_tiles,
-    refuse_leakage,
-    split_groups,
-)
-from napari_histomil.training.fields import UNLABELLED, array_field, cut_around
+from napari_histomil.training.data import make_synthetic, read_folders, read_sources, read_tiles
+from napari_histomil.training.fields import UNLABELLED, array_field
+from napari_histomil.training.labels import NONE, Labels
 
 
 def test_tiles_are_read_with_groups_and_threshold(toy: Path) -> None:
@@ -81,53 +70,6 @@ def test_pieces_are_mirrored_and_slides_end_in_glass() -> None:
     assert pixels[2:].min() == 255
 
 
-def test_a_slide_with_regions(tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "s.tiff", width=512, height=512, mpp=0.5, seed=1)
-    frame = SlideFrame()
-    with open_slide(tmp_path / "s.tiff") as slide:
-        frame = SlideFrame.of(slide.info)
-    tumor = AnnotationClass("Tumor", (200, 0, 0))
-    other = AnnotationClass("Other", (255, 200, 0))
-    ring = Polygon(box(100, 100, 300, 300).exterior, [box(150, 150, 200, 200).exterior])
-    write_geojson(
-        tmp_path / "s.geojson",
-        [Region(ring, tumor), Region(box(0, 0, 50, 50), other)],
-        frame=frame,
-    )
-    source = Source(
-        "slide",
-        "slides",
-        "CC0-1.0",
-        1.0,
-        path="s.tiff",
-        annotations="s.geojson",
-        class_names={"Tumor": "tumor"},
-    )
-    field = read_slide(source, tmp_path, 1.0, ["normal", "tumor"])
-    with field.slide:
-        image, labels = field.cut((40, 40), 120)  # level-0 px 80 to 320, halved
-        assert image.shape == (120, 120, 3)
-        expected = np.full((120, 120), UNLABELLED, np.uint8)
-        expected[10:110, 10:110] = 1
-        expected[35:60, 35:60] = UNLABELLED
-        np.testing.assert_array_equal(labels, expected)
-        rng = np.random.default_rng(0)
-        for _ in range(20):
-            x, y = field.centre(rng)
-            assert 50 <= x < 150
-            assert 50 <= y < 150
-        rest = replace(field, unannotated=0).cut((40, 40), 120)[1]
-        assert set(np.unique(rest)) == {0, 1}
-    with pytest.raises(TrainingError, match="holds no region of Necrosis"):
-        read_slide(
-            replace(source, class_names={"Necrosis": "tumor"}), tmp_path, 1.0, ["normal", "tumor"]
-        )
-    with pytest.raises(TrainingError, match="'cancer' is none of the classes"):
-        read_slide(
-            replace(source, class_names={"Tumor": "cancer"}), tmp_path, 1.0, ["normal", "tumor"]
-        )
-
-
 def test_a_synthetic_field_knows_tumour_and_glass() -> None:
     size = (512, 512)
     whole = make_synthetic(3, "s", 1.0, size)
@@ -142,35 +84,88 @@ def test_a_synthetic_field_knows_tumour_and_glass() -> None:
     assert whole.image[glass].mean() > whole.image[~glass].mean()
 
 
-def test_groups_are_split_whole_and_evenly() -> None:
-    groups = ["x"] * 6 + ["y"] * 2 + ["z"] * 2 + [f"s{i}" for i in range(10)]
-    parts = split_groups(groups, 5)
-    assert sorted(g for part in parts for g in part) == sorted(set(groups))
-    assert sorted(sum(groups.count(g) for g in part) for part in parts) == [3, 3, 4, 4, 6]
-    assert parts == split_groups(list(reversed(groups)), 5)
-    with pytest.raises(TrainingError, match="2 groups cannot be split into 3 folds"):
-        split_groups(["a", "b", "b"], 3)
+def test_values_of_a_mask_are_named(toy_unet: Path) -> None:
+    config = read_config(toy_unet / "train.toml")
+    mask = np.zeros((128, 128), np.uint8)
+    mask[0], mask[1], mask[2], mask[3] = 1, 2, 7, 250
+    Image.fromarray(mask).save(toy_unet / "tiles" / "masks" / "a.png")
+    values = {"0": "background", "1": "tumor", "2": "unlabelled", "250": "normal"}
+    source = replace(config.sources[0], values=values)
+    field = read_tiles(source, toy_unet, 1.0, config.labels)[0]
+    labels = field.cut((0, 0), 128)[1]
+    assert labels[:5, 0].tolist() == [1, UNLABELLED, UNLABELLED, 0, 0]  # 7 has no name
+    none = replace(config.labels, background=NONE)
+    assert read_tiles(source, toy_unet, 1.0, none)[0].cut((0, 0), 128)[1][4, 0] == NONE
+    with pytest.raises(TrainingError, match="toy tiles: values: 'lung' is none of the classes"):
+        read_tiles(replace(source, values={"1": "lung"}), toy_unet, 1.0, config.labels)
+    with pytest.raises(TrainingError, match="whole numbers before the '='"):
+        read_tiles(replace(source, values={"one": "tumor"}), toy_unet, 1.0, config.labels)
 
 
-def test_leakage_is_refused() -> None:
-    image, labels = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
-    a, b, c = (
-        array_field(name, group, "s", image, labels, mirrored=True)
-        for name, group in (("a", "one"), ("b", "one"), ("c", "two"))
-    )
-    refuse_leakage([a, b], [c])
-    with pytest.raises(TrainingError, match="one is both in the training and in the test"):
-        refuse_leakage([a, c], [b])
+def test_a_mask_stored_as_jpeg_takes_the_nearest_value(toy_unet: Path) -> None:
+    config = read_config(toy_unet / "train.toml")
+    (toy_unet / "tiles" / "masks" / "a.png").unlink()
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:, 64:] = 255
+    Image.fromarray(mask).save(toy_unet / "tiles" / "masks" / "a.jpg", quality=30)
+    source = replace(config.sources[0], values={"0": "background", "255": "tumor"})
+    labels = read_tiles(source, toy_unet, 1.0, config.labels)[0].cut((0, 0), 128)[1]
+    assert (labels[:, :60].max(), labels[:, 68:].min()) == (0, 1)
 
 
-def test_sources_are_drawn_by_their_share() -> None:
-    labels = np.zeros((4, 4), np.uint8)
-    fields = [
-        array_field(str(i), str(i), source, np.full((4, 4, 3), i, np.uint8), labels, mirrored=True)
-        for i, source in enumerate(["many", "many", "few", "none"])
-    ]
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Pictures of two classes, of three patients."""
+    lines = ["file,label,patient,slide"]
+    for label in ("benign", "malignant"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.new("RGB", (60 + 10 * i, 40), (80 * i, 0, 0)).save(tmp_path / label / f"{i}.png")
+            lines.append(f"{label}/{i}.png,{label},p{min(i, 1)},{label}{i}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+TUMOUR = Labels(("benign", "malignant"), 1, 0)
+
+
+def test_folders_are_classes_and_patients_are_groups(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", labels="labels.csv")
+    fields = read_folders(source, folders, 1.0, TUMOUR)
+    assert [f.present for f in fields] == [(0,)] * 3 + [(1,)] * 3
+    assert [f.group for f in fields] == ["breast/p0", "breast/p1", "breast/p1"] * 2
+    assert fields[2].size_px == (80, 40)
+    assert fields[4].tags["slide"] == "malignant1"
+    half = read_folders(replace(source, mpp=0.5), folders, 1.0, TUMOUR)
+    assert half[2].size_px == (40, 20)
+
+
+def test_pictures_that_answer_as_a_whole_are_resized(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", resize_px=32)
+    fields = read_folders(source, folders, 1.0, TUMOUR)
+    assert {f.size_px for f in fields} == {(32, 32)}
     rng = np.random.default_rng(0)
-    shares = {"many": 0.75, "few": 0.25, "none": 0.0}
-    drawn = [int(cut_around(fields, shares, 2, rng)[0][0, 0, 0]) for _ in range(400)]
-    assert set(drawn) == {0, 1, 2}
-    assert 0.15 < drawn.count(2) / 400 < 0.35
+    assert {f.place(rng, 1) for f in fields} == {(16, 16)}
+
+
+def test_folders_refused(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", labels="labels.csv")
+    with pytest.raises(TrainingError, match="no pictures in folders called lung"):
+        read_folders(source, folders, 1.0, Labels(("lung",), 0, 254))
+    Image.new("RGB", (9, 9)).save(folders / "benign" / "new.png")
+    with pytest.raises(TrainingError, match=r"has no line for benign/new\.png"):
+        read_folders(source, folders, 1.0, TUMOUR)
+    (folders / "benign" / "new.png").write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match="cannot be read as a picture"):
+        read_folders(replace(source, labels=""), folders, 1.0, TUMOUR)
+
+
+def test_real_pictures_by_patient(data_dir: Path) -> None:
+    folder = "tiles-breakhis-100x"
+    source = Source(
+        "folders", "BreaKHis", "CC BY 4.0", path=folder, labels=f"{folder}/labels.csv", resize_px=8
+    )
+    fields = read_folders(source, data_dir, 1.0, TUMOUR)
+    patients = {f.tags["patient"] for f in fields}
+    assert len({f.group for f in fields}) == len(patients) > 10
+    assert {f.present for f in fields} == {(0,), (1,)}
