@@ -64,8 +64,8 @@ def test_tensorboard_and_mlflow_get_the_same_numbers(
         log_metrics=lambda values, step: told.append((dict(values), step)),
     )
     board = SimpleNamespace(SummaryWriter=Writer)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "mlflow", server)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setitem(sys.modules, "mlflow", server)
     with curves(tmp_path, "fold 1", 0, Tracking(True, "runs")) as sinks:
         for sink in sinks:
             sink.add(ROW)

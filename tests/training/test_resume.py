@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_a_sentence(short: Path) -> None:
 def _last(steps: object) -> nn.Module:
     while True:
         try:
-            next(steps)  # type: ignore[call-overload]
+            next(steps)
         except StopIteration as end:
             net: nn.Module = end.value
             return net
