@@ -279,6 +279,7 @@ def make_synthetic(
         np.asarray(small),
         np.where(tissue | (not only_tissue), index, UNLABELLED).astype(np.uint8),
         mirrored=False,
+        beyond=labels.background,
     )
 
 
