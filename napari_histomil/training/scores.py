@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
 
 from napari_histomil.errors import TrainingError
+from napari_histomil.training.answers import Answers, Floats, ask, join
+from napari_histomil.training.config import TrainingConfig
+from napari_histomil.training.data import make_synthetic
 
-Floats = NDArray[np.float64]
 Metric = Callable[[NDArray[np.bool_], Floats], float]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What was asked and answered, one row a cell."""
-
-    field: NDArray[np.str_]
-    group: NDArray[np.str_]
-    share: Floats
-    """True share of the positive class."""
-    logit: Floats
-    """Log odds of the positive class."""
-
-    def __len__(self) -> int:
-        return len(self.share)
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """Whether the positive class has at least half of the cell."""
-        return self.share >= 0.5
-
-    def where(self, keep: NDArray[np.bool_]) -> Answers:
-        """Return some of the rows."""
-        return Answers(self.field[keep], self.group[keep], self.share[keep], self.logit[keep])
-
-    def unmixed(self, tolerance: float) -> Answers:
-        """Return the cells that hold (nearly) nothing else than one side."""
-        return self.where((self.share <= tolerance) | (self.share >= 1 - tolerance))
+SAME_SLIDES = "same slide or slides, spatially separate: not an estimate of generalisation"
+"""What scores on other groups of one data set are, and are not."""
 
 
-def join(parts: Sequence[Answers]) -> Answers:
-    """Put answers one after the other."""
-    if not parts:
-        raise TrainingError("There are no answers to score.")
-    return Answers(
-        np.concatenate([p.field for p in parts]),
-        np.concatenate([p.group for p in parts]),
-        np.concatenate([p.share for p in parts]),
-        np.concatenate([p.logit for p in parts]),
-    )
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What the cross-validation gave."""
+
+    scores: dict[str, Any]
+    temperature: float
 
 
 def auroc(truth: NDArray[np.bool_], score: Floats) -> float:
@@ -124,6 +98,78 @@ def summarise(runs: Sequence[Answers], *, rounds: int) -> dict[str, Any]:
         summary[f"{name}_95"] = [_round(v) for v in bootstrap(metric, runs, rounds=rounds)]
         summary[f"{name}_each_seed"] = [_round(v) for v in each]
     return summary
+
+
+def judge(
+    config: TrainingConfig, runs: Sequence[Answers], parts: Sequence[frozenset[str]]
+) -> Validated:
+    """Score the answers for groups left out.
+
+    Parameters
+    ----------
+    config
+        The training.
+    runs
+        Answers to all cells, one for each seed, in the same order.
+    parts
+        Groups of each fold.
+    """
+    validation = config.validation
+    rounds, seeds = validation.bootstraps, list(validation.seeds)
+    unmixed = [run.unmixed(validation.unmixed) for run in runs]
+    scores: dict[str, Any] = {
+        "what": SAME_SLIDES,
+        "method": (
+            f"{len(parts)}-fold cross-validation over groups, seeds {seeds}; one net answers, "
+            f"nothing is averaged; answers of all folds are scored together; 95 % intervals by "
+            f"bootstrap over groups ({rounds} rounds)"
+        ),
+        "unmixed": summarise(unmixed, rounds=rounds),
+        "all": summarise(runs, rounds=rounds),
+        "folds": [sorted(part) for part in parts],
+        "fields": {
+            name: summarise([run.where(run.field == name) for run in unmixed], rounds=0)["auroc"]
+            for name in np.unique(unmixed[0].field).tolist()
+        },
+    }
+    if len(runs) > 1:
+        together = replace(runs[0], logit=np.mean([run.logit for run in runs], axis=0))
+        scores["unmixed_ensemble"] = summarise(
+            [together.unmixed(validation.unmixed)], rounds=rounds
+        )
+    return Validated(scores, fit_temperature(join(runs)))
+
+
+def score_synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
+    """Score a finished net on synthetic slides that it was not trained on; tissue only.
+
+    Raises
+    ------
+    TrainingError
+        If the training has no synthetic source to take the size from.
+    """
+    sources = [s for s in config.sources if s.kind == "synthetic"]
+    if not sources:
+        raise TrainingError(
+            "validation.synthetic_seeds needs a source of kind 'synthetic' in the training."
+        )
+    slides = [
+        make_synthetic(
+            seed, sources[0].name, config.grid.mpp, sources[0].size_px, only_tissue=True
+        )
+        for seed in config.validation.synthetic_seeds
+    ]
+    answers = join([ask(config, net, slide) for slide in slides])
+    return {
+        "what": (
+            "the finished net on procedural slides of seeds "
+            f"{list(config.validation.synthetic_seeds)}, tissue only: drawings, not patients"
+        ),
+        "unmixed": summarise(
+            [answers.unmixed(config.validation.unmixed)], rounds=config.validation.bootstraps
+        ),
+        "all": summarise([answers], rounds=config.validation.bootstraps),
+    }
 
 
 def fit_temperature(answers: Answers) -> float:

@@ -7,13 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from napari_histomil.training.answers import Answers, join
 from napari_histomil.training.scores import (
-    Answers,
     auroc,
     average_precision,
     bootstrap,
     fit_temperature,
-    join,
     summarise,
 )
 

@@ -10,12 +10,12 @@ import pytest
 
 from napari_histomil.manifest import ModelManifest, load_manifest, verify_model
 from napari_histomil.nets.load import load_module
+from napari_histomil.training.answers import ask
 from napari_histomil.training.card import card
 from napari_histomil.training.config import TrainingConfig, read_config
 from napari_histomil.training.data import make_synthetic, read_tiles
 from napari_histomil.training.fields import array_field
-from napari_histomil.training.patch import SAME_SLIDES, ask
-from napari_histomil.training.scores import auroc
+from napari_histomil.training.scores import SAME_SLIDES, auroc
 
 MAX_BYTES = 12e6
 
