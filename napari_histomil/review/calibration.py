@@ -4,9 +4,9 @@ Of a case that is asked for a probability p, the outcome is 1 or 0, or a share b
 a cell is tumour). Sources: Brier, Mon. Weather Rev. 78 (1950) 1; Naeini et al., AAAI 2015 (ECE);
 Nixon et al., CVPR-W 2019 (bins of equal mass); Guo et al., ICML 2017 (temperature).
 
-An error over 15 bins says little of few independent cases: bins are then empty or of one slide, and
-the error is biased upwards. Below `LEAST_CASES` groups there are the Brier score and the curve with
-its intervals, and the reason why not more.
+An error over 15 bins says little of few independent cases: bins are then empty or of one slide,
+and the error is biased upwards. Below `LEAST_CASES` groups there are the Brier score and the
+curve with its intervals, and the reason why not more.
 """
 
 from __future__ import annotations
@@ -82,8 +82,10 @@ def equal_mass(probability: Floats, bins: int = BINS) -> Floats:
 
     Equal probabilities are never torn apart: where many are equal there are fewer bins.
     """
-    places = np.arange(bins + 1) * (len(probability) - 1) // bins
-    edges = np.unique(np.sort(probability)[places])
+    ranked, last = np.sort(probability), len(probability) - 1
+    below = np.arange(bins + 1) * last // bins  # whole numbers: no rounding decides about a case
+    above = -(-np.arange(bins + 1) * last // bins)
+    edges = np.unique((ranked[below] + ranked[above]) / 2)
     return edges if len(edges) > 1 else np.array([edges[0], edges[0]])
 
 
