@@ -204,7 +204,8 @@ def tempered(logits: Floats, temperature: float | Floats, activation: str) -> Fl
     """
     z = logits / np.reshape(temperature, (-1, 1))
     if activation == "sigmoid":
-        return np.exp(-np.logaddexp(0, -z))
+        chances: Floats = np.exp(-np.logaddexp(0, -z))
+        return chances
     exp = np.exp(z - z.max(axis=1, keepdims=True))
     shares: Floats = exp / exp.sum(axis=1, keepdims=True)
     return shares
@@ -217,7 +218,8 @@ def cross_entropies(logits: Floats, shares: Floats, activation: str) -> Floats:
         return bits
     top = logits.max(axis=1, keepdims=True)
     log = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    return -(shares * log).sum(axis=1)
+    entropies: Floats = -(shares * log).sum(axis=1)
+    return entropies
 
 
 def fit_temperature(logits: Floats, shares: Floats, activation: str = "softmax") -> float:

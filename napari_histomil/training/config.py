@@ -87,6 +87,8 @@ class Source:
     """Of a synthetic slide, (width, height) at 0.5 µm/px."""
     evaluate: bool = False
     """Whether groups of this source are left out in turn to score the recipe."""
+    examples: bool = False
+    """Whether its licence lets pieces of it be shown in the card (of the worst errors)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,10 @@ class Validation:
     bootstraps: int = 2000
     synthetic_seeds: tuple[int, ...] = ()
     """Synthetic slides on which the finished model is scored; none that it was trained on."""
+    objects: bool = False
+    """Whether connected pieces of a segmentation (nuclei) are counted and matched too."""
+    what: str = "same slide or slides, spatially separate: not an estimate of generalisation"
+    """What scores on groups left out are, and are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,11 @@ class TrainingConfig:
     classes: tuple[ClassSpec, ...]
     sources: tuple[Source, ...]
     schedule: Schedule
+    task: Literal["classify", "segment"] = "classify"
+    background_class: str = ""
+    """Of a segmentation with softmax: the class that means none of the others."""
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    """``sigmoid`` for classes of a segmentation that do not exclude one another."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
     notes: tuple[str, ...] = ()

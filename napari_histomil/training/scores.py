@@ -1,26 +1,37 @@
-"""How good are answers: AUROC and average precision, with intervals over groups."""
+"""How good answers are, for both tasks: of groups left out, of data that is new to a model.
+
+Everything here is a dictionary as `model.json` holds it and the card shows it. One block of
+scores says what it is of (``what``), then ``unmixed`` and ``all`` of a classifier's cells or
+``pixels`` of a segmentation, ``fields`` one by one, and ``calibration``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from napari_histomil.errors import TrainingError
-from napari_histomil.training.answers import Answers, Floats, ask, join
+from napari_histomil.review import calibration
+from napari_histomil.training.answers import AnyAnswers, ask, join
+from napari_histomil.training.cells import Answers, Floats
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import make_synthetic
+from napari_histomil.training.figures import (
+    area,
+    dice_each,
+    rounded,
+    rounded_all,
+    summarise,
+    summarise_pixels,
+)
+from napari_histomil.training.pixels import PixelAnswers
 
-Metric = Callable[[NDArray[np.bool_], Floats], float]
-
-SAME_SLIDES = "same slide or slides, spatially separate: not an estimate of generalisation"
-"""What scores on other groups of one data set are, and are not."""
+FIT_ROWS = 2**18
+"""At most so many answers decide a temperature, evenly taken from all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,113 +42,129 @@ class Validated:
     temperature: float
 
 
-def auroc(truth: NDArray[np.bool_], score: Floats) -> float:
-    """Return the area under the ROC curve; NaN where only one side is there."""
-    return float(roc_auc_score(truth, score)) if truth.any() and not truth.all() else float("nan")
-
-
-def average_precision(truth: NDArray[np.bool_], score: Floats) -> float:
-    """Return the average precision; NaN where only one side is there."""
-    if not truth.any() or truth.all():
-        return float("nan")
-    return float(average_precision_score(truth, score))
-
-
-def bootstrap(
-    metric: Metric, runs: Sequence[Answers], *, rounds: int, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a metric over groups.
-
-    Whole groups are drawn with replacement (Efron 1979; cluster bootstrap), because cells of one
-    group are alike: drawing single cells would make the interval far too narrow. Rounds in which
-    one side is missing are left out.
-
-    Parameters
-    ----------
-    metric
-        Takes truth and score.
-    runs
-        Answers of one or more trainings to the same cells; the metric's mean over them counts.
-    rounds, seed
-        How often, and from which random numbers, groups are drawn.
-    """
-    names, inverse = np.unique(runs[0].group, return_inverse=True)
-    rows = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    random = np.random.default_rng(seed)
-    values = []
-    for _ in range(rounds):
-        drawn = np.concatenate([rows[i] for i in random.integers(len(names), size=len(names))])
-        value = np.mean([metric(run.truth[drawn], run.logit[drawn]) for run in runs])
-        if np.isfinite(value):
-            values.append(value)
-    if not values:
-        return float("nan"), float("nan")
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def summarise(runs: Sequence[Answers], *, rounds: int) -> dict[str, Any]:
-    """Return AUROC and average precision with their intervals, and how much they stand on.
-
-    Parameters
-    ----------
-    runs
-        Answers of one or more trainings to the same cells, in the same order.
-    rounds
-        Of the bootstrap.
-    """
-    first = runs[0]
-    summary: dict[str, Any] = {
-        "cells": len(first),
-        "positive": int(first.truth.sum()),
-        "groups": len(np.unique(first.group)),
-    }
-    for name, metric in (("auroc", auroc), ("average_precision", average_precision)):
-        each = [metric(run.truth, run.logit) for run in runs]
-        summary[name] = _round(float(np.mean(each)))
-        summary[f"{name}_95"] = [_round(v) for v in bootstrap(metric, runs, rounds=rounds)]
-        summary[f"{name}_each_seed"] = [_round(v) for v in each]
-    return summary
-
-
 def judge(
-    config: TrainingConfig, runs: Sequence[Answers], parts: Sequence[frozenset[str]]
+    config: TrainingConfig,
+    runs: Sequence[AnyAnswers],
+    parts: Sequence[frozenset[str]],
 ) -> Validated:
     """Score the answers for groups left out.
+
+    The temperature is fitted on all of them; calibration is shown with temperatures that were
+    fitted without the fold that is looked at.
 
     Parameters
     ----------
     config
         The training.
     runs
-        Answers to all cells, one for each seed, in the same order.
+        Answers to all cells (or fields), one for each seed, in the same order.
     parts
         Groups of each fold.
     """
     validation = config.validation
-    rounds, seeds = validation.bootstraps, list(validation.seeds)
-    unmixed = [run.unmixed(validation.unmixed) for run in runs]
+    together = cells_of(join(runs))
+    warm = fit_temperature(together)
+    each = np.full(len(together), warm)
+    for part in parts:
+        mine = np.isin(together.group, sorted(part))
+        if mine.any() and not mine.all():
+            each[mine] = fit_temperature(together.where(~mine))
     scores: dict[str, Any] = {
-        "what": SAME_SLIDES,
+        "what": validation.what,
         "method": (
-            f"{len(parts)}-fold cross-validation over groups, seeds {seeds}; one net answers, "
-            f"nothing is averaged; answers of all folds are scored together; 95 % intervals by "
-            f"bootstrap over groups ({rounds} rounds)"
+            f"{len(parts)}-fold cross-validation over groups, seeds {list(validation.seeds)}; one "
+            f"net answers, nothing is averaged; answers of all folds are scored together; 95 % "
+            f"intervals by bootstrap over groups ({validation.bootstraps} rounds)"
         ),
-        "unmixed": summarise(unmixed, rounds=rounds),
-        "all": summarise(runs, rounds=rounds),
+        **score(runs, rounds=validation.bootstraps, unmixed=validation.unmixed, temperature=each),
         "folds": [sorted(part) for part in parts],
-        "fields": {
-            name: summarise([run.where(run.field == name) for run in unmixed], rounds=0)["auroc"]
-            for name in np.unique(unmixed[0].field).tolist()
-        },
     }
-    if len(runs) > 1:
-        together = replace(runs[0], logit=np.mean([run.logit for run in runs], axis=0))
-        scores["unmixed_ensemble"] = summarise(
-            [together.unmixed(validation.unmixed)], rounds=rounds
-        )
-    return Validated(scores, fit_temperature(join(runs)))
+    scores["calibration"]["temperature"] = round(warm, 4)
+    scores["calibration"]["fitted_on"] = "the other folds"
+    if len(runs) > 1 and isinstance(runs[0], Answers):
+        mean = np.mean([cells_of(run).logits for run in runs], axis=0)
+        ensemble = replace(runs[0], logits=mean).unmixed(validation.unmixed)
+        scores["unmixed_ensemble"] = summarise([ensemble], rounds=validation.bootstraps)
+    return Validated(scores, warm)
+
+
+def score(
+    runs: Sequence[AnyAnswers],
+    *,
+    rounds: int,
+    unmixed: float = 0.05,
+    temperature: float | Floats = 1.0,
+) -> dict[str, Any]:
+    """Return all that is said of answers to labelled fields.
+
+    Parameters
+    ----------
+    runs
+        Answers of one or more trainings to the same fields, in the same order.
+    rounds
+        Of the bootstrap over groups.
+    unmixed
+        A cell with at most this share of the positive class, or of the others, is unmixed.
+    temperature
+        Of the model; or one for each row of all runs joined. Figures of order and overlap do not
+        depend on it, the calibration does.
+    """
+    first = runs[0]
+    if isinstance(first, PixelAnswers):
+        pixels = [run for run in runs if isinstance(run, PixelAnswers)]
+        scores = {"pixels": summarise_pixels(pixels, rounds=rounds), "fields": dice_each(pixels)}
+    else:
+        cells = [run for run in runs if isinstance(run, Answers)]
+        clear = [run.unmixed(unmixed) for run in cells]
+        scores = {
+            "unmixed": summarise(clear, rounds=rounds),
+            "all": summarise(cells, rounds=rounds),
+            "fields": {
+                name: rounded(np.mean([area(run.where(run.field == name)) for run in clear]))
+                for name in np.unique(first.field).tolist()
+            },
+        }
+    together = cells_of(join(runs))
+    scores["calibration"] = calibrate(together, temperature, rounds=min(rounds, 1000))
+    return scores
+
+
+def cells_of(answers: AnyAnswers) -> Answers:
+    """Return the rows that have probabilities: all cells, or the sampled pixels."""
+    return answers.sample if isinstance(answers, PixelAnswers) else answers
+
+
+def calibrate(answers: Answers, temperature: float | Floats, *, rounds: int) -> dict[str, Any]:
+    """Return what is said of the probabilities of a model after its temperature.
+
+    With two classes (or one) it is the positive class's probability against its true share, with
+    more that of the likeliest class; the Brier score of more than two classes sums over them.
+    """
+    if not len(answers):
+        return {"cases": 0, "answers": 0, "reason": "nothing was labelled"}
+    cold, warm = answers.probabilities(), answers.probabilities(temperature)
+    outcome = answers.shares
+    if answers.shares.shape[1] <= 2 or answers.activation == "sigmoid":
+        own = answers.positive
+        cold, warm, outcome = cold[:, own], warm[:, own], outcome[:, own]
+    found: dict[str, Any] = {
+        "temperature": rounded(np.mean(temperature)),
+        "brier_before": calibration.brier(cold, outcome),
+        **calibration.report(warm, outcome, answers.group, rounds=rounds),
+    }
+    plain: dict[str, Any] = rounded_all(found)
+    return plain
+
+
+def fit_temperature(answers: Answers) -> float:
+    """Return the temperature that makes the probabilities fit the true shares best.
+
+    Fitted on answers for groups that were left out; see `review.calibration.fit_temperature`.
+    """
+    some = slice(None, None, -(-len(answers) // FIT_ROWS) or 1)
+    return calibration.fit_temperature(
+        answers.logits[some], answers.shares[some], answers.activation
+    )
 
 
 def score_synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
@@ -153,39 +180,20 @@ def score_synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
         raise TrainingError(
             "validation.synthetic_seeds needs a source of kind 'synthetic' in the training."
         )
+    validation = config.validation
     slides = [
         make_synthetic(
             seed, sources[0].name, config.grid.mpp, sources[0].size_px, only_tissue=True
         )
-        for seed in config.validation.synthetic_seeds
+        for seed in validation.synthetic_seeds
     ]
     answers = join([ask(config, net, slide) for slide in slides])
+    scores = score([answers], rounds=validation.bootstraps, unmixed=validation.unmixed)
+    del scores["calibration"], scores["fields"]  # of drawings
     return {
         "what": (
             "the finished net on procedural slides of seeds "
-            f"{list(config.validation.synthetic_seeds)}, tissue only: drawings, not patients"
+            f"{list(validation.synthetic_seeds)}, tissue only: drawings, not patients"
         ),
-        "unmixed": summarise(
-            [answers.unmixed(config.validation.unmixed)], rounds=config.validation.bootstraps
-        ),
-        "all": summarise([answers], rounds=config.validation.bootstraps),
+        **scores,
     }
-
-
-def fit_temperature(answers: Answers) -> float:
-    """Return the temperature that makes the probabilities fit the true shares best.
-
-    Logits are divided by it (Guo et al. 2017, "On calibration of modern neural networks"); here
-    the cross-entropy against the share is minimised, on answers for groups that were left out.
-    """
-
-    def cross_entropy(log_temperature: float) -> float:
-        z = answers.logit / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, z) - answers.share * z))
-
-    found = minimize_scalar(cross_entropy, bounds=(np.log(0.25), np.log(8.0)), method="bounded")
-    return float(np.exp(found.x))
-
-
-def _round(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
