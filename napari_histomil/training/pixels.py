@@ -160,7 +160,8 @@ def ask_pixels(
             model, field, np.zeros((classes, 0, 0), np.float32), _NONE, (0, 0), 1
         ),
         count_objects(whole[0], whole[1], classes) if whole is not None else None,
-        tuple(sorted(spots, key=lambda spot: -spot.loss)[:1]),
+        # a whole square says more than a strip at the field's end
+        tuple(sorted(spots, key=lambda s: (s.answer.size < WINDOW_PX**2, -s.loss))[:1]),
     )  # fmt: skip
 
 
@@ -324,8 +325,8 @@ def _spots(
     loss = np.where(known, loss, 0)
     height, width = labels.shape
     worst = None
-    for top in range(0, max(height - WINDOW_PX // 2, 1), WINDOW_PX // 2):
-        for left in range(0, max(width - WINDOW_PX // 2, 1), WINDOW_PX // 2):
+    for top in _starts(height):
+        for left in _starts(width):
             part = np.s_[top : top + WINDOW_PX, left : left + WINDOW_PX]
             share = float(known[part].mean())
             if share >= 0.25:
@@ -336,3 +337,9 @@ def _spots(
         mean, (top, left), part = worst
         xy = corner[1] + left, corner[0] + top
         yield Spot(field.name, field.group, xy, mean, answer[part].copy())
+
+
+def _starts(length: int) -> list[int]:
+    """Return where squares begin along a side, half of one apart, the last one at the end."""
+    last = max(length - WINDOW_PX, 0)
+    return [*range(0, last, WINDOW_PX // 2), last]
