@@ -14,7 +14,7 @@ from typing import Self
 from napari_histomil.annotations.collection import AnnotationSet, Command
 from napari_histomil.annotations.foreign import Choice, Settlement, keep_beside, settlement
 from napari_histomil.annotations.history import Version, history_of
-from napari_histomil.annotations.model import SlideFrame
+from napari_histomil.annotations.model import Region, SlideFrame
 from napari_histomil.annotations.recovery import (
     FILE_NAME,
     JOURNAL_NAME,
@@ -73,8 +73,35 @@ def open_annotations(
         If they cannot be used: damaged, or of a newer version of this program.
     """
     frame = SlideFrame.of(info)
+    preferred, folders, notes = _folders(info, out)
+    first = next(iter(folders), preferred)
+    keeper = _opened(preferred if preferred in folders else first, preferred, frame, author)
+    keeper.notes = (*notes, *keeper.notes)
+    if keeper.why_read_only is None:
+        note_sidecar(info.fingerprint, keeper.folder, info.path)
+    return keeper
+
+
+def kept_regions(info: SlideInfo) -> tuple[Region, ...]:
+    """Return what was drawn on a slide and lies where its work lies, as it is at this moment.
+
+    Nothing is locked or written, and the slide may be open elsewhere.
+
+    Raises
+    ------
+    AnnotationError
+        If it cannot be used: damaged, or of a newer version of this program.
+    """
+    frame = SlideFrame.of(info)
+    _, folders, _ = _folders(info, None)
+    return tuple(look(folders[0], frame).annotations) if folders else ()
+
+
+def _folders(info: SlideInfo, out: Path | None) -> tuple[Path, list[Path], list[str]]:
+    """Return where annotations are to lie, where some of this slide lie, and notes."""
     preferred = sidecar(info.path, info.fingerprint, out=out)
-    folders, notes = [], []
+    folders: list[Path] = []
+    notes: list[str] = []
     for folder in sidecars(info.path, info.fingerprint, out=out):
         if not any((folder / name).is_file() for name in (FILE_NAME, JOURNAL_NAME)):
             continue
@@ -89,12 +116,7 @@ def open_annotations(
             )
     if notes:
         preferred = fallback_sidecar(info.fingerprint)
-    first = next(iter(folders), preferred)
-    keeper = _opened(preferred if preferred in folders else first, preferred, frame, author)
-    keeper.notes = (*notes, *keeper.notes)
-    if keeper.why_read_only is None:
-        note_sidecar(info.fingerprint, keeper.folder, info.path)
-    return keeper
+    return preferred, folders, notes
 
 
 def _opened(

@@ -54,15 +54,13 @@ def train(args: argparse.Namespace) -> int:
     from napari_histomil.files import whole_file
     from napari_histomil.manifest.model import MODEL_FILE
     from napari_histomil.training.config import read_config
-    from napari_histomil.training.patch import train_patch_model
+    from napari_histomil.training.recipe import train_model
 
     config = read_config(args.config)
     if (args.output / MODEL_FILE).exists() and not args.force:
         raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
-    folder = _watch(
-        train_patch_model(config, data, args.output, seed=args.seed, device=args.device)
-    )
+    folder = _watch(train_model(config, data, args.output, seed=args.seed, device=args.device))
     copy = folder / "train.toml"  # the card says that it lies beside it
     if not (copy.exists() and copy.samefile(args.config)):
         with whole_file(copy) as part:

@@ -103,9 +103,16 @@ def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> T
 
 
 def whiten_edges(
-    images: Tensor, labels: Tensor, options: Augmentation, random: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    options: Augmentation,
+    random: torch.Generator,
+    glass: int | None = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Put glass along one side of some tiles; glass belongs to the first class."""
+    """Put glass along one side of some tiles.
+
+    Glass belongs to the class `glass`, by default the first; it is unlabelled if that is None.
+    """
     images, labels = images.clone(), labels.clone()
     side = images.shape[-1]
     for i in range(len(images)):
@@ -117,19 +124,24 @@ def whiten_edges(
         for tensor, value in ((images, color), (labels, 0.0)):
             view = torch.rot90(tensor[i], turn, (1, 2)).clone()
             view[:, :, :width] = value
-            if tensor is labels:
-                view[0, :, :width] = 1.0
+            if tensor is labels and glass is not None:
+                view[glass, :, :width] = 1.0
             tensor[i] = torch.rot90(view, -turn, (1, 2))
     return images, labels
 
 
 def augment(
-    images: Tensor, labels: Tensor, size_px: int, options: Augmentation, random: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    size_px: int,
+    options: Augmentation,
+    random: torch.Generator,
+    glass: int | None = 0,
 ) -> tuple[Tensor, Tensor]:
     """Do all of it: squares [B, 3 or K, S, S] in, tiles [B, 3 or K, T, T] out."""
     images, labels = warp(images, labels, size_px, options, random)
     images = disturb(recolor(images, options, random), options, random)
-    return whiten_edges(images, labels, options, random)
+    return whiten_edges(images, labels, options, random, glass)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:

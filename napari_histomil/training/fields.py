@@ -1,25 +1,32 @@
 """Pieces of tissue with labels, and squares cut out of them.
 
 A *field* is a connected piece of tissue with its labels, at the model's µm/px. Training tiles are
-cut from fields at any place, on the fly. Finding and reading files lives in `data.py`.
+cut from fields at any place, on the fly (`sampling.py` says where). Finding and reading files
+lives in `data.py` and `slide_data.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from napari_histomil.annotations import raster
 from napari_histomil.slides.slide import Slide, read_tile
-
-UNLABELLED = 255
-"""Label of pixels that nobody has judged: they are not learnt from."""
+from napari_histomil.training.labels import UNLABELLED as UNLABELLED  # for all who cut fields
 
 Uint8 = NDArray[np.uint8]
+
+TRIES = 500
+"""Random places that are looked at before a label counts as missing in a slide."""
+
+_RASTER = threading.Lock()
+"""rasterio silences its own warnings, which is not safe in several threads."""
 
 
 class Field(Protocol):
@@ -31,15 +38,27 @@ class Field(Protocol):
 
     @property
     def group(self) -> str:
-        """What it belongs to."""
+        """What it belongs to: never on both sides of a split."""
 
     @property
     def source(self) -> str:
         """Name of its source."""
 
     @property
+    def tags(self) -> Mapping[str, str]:
+        """What else is known of it: ``slide``, ``patient``, ``center``, ..."""
+
+    @property
     def size_px(self) -> tuple[int, int]:
         """(width, height) at the model's µm/px."""
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Labels that it holds, without `UNLABELLED`, ascending."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Changes with its pixels and its labels."""
 
     def cut(self, xy_px: tuple[int, int], size_px: int) -> tuple[Uint8, Uint8]:
         """Return pixels [size, size, 3] and labels [size, size] from a corner (x, y) on.
@@ -47,8 +66,8 @@ class Field(Protocol):
         The square may reach beyond the field.
         """
 
-    def centre(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Return a random place (x, y) to cut a training tile around."""
+    def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
+        """Return a random place (x, y) to cut a tile around: of a label, or any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,17 +80,29 @@ class ArrayField:
     image: Uint8
     """[h, w, 3]"""
     labels: Uint8
-    """[h, w], index of the class or `UNLABELLED`."""
+    """[h, w], index of the class, `NONE` or `UNLABELLED`."""
     mirrored: bool
     """True for a piece cut out of tissue; False for a whole slide, which ends in glass."""
-    foreground: NDArray[np.int64]
-    """[n, 2] places (x, y) of other classes than the first; half of the training tiles of a
-    whole slide are cut around one of them, because most of a slide is background."""
+    places: Mapping[int, NDArray[np.int32]] = field(repr=False)
+    """Label -> where it is, as ``y * w + x``, ascending."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+    """Whether it is looked at as a whole: tiles are cut around its middle only."""
 
     @property
     def size_px(self) -> tuple[int, int]:
         """(width, height)."""
         return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Labels that it holds."""
+        return tuple(self.places)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """All its bytes."""
+        return self.image.tobytes() + self.labels.tobytes()
 
     def cut(self, xy_px: tuple[int, int], size_px: int) -> tuple[Uint8, Uint8]:
         """Return pixels and labels of a square."""
@@ -86,36 +117,86 @@ class ArrayField:
             image[outside], labels[outside] = 255, 0
         return image, labels
 
-    def centre(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Return a random place; on a whole slide every other one in the foreground."""
-        if not self.mirrored and len(self.foreground) and rng.random() < 0.5:
-            x, y = self.foreground[rng.integers(len(self.foreground))]
-            return int(x), int(y)
+    def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
+        """Return a random place.
+
+        Any place of a whole slide is in the foreground every other time, because most of a slide
+        is background.
+        """
         width, height = self.size_px
-        return int(rng.integers(width)), int(rng.integers(height))
+        if self.whole:
+            return width // 2, height // 2
+        if label is None and not self.mirrored and rng.random() < 0.5:
+            others = [value for value in self.places if value != 0]
+            if others:
+                weights = np.array([len(self.places[value]) for value in others])
+                label = others[int(rng.choice(len(others), p=weights / weights.sum()))]
+        if label is None:
+            return int(rng.integers(width)), int(rng.integers(height))
+        own = self.places[label]
+        y, x = divmod(int(own[rng.integers(len(own))]), width)
+        return x, y
 
 
 def array_field(
-    name: str, group: str, source: str, image: Uint8, labels: Uint8, *, mirrored: bool
+    name: str,
+    group: str,
+    source: str,
+    image: Uint8,
+    labels: Uint8,
+    *,
+    mirrored: bool,
+    tags: Mapping[str, str] | None = None,
+    whole: bool = False,
 ) -> ArrayField:
     """Return a field of pixels [h, w, 3] and labels [h, w] in memory."""
-    y, x = np.nonzero((labels > 0) & (labels != UNLABELLED))
-    return ArrayField(name, group, source, image, labels, mirrored, np.stack([x, y], axis=1))
+    flat = labels.ravel()
+    order = np.argsort(flat, kind="stable").astype(np.int32)
+    values, starts = np.unique(flat[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    places = {int(v): p for v, p in zip(values.tolist(), parts, strict=True) if v != UNLABELLED}
+    return ArrayField(name, group, source, image, labels, mirrored, places, tags or {}, whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideField:
-    """An annotated slide; pixels are read when they are asked for."""
+    """An annotated slide; pixels are read when they are asked for.
+
+    What the regions mean is as in `annotations.raster`: inside ``Region*`` what is not drawn is
+    background, outside of it and inside ``Ignore*`` nothing is known.
+    """
 
     name: str
     group: str
     source: str
     slide: Slide
     mpp: float
-    shapes: tuple[tuple[shapely.Geometry, int], ...]
-    """Polygons in level-0 px with the index of their class; later ones lie above."""
-    unannotated: int
-    """Label of what no polygon covers."""
+    painting: raster.Painting
+    """Of the slide's regions, on a grid of pixels at `mpp`."""
+    label_of: Uint8
+    """Value that is painted -> label, [256]."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    homes: Mapping[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = field(
+        init=False, repr=False
+    )
+    """Label -> polygons that may hold it, and their areas added up; no polygons for anywhere."""
+
+    def __post_init__(self) -> None:
+        painted = self.label_of[self.painting.values]
+        areas = shapely.area(self.painting.polygons)
+        homes = {}
+        for label in np.unique(painted).tolist():
+            own = np.flatnonzero(painted == label)
+            homes[label] = own, np.cumsum(areas[own])
+        base = int(self.label_of[self.painting.base])
+        if base != UNLABELLED:
+            homes[base] = np.empty(0, np.int64), np.empty(0)
+        homes.pop(UNLABELLED, None)
+        object.__setattr__(self, "homes", homes)
+        rng = np.random.default_rng(0)
+        missing = [label for label in homes if self._find(rng, label) is None]
+        for label in missing:
+            del homes[label]
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -127,49 +208,65 @@ class SlideField:
             max(round(info.height_px0 * mpp_y / self.mpp), 1),
         )
 
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Labels that some place of it was found to have."""
+        return tuple(sorted(self.homes))
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The slide's, and all shapes with their labels."""
+        shapes = b"".join(shapely.to_wkb(self.painting.polygons).tolist())
+        labels = self.label_of[self.painting.values].tobytes()
+        base = bytes([int(self.label_of[self.painting.base])])
+        return self.slide.info.fingerprint.encode() + shapes + labels + base
+
     def cut(self, xy_px: tuple[int, int], size_px: int) -> tuple[Uint8, Uint8]:
         """Return pixels and labels of a square; a pixel is what its centre is."""
-        mpp_x, mpp_y = self.slide.info.mpp_xy
-        step = self.mpp / mpp_x, self.mpp / mpp_y  # level-0 px per px
-        corner = xy_px[0] * step[0], xy_px[1] * step[1]
+        width, height = self.painting.grid.pixel_px0
+        corner = xy_px[0] * width, xy_px[1] * height
         image = read_tile(self.slide, corner, size_px, self.mpp)
-        labels = np.full((size_px, size_px), self.unannotated, np.uint8)
-        x = corner[0] + (np.arange(size_px) + 0.5) * step[0]
-        y = corner[1] + (np.arange(size_px) + 0.5) * step[1]
-        for shape, value in self.shapes:
-            left, top, right, bottom = shape.bounds
-            columns, rows = _between(x, left, right), _between(y, top, bottom)
-            if columns.start < columns.stop and rows.start < rows.stop:
-                inside = shapely.contains_xy(shape, x[None, columns], y[rows, None])
-                labels[rows, columns][inside] = value
+        with _RASTER:
+            painted = raster.window(self.painting, xy_px, (size_px, size_px))
+        labels = self.label_of[painted]
+        info = self.slide.info
+        x0 = corner[0] + (np.arange(size_px) + 0.5) * width
+        y0 = corner[1] + (np.arange(size_px) + 0.5) * height
+        labels[:, (x0 < 0) | (x0 >= info.width_px0)] = UNLABELLED
+        labels[(y0 < 0) | (y0 >= info.height_px0), :] = UNLABELLED
         return image, labels
 
-    def centre(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Return a random place in a random polygon; anywhere every other time if all counts."""
-        width, height = self.size_px
-        if not self.shapes or (self.unannotated != UNLABELLED and rng.random() < 0.5):
-            return int(rng.integers(width)), int(rng.integers(height))
-        shape, _ = self.shapes[rng.integers(len(self.shapes))]
-        left, top, right, bottom = shape.bounds
-        mpp_x, mpp_y = self.slide.info.mpp_xy
-        for _ in range(100):  # a polygon fills a fair part of its box, as a rule
-            x, y = rng.uniform(left, right), rng.uniform(top, bottom)
-            if shapely.contains_xy(shape, x, y):
-                break
-        return int(x * mpp_x / self.mpp), int(y * mpp_y / self.mpp)
+    def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
+        """Return a random place: polygons by their area, so all of a label is equally likely."""
+        if label is None:
+            label = self.present[int(rng.integers(len(self.present)))]
+        found = None
+        while found is None:  # it was found before, so it will be again
+            found = self._find(rng, label)
+        width, height = self.painting.grid.pixel_px0
+        return int(found[0] / width), int(found[1] / height)
 
+    def _find(self, rng: np.random.Generator, label: int) -> tuple[float, float] | None:
+        """Look for a place (x, y) of a label in level-0 px, a limited number of times."""
+        own, summed = self.homes[label]
+        info = self.slide.info
+        for _ in range(TRIES):
+            box = (0.0, 0.0, float(info.width_px0), float(info.height_px0))
+            if len(own):
+                chosen = int(np.searchsorted(summed, rng.uniform(0, summed[-1]), side="right"))
+                box = self.painting.polygons[own[min(chosen, len(own) - 1)]].bounds
+            x, y = rng.uniform(box[0], box[2]), rng.uniform(box[1], box[3])
+            inside = 0 <= x < info.width_px0 and 0 <= y < info.height_px0
+            if inside and self._label_at(x, y) == label:
+                return x, y
+        return None
 
-def cut_around(
-    fields: Sequence[Field], shares: Mapping[str, float], size_px: int, rng: np.random.Generator
-) -> tuple[Uint8, Uint8]:
-    """Cut a random square: the source by its share, then any of its fields, then a place."""
-    present = sorted({f.source for f in fields if shares[f.source] > 0})
-    weights = np.array([shares[name] for name in present])
-    source = present[rng.choice(len(present), p=weights / weights.sum())]
-    own = [f for f in fields if f.source == source]
-    chosen = own[rng.integers(len(own))]
-    x, y = chosen.centre(rng)
-    return chosen.cut((x - size_px // 2, y - size_px // 2), size_px)
+    def _label_at(self, x_px0: float, y_px0: float) -> int:
+        """Return the label of a place: that of the polygon painted last."""
+        painting = self.painting
+        near = painting.tree.query(shapely.Point(x_px0, y_px0), predicate="intersects")
+        value = painting.values[near.max()] if len(near) else painting.base
+        return int(self.label_of[value])
 
 
 def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -179,8 +276,3 @@ def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     period = 2 * (size - 1)
     folded = np.mod(index, period)
     return np.where(folded >= size, period - folded, folded)
-
-
-def _between(values: NDArray[np.floating], low: float, high: float) -> slice:
-    """Return which of the ascending values lie in low to high."""
-    return slice(int(np.searchsorted(values, low)), int(np.searchsorted(values, high, "right")))

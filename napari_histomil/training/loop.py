@@ -1,4 +1,7 @@
-"""Fit one net: a generator that can be watched and stopped after every step."""
+"""Fit one net: a generator that can be watched, stopped after every step, and killed.
+
+One loop serves classifiers and segmentations; what differs is in `tasks.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,25 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from napari_histomil.errors import TrainingError
-from napari_histomil.nets.load import build_module
-from napari_histomil.nets.patch import CentrePatch
-from napari_histomil.training.augment import augment, margin
+from napari_histomil.errors import OutputError, TrainingError
+from napari_histomil.training import checkpoint
+from napari_histomil.training.batches import batches, step_seed
+from napari_histomil.training.checkpoint import Fitting
 from napari_histomil.training.config import Schedule, TrainingConfig
-from napari_histomil.training.fields import UNLABELLED, Field, cut_around
-from napari_histomil.training.losses import cell_shares, share_loss
+from napari_histomil.training.curves import curves
+from napari_histomil.training.fields import Field
+from napari_histomil.training.looks import Looks, better
+from napari_histomil.training.start import initial_net
+from napari_histomil.training.tasks import loss_of
+from napari_histomil.training.tasks import scale as scale  # for all who ask a net
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,13 @@ class TrainingProgress:
     loss: float
     """Mean of the last steps."""
     seconds: float
-    """Since the stage began."""
+    """Since the stage began, without breaks."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Of the last look at the validation: ``loss``, ``auroc``, ``dice``, ``kappa``."""
+    best: float | None = None
+    """The chosen metric at its best look."""
+    best_step: int = 0
+    learning_rate: float = math.nan
 
     @property
     def seconds_left(self) -> float:
@@ -43,7 +56,7 @@ class TrainingProgress:
 
 
 class TrainingCancelled(TrainingError):
-    """The person stopped the training; nothing was written."""
+    """The person stopped the training; no model was written."""
 
 
 def fit(
@@ -54,10 +67,13 @@ def fit(
     stage: str = "",
     device: str = "cpu",
     cancel: threading.Event | None = None,
+    validation: Sequence[Field] = (),
+    folder: Path | None = None,
 ) -> Generator[TrainingProgress, None, nn.Module]:
     """Fit the configured net to the fields.
 
-    The same seed on the same machine gives the same net.
+    The same seed on the same machine gives the same net, also if the fit was stopped or killed
+    in between.
 
     Parameters
     ----------
@@ -73,6 +89,10 @@ def fit(
         ``cpu``, ``cuda`` or ``mps``.
     cancel
         Set it to stop before the next step.
+    validation
+        What the best weights are chosen on; without it the last ones are taken.
+    folder
+        Where checkpoints and curves lie; a fit that is there goes on. None for neither.
 
     Yields
     ------
@@ -89,43 +109,140 @@ def fit(
     TrainingCancelled
         If `cancel` was set.
     TrainingError
-        If the loss is no number any more.
+        If the loss is no number any more, or a checkpoint is damaged.
     """
-    schedule, places = config.schedule, np.random.default_rng([seed, 1])
-    random = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = build_module(
-            config.network.architecture, len(config.classes), config.network.arguments
-        )
-    net = net.to(device).to(memory_format=torch.channels_last)
-    kept: nn.Module = copy.deepcopy(net)
+    fitting = _begin(config, seed, device)
+    if folder is not None:
+        _make(folder)
+        if (folder / checkpoint.FILE).exists():
+            checkpoint.load(fitting, folder / checkpoint.FILE)
+    if not fitting.over:
+        yield from _steps(config, fields, fitting, seed, stage, device, cancel, validation, folder)
+    net = fitting.kept
+    if fitting.best:
+        net.load_state_dict(fitting.best)
+    return net.cpu().eval()
+
+
+def _begin(config: TrainingConfig, seed: int, device: str) -> Fitting:
+    net = initial_net(config, seed).to(device).to(memory_format=torch.channels_last)
+    schedule = config.schedule
     optimiser = torch.optim.AdamW(_decayed(net, schedule.weight_decay), lr=schedule.learning_rate)
-    started, mean_loss = time.monotonic(), math.nan
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)  # dropout
-        for step in range(schedule.steps):
+    return Fitting(net, copy.deepcopy(net), optimiser)
+
+
+def _steps(
+    config: TrainingConfig,
+    fields: Sequence[Field],
+    fitting: Fitting,
+    seed: int,
+    stage: str,
+    device: str,
+    cancel: threading.Event | None,
+    validation: Sequence[Field],
+    folder: Path | None,
+) -> Generator[TrainingProgress, None, None]:
+    """Go on to the end: the last step, or as many looks without anything better."""
+    schedule = config.schedule
+    looks = Looks(config, validation) if validation else None
+    every = config.validation.every or max(schedule.steps // 10, 1)
+    before, started = fitting.seconds, time.monotonic()
+    ahead = batches(config, fields, seed=seed, first=fitting.step, device=device)
+    with (
+        closing(ahead),
+        curves(folder, stage, fitting.step, config.tracking) as sinks,
+    ):
+        for step in range(fitting.step, schedule.steps):
             if cancel is not None and cancel.is_set():
+                if folder is not None:
+                    checkpoint.save(fitting, folder / checkpoint.FILE)
                 raise TrainingCancelled(f"The training was stopped in {stage or 'its course'}.")
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(schedule, step)
-            images, labels = draw_batch(config, fields, places, random)
-            loss = _loss(net.train(), config, images.to(device), labels.to(device))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"The loss became {value} in step {step + 1}: lower schedule.learning_rate."
-                )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimiser.step()
-            _average(kept, net, min(schedule.average, (1 + step) / (10 + step)))
-            mean_loss = value if step == 0 else 0.95 * mean_loss + 0.05 * value
-            yield TrainingProgress(
-                stage, step + 1, schedule.steps, mean_loss, time.monotonic() - started
+            rate = learning_rate(schedule, step)
+            loss = _step(config, fitting, next(ahead), rate, step_seed(seed, step, 2))
+            fitting.step = step + 1
+            fitting.loss = loss if step == 0 else 0.95 * fitting.loss + 0.05 * loss
+            fitting.seconds = before + time.monotonic() - started
+            last = fitting.step == schedule.steps
+            row = {"step": fitting.step, "loss": loss, "learning_rate": rate}
+            if looks is not None and (fitting.step % every == 0 or last):
+                _choose(config, fitting, looks.look(fitting.kept, device))
+                row |= {f"validation_{name}": value for name, value in fitting.scores.items()}
+                patience = config.validation.patience
+                last = last or bool(patience and fitting.waited >= patience)
+            for sink in sinks:
+                sink.add(row | {"seconds": fitting.seconds})
+            fitting.over = last
+            if folder is not None and (last or fitting.step % schedule.checkpoint_every == 0):
+                for sink in sinks:
+                    sink.flush()
+                checkpoint.save(fitting, folder / checkpoint.FILE)
+            yield _progress(config, fitting, stage, rate)
+            if last:
+                return
+
+
+def _step(
+    config: TrainingConfig,
+    fitting: Fitting,
+    batch: tuple[Tensor, Tensor],
+    rate: float,
+    seed: int,
+) -> float:
+    """Learn from one batch and return its loss."""
+    for group in fitting.optimiser.param_groups:
+        group["lr"] = rate
+    net, (images, labels) = fitting.net.train(), batch
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)  # dropout
+        loss = loss_of(config, net, images, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss became {value} in step {fitting.step + 1}: lower "
+                f"schedule.learning_rate."
             )
-    return kept.cpu().eval()
+        fitting.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    fitting.optimiser.step()
+    step = fitting.step
+    _average(fitting.kept, net, min(config.schedule.average, (1 + step) / (10 + step)))
+    return value
+
+
+def _choose(config: TrainingConfig, fitting: Fitting, scores: dict[str, float]) -> None:
+    """Keep the averaged weights if they are the best so far."""
+    fitting.scores, score = scores, better(config, scores)
+    if score > fitting.best_score:
+        fitting.best_score, fitting.best_step, fitting.waited = score, fitting.step, 0
+        fitting.best = {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in fitting.kept.state_dict().items()
+        }
+    else:
+        fitting.waited += 1
+
+
+def _progress(
+    config: TrainingConfig, fitting: Fitting, stage: str, rate: float
+) -> TrainingProgress:
+    best = None
+    if fitting.best_step:
+        best = (
+            abs(fitting.best_score) if config.validation.metric == "loss" else fitting.best_score
+        )
+    return TrainingProgress(
+        stage,
+        fitting.step,
+        config.schedule.steps,
+        fitting.loss,
+        fitting.seconds,
+        dict(fitting.scores),
+        best,
+        fitting.best_step,
+        rate,
+    )
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
@@ -134,52 +251,11 @@ def learning_rate(schedule: Schedule, step: int) -> float:
     return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
 
 
-def draw_batch(
-    config: TrainingConfig,
-    fields: Sequence[Field],
-    places: np.random.Generator,
-    random: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Cut and vary a batch: scaled pixels [B, 3, T, T] and shares of classes [B, K, T, T]."""
-    size_px, classes = config.grid.tile_px, len(config.classes)
-    side = math.ceil(size_px * margin(config.augmentation))
-    shares = {source.name: source.share for source in config.sources}
-    cuts = [cut_around(fields, shares, side, places) for _ in range(config.schedule.batch)]
-    images = torch.from_numpy(np.stack([image for image, _ in cuts])).permute(0, 3, 1, 2) / 255
-    index = torch.from_numpy(np.stack([label for _, label in cuts])).long()
-    known = index != UNLABELLED
-    hot = functional.one_hot(torch.where(known, index, 0), classes) * known[..., None]
-    labels = hot.permute(0, 3, 1, 2).float()
-    images, labels = augment(images, labels, size_px, config.augmentation, random)
-    return scale(config, images), labels
-
-
-def scale(config: TrainingConfig, images: Tensor) -> Tensor:
-    """Scale pixels of 0 to 1 as the net wants them."""
-    mean = torch.tensor(config.normalisation.mean, device=images.device)[:, None, None]
-    std = torch.tensor(config.normalisation.std, device=images.device)[:, None, None]
-    return (images - mean) / std
-
-
-def _loss(net: nn.Module, config: TrainingConfig, images: Tensor, labels: Tensor) -> Tensor:
-    """Ask all cells inside the tiles if the net can answer for them, else the tiles' own cell."""
-    schedule, cell_px = config.schedule, config.grid.stride_px
-    images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=schedule.bf16):
-        if isinstance(net, CentrePatch):
-            logits = net.cells(images, schedule.step_px)
-        else:
-            logits = net(images)[:, :, None, None]
-    if not isinstance(net, CentrePatch):
-        edge = (config.grid.tile_px - cell_px) // 2
-        labels = labels[..., edge : edge + cell_px, edge : edge + cell_px]
-    shares, known = cell_shares(labels, cell_px, schedule.step_px)
-    return share_loss(
-        logits.float(),
-        shares,
-        known,
-        smoothing=schedule.label_smoothing,
-    )
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
 
 
 def _decayed(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:

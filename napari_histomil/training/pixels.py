@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from torch import nn
 
@@ -184,19 +185,30 @@ def _grid(model: Described, field: Field) -> TileGrid:
     mpp, size = (spec.mpp, spec.mpp), field.size_px
     shape = TileGrid(spec, mpp, size, np.empty((0, 2), np.int32)).shape
     wanted = np.ones(shape, bool)
-    if isinstance(field, SlideField) and field.unannotated == UNLABELLED:
+    drawn = _drawn(field)
+    if drawn is not None:
         wanted[:] = False  # most of a slide is no region's: it is not even read
         overhang = (spec.inner_px - spec.stride_px) // 2
-        step = [spec.mpp / v for v in field.slide.info.mpp_xy]  # level-0 px per px
-        for polygon, _ in field.shapes:
-            x0, y0, x1, y1 = (v / step[n % 2] for n, v in enumerate(polygon.bounds))
-            rows, columns = (
-                slice(max(int((low - overhang - 1) // spec.stride_px), 0),
-                      int((high + overhang + 1) // spec.stride_px) + 1)
-                for low, high in ((y0, y1), (x0, x1))
-            )  # fmt: skip
-            wanted[rows, columns] = True
+        reach = np.array([-1, -1, 1, 1]) * (overhang + 1)
+        cells = (drawn + reach) // spec.stride_px
+        for left, top, right, bottom in np.maximum(cells, 0).astype(int):
+            wanted[top : bottom + 1, left : right + 1] = True
     return TileGrid(spec, mpp, size, np.argwhere(wanted).astype(np.int32))
+
+
+def _drawn(field: Field) -> NDArray[np.float64] | None:
+    """Return (left, top, right, bottom) of what is labelled on a slide, in the field's pixels.
+
+    None where anything may be: on pieces of tissue, and slides that were looked at all over.
+    """
+    if not isinstance(field, SlideField):
+        return None
+    painting = field.painting
+    if field.label_of[painting.base] != UNLABELLED:
+        return None
+    own = field.label_of[painting.values] != UNLABELLED
+    bounds: NDArray[np.float64] = shapely.bounds(painting.polygons[own])
+    return bounds / np.tile(painting.grid.pixel_px0, 2)
 
 
 def _stretch(

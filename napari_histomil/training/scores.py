@@ -20,6 +20,7 @@ from napari_histomil.training.answers import AnyAnswers, ask, join
 from napari_histomil.training.cells import Answers, Floats
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import make_synthetic
+from napari_histomil.training.fields import Field
 from napari_histomil.training.figures import (
     area,
     dice_each,
@@ -29,6 +30,7 @@ from napari_histomil.training.figures import (
     summarise_pixels,
 )
 from napari_histomil.training.pixels import PixelAnswers
+from napari_histomil.training.worst import Sheet, worst_sheet
 
 FIT_ROWS = 2**18
 """At most so many answers decide a temperature, evenly taken from all."""
@@ -40,12 +42,15 @@ class Validated:
 
     scores: dict[str, Any]
     temperature: float
+    errors: Sheet | None = None
+    """The worst answers, where sources may be shown."""
 
 
 def judge(
     config: TrainingConfig,
     runs: Sequence[AnyAnswers],
     parts: Sequence[frozenset[str]],
+    fields: Sequence[Field] = (),
 ) -> Validated:
     """Score the answers for groups left out.
 
@@ -60,6 +65,9 @@ def judge(
         Answers to all cells (or fields), one for each seed, in the same order.
     parts
         Groups of each fold.
+    fields
+        Those that were asked about; of sources that may be shown (`Source.examples`) the worst
+        errors are drawn.
     """
     validation = config.validation
     together = cells_of(join(runs))
@@ -85,7 +93,9 @@ def judge(
         mean = np.mean([cells_of(run).logits for run in runs], axis=0)
         ensemble = replace(runs[0], logits=mean).unmixed(validation.unmixed)
         scores["unmixed_ensemble"] = summarise([ensemble], rounds=validation.bootstraps)
-    return Validated(scores, warm)
+    shown = {source.name for source in config.sources if source.examples}
+    errors = worst_sheet(config, runs[0], [f for f in fields if f.source in shown])
+    return Validated(scores, warm, errors)
 
 
 def score(
@@ -183,7 +193,12 @@ def score_synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
     validation = config.validation
     slides = [
         make_synthetic(
-            seed, sources[0].name, config.grid.mpp, sources[0].size_px, only_tissue=True
+            seed,
+            sources[0].name,
+            config.grid.mpp,
+            sources[0].size_px,
+            only_tissue=True,
+            labels=config.labels,
         )
         for seed in validation.synthetic_seeds
     ]

@@ -164,9 +164,9 @@ def _panel(model: Described, example: Example, field: Field) -> Image.Image:
     size = round(pixels.shape[1] * zoom), round(pixels.shape[0] * zoom)
     image = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     if example.said is not None:
+        said = np.where(labels == UNLABELLED, UNLABELLED, example.said)
+        _outline(image, said, ANSWER, known=labels)
         _outline(image, labels, TRUTH, known=labels)
-        _outline(image, np.where(labels == UNLABELLED, UNLABELLED, example.said), ANSWER,
-                 known=labels)  # fmt: skip
     panel = Image.new("RGB", (PANEL_PX, PANEL_PX), PAPER)
     panel.paste(Image.fromarray(image), (0, 0))
     draw = ImageDraw.Draw(panel)

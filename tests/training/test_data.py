@@ -8,23 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shapely.geometry import Polygon, box
 
-from napari_histomil.annotations.geojson import write_geojson
-from napari_histomil.annotations.model import AnnotationClass, Region, SlideFrame
 from napari_histomil.errors import TrainingError
-from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.synthetic import write_synthetic
-from napari_histomil.training.config import Source, read_config
-from napari_histomil.training.data import (
-    make_synthetic,
-    read_slide,
-    read_sources,
-    read_tiles,
-    refuse_leakage,
-    split_groups,
-)
-from napari_histomil.training.fields import UNLABELLED, array_field, cut_around
+from napari_histomil.training.config import read_config
+from napari_histomil.training.data import make_synthetic, read_sources, read_tiles
+from napari_histomil.training.fields import UNLABELLED, array_field
 
 
 def test_tiles_are_read_with_groups_and_threshold(toy: Path) -> None:
@@ -81,53 +69,6 @@ def test_pieces_are_mirrored_and_slides_end_in_glass() -> None:
     assert pixels[2:].min() == 255
 
 
-def test_a_slide_with_regions(tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "s.tiff", width=512, height=512, mpp=0.5, seed=1)
-    frame = SlideFrame()
-    with open_slide(tmp_path / "s.tiff") as slide:
-        frame = SlideFrame.of(slide.info)
-    tumor = AnnotationClass("Tumor", (200, 0, 0))
-    other = AnnotationClass("Other", (255, 200, 0))
-    ring = Polygon(box(100, 100, 300, 300).exterior, [box(150, 150, 200, 200).exterior])
-    write_geojson(
-        tmp_path / "s.geojson",
-        [Region(ring, tumor), Region(box(0, 0, 50, 50), other)],
-        frame=frame,
-    )
-    source = Source(
-        "slide",
-        "slides",
-        "CC0-1.0",
-        1.0,
-        path="s.tiff",
-        annotations="s.geojson",
-        class_names={"Tumor": "tumor"},
-    )
-    field = read_slide(source, tmp_path, 1.0, ["normal", "tumor"])
-    with field.slide:
-        image, labels = field.cut((40, 40), 120)  # level-0 px 80 to 320, halved
-        assert image.shape == (120, 120, 3)
-        expected = np.full((120, 120), UNLABELLED, np.uint8)
-        expected[10:110, 10:110] = 1
-        expected[35:60, 35:60] = UNLABELLED
-        np.testing.assert_array_equal(labels, expected)
-        rng = np.random.default_rng(0)
-        for _ in range(20):
-            x, y = field.centre(rng)
-            assert 50 <= x < 150
-            assert 50 <= y < 150
-        rest = replace(field, unannotated=0).cut((40, 40), 120)[1]
-        assert set(np.unique(rest)) == {0, 1}
-    with pytest.raises(TrainingError, match="holds no region of Necrosis"):
-        read_slide(
-            replace(source, class_names={"Necrosis": "tumor"}), tmp_path, 1.0, ["normal", "tumor"]
-        )
-    with pytest.raises(TrainingError, match="'cancer' is none of the classes"):
-        read_slide(
-            replace(source, class_names={"Tumor": "cancer"}), tmp_path, 1.0, ["normal", "tumor"]
-        )
-
-
 def test_a_synthetic_field_knows_tumour_and_glass() -> None:
     size = (512, 512)
     whole = make_synthetic(3, "s", 1.0, size)
@@ -140,37 +81,3 @@ def test_a_synthetic_field_knows_tumour_and_glass() -> None:
     assert whole.labels[glass].max() == 0
     np.testing.assert_array_equal(whole.labels[~glass], tissue.labels[~glass])
     assert whole.image[glass].mean() > whole.image[~glass].mean()
-
-
-def test_groups_are_split_whole_and_evenly() -> None:
-    groups = ["x"] * 6 + ["y"] * 2 + ["z"] * 2 + [f"s{i}" for i in range(10)]
-    parts = split_groups(groups, 5)
-    assert sorted(g for part in parts for g in part) == sorted(set(groups))
-    assert sorted(sum(groups.count(g) for g in part) for part in parts) == [3, 3, 4, 4, 6]
-    assert parts == split_groups(list(reversed(groups)), 5)
-    with pytest.raises(TrainingError, match="2 groups cannot be split into 3 folds"):
-        split_groups(["a", "b", "b"], 3)
-
-
-def test_leakage_is_refused() -> None:
-    image, labels = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
-    a, b, c = (
-        array_field(name, group, "s", image, labels, mirrored=True)
-        for name, group in (("a", "one"), ("b", "one"), ("c", "two"))
-    )
-    refuse_leakage([a, b], [c])
-    with pytest.raises(TrainingError, match="one is both in the training and in the test"):
-        refuse_leakage([a, c], [b])
-
-
-def test_sources_are_drawn_by_their_share() -> None:
-    labels = np.zeros((4, 4), np.uint8)
-    fields = [
-        array_field(str(i), str(i), source, np.full((4, 4, 3), i, np.uint8), labels, mirrored=True)
-        for i, source in enumerate(["many", "many", "few", "none"])
-    ]
-    rng = np.random.default_rng(0)
-    shares = {"many": 0.75, "few": 0.25, "none": 0.0}
-    drawn = [int(cut_around(fields, shares, 2, rng)[0][0, 0, 0]) for _ in range(400)]
-    assert set(drawn) == {0, 1, 2}
-    assert 0.15 < drawn.count(2) / 400 < 0.35

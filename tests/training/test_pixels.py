@@ -14,6 +14,8 @@ from model_folders import make_segmenter_folder
 from scipy import ndimage
 from torch import nn
 
+from napari_histomil.annotations.geojson import write_geojson
+from napari_histomil.annotations.model import AnnotationClass, Region, SlideFrame
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import RegionSpec, plan_job
 from napari_histomil.manifest import ModelManifest, load_manifest
@@ -23,11 +25,14 @@ from napari_histomil.results.segmentation import from_stored
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.answers import ask, join
 from napari_histomil.training.cells import Answers
-from napari_histomil.training.fields import UNLABELLED, ArrayField, SlideField, array_field
+from napari_histomil.training.config import Source
+from napari_histomil.training.fields import UNLABELLED, ArrayField, array_field
 from napari_histomil.training.figures import summarise_pixels
+from napari_histomil.training.labels import Labels
 from napari_histomil.training.objects import count_objects, matched
 from napari_histomil.training.pixels import PixelAnswers, ask_pixels
 from napari_histomil.training.scores import score
+from napari_histomil.training.slide_data import read_slides
 
 
 class Bright(nn.Module):
@@ -101,8 +106,13 @@ def test_tiles_are_stitched_as_a_run_stitches_them(
         *_, last = run(job, out=tmp_path, device="cpu")
         stored = SegmentationStore.open(last.store)
         size = slide.info.width_px0, slide.info.height_px0
-        regions = ((shapely.box(20, 30, 420, 170), 1), (shapely.box(300, 200, 330, 320), 0))
-        field = SlideField("s", "s", "s", slide, 1.0, regions, UNLABELLED)
+        regions = [
+            Region(shapely.box(20, 30, 420, 170), AnnotationClass("Tumor", (200, 0, 0))),
+            Region(shapely.box(300, 200, 330, 320), AnnotationClass("normal", (90, 90, 180))),
+        ]
+        write_geojson(tmp_path / "drawn.geojson", regions, frame=SlideFrame.of(slide.info))
+        source = Source("slide", "s", "CC0-1.0", path="slide.tif", annotations="drawn.geojson")
+        (field,) = read_slides(source, tmp_path, 1.0, Labels(model.class_names, 1, 0))
         found = ask_pixels(model, load_module(model), field).sample
         assert (field.size_px, size) == ((216, 180), (432, 360))
     columns, rows = found.xy_px.T
