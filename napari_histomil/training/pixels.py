@@ -207,8 +207,10 @@ def _drawn(field: Field) -> NDArray[np.float64] | None:
     if field.label_of[painting.base] != UNLABELLED:
         return None
     own = field.label_of[painting.values] != UNLABELLED
-    bounds: NDArray[np.float64] = shapely.bounds(painting.polygons[own])
-    return bounds / np.tile(painting.grid.pixel_px0, 2)
+    bounds: NDArray[np.float64] = shapely.bounds(painting.polygons[own]) / np.tile(
+        painting.grid.pixel_px0, 2
+    )
+    return bounds
 
 
 def _stretch(
