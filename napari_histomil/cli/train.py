@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Generator
+import signal
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from napari_histomil.cli.shared import add_verb, say
@@ -24,10 +28,12 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         train,
-        "train a patch classifier",
-        "Train the patch classifier that a TOML file describes, score it on groups of tissue left "
-        "out, and write a model folder with weights, model.json and card. Minutes to "
-        "hours on a CPU, depending on the steps. Prints the folder.",
+        "train a patch classifier or a U-Net",
+        "Train the patch classifier or the segmentation that a TOML file describes, score it on "
+        "groups of tissue left out, and write a model folder with weights, model.json, card and "
+        "curves. Minutes to hours on a CPU, depending on the steps. Stopped (Ctrl-C) or killed, "
+        "the same command goes on where it was: what is not finished lies in FOLDER.training. "
+        "Prints the folder. docs/training.md explains the file.",
         "  histomil train my-model/train.toml --data DATA -o my-model\n"
         "  histomil run my-model slide.svs -o out       use it at once",
     )
@@ -36,6 +42,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "-o", "--output", metavar="FOLDER", type=Path, required=True, help="model folder to write"
     )
     parser.add_argument("--force", action="store_true", help="write over a model that is there")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin anew, whatever lies unfinished in FOLDER.training",
+    )
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -51,16 +62,32 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train and write a model folder."""
+    from napari_histomil.cli import FAILED
     from napari_histomil.files import whole_file
     from napari_histomil.manifest.model import MODEL_FILE
     from napari_histomil.training.config import read_config
+    from napari_histomil.training.loop import TrainingCancelled
     from napari_histomil.training.recipe import train_model
 
     config = read_config(args.config)
     if (args.output / MODEL_FILE).exists() and not args.force:
         raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
-    folder = _watch(train_model(config, data, args.output, seed=args.seed, device=args.device))
+    try:
+        folder = _watch(
+            lambda cancel: train_model(
+                config,
+                data,
+                args.output,
+                seed=args.seed,
+                device=args.device,
+                cancel=cancel,
+                resume=not args.fresh,
+            )
+        )
+    except TrainingCancelled as error:
+        say(f"{error} Run the same command again to go on, or with --fresh to begin anew.")
+        return FAILED
     copy = folder / "train.toml"  # the card says that it lies beside it
     if not (copy.exists() and copy.samefile(args.config)):
         with whole_file(copy) as part:
@@ -69,16 +96,47 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(steps: Generator[TrainingProgress, None, Path]) -> Path:
-    """Go through all steps with a line on stderr for every tenth of a stage."""
-    while True:
-        try:
-            now = next(steps)
-        except StopIteration as end:
-            folder: Path = end.value
-            return folder
-        if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
-            say(
-                f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}, "
-                f"{now.seconds_left:.0f} s left"
-            )
+def _watch(
+    begin: Callable[[threading.Event], Generator[TrainingProgress, None, Path]],
+) -> Path:
+    """Go through all steps with a line on stderr for every tenth of a stage.
+
+    The first Ctrl-C while steps are made stops after the next one, with a checkpoint; before the
+    first step, and a second time, it interrupts at once.
+    """
+    cancel = threading.Event()
+    steps = begin(cancel)
+    now: TrainingProgress | None = None
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        if now is None:
+            raise KeyboardInterrupt
+        cancel.set()
+
+    main = threading.current_thread() is threading.main_thread()  # others cannot handle signals
+    before = signal.signal(signal.SIGINT, stop) if main else None
+    try:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as end:
+                folder: Path = end.value
+                return folder
+            if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
+                say(_line(now))
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _line(now: TrainingProgress) -> str:
+    scores = "".join(
+        f", validation {name} {value:.3f}"
+        for name, value in now.scores.items()
+        if math.isfinite(value)
+    )
+    return (
+        f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}{scores}, "
+        f"{now.seconds_left:.0f} s left"
+    )

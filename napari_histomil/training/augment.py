@@ -1,4 +1,4 @@
-"""Vary training tiles: place, turn, zoom, colour of the stains, sharpness, white edges.
+"""Vary training tiles: place, turn, zoom, colours of stains, sharpness, JPEG, white edges.
 
 Everything happens on whole batches in torch. Pixels and labels turn together; colours are varied
 as stains are: as optical density along the hematoxylin and eosin vectors of Ruifrok and Johnston
@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from napari_histomil.errors import RunError
+from napari_histomil.stain import StainFit, fit_stain, normalise_stain
 from napari_histomil.training.config import Augmentation
 
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 """Optical density of hematoxylin, eosin and the rest, for red, green, blue (unit length)."""
+
+
+STAIN_PIXELS = 4096
+"""So many pixels of a tile tell its stains."""
+
+JPEG_QUALITY = (30, 91)
 
 
 def margin(options: Augmentation) -> float:
@@ -83,6 +94,69 @@ def recolor(images: Tensor, options: Augmentation, random: torch.Generator) -> T
     return torch.where(chosen[:, None, None, None], other.clamp(0, 1), images)
 
 
+def jitter_stains(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Multiply and shift the density of each stain of each tile: float32 [B, 3, H, W], 0 to 1.
+
+    HED jitter after Tellez et al. (2018, 2019): hematoxylin, eosin and the rest each get a factor
+    of 1 plus or minus `hed` and a shift of at most `hed`.
+    """
+    if not options.hed:
+        return images
+    n, stains = len(images), torch.tensor(STAINS)
+    factor = 1 + _uniform((n, 3, 1, 1), -options.hed, options.hed, random)
+    shift = _uniform((n, 3, 1, 1), -options.hed, options.hed, random)
+    density = -torch.log(images * (254 / 255) + 1 / 255)
+    amount = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
+    other = torch.einsum("bshw,sc->bchw", amount * factor + shift, stains)
+    return ((torch.exp(-other) - 1 / 255) * (255 / 254)).clamp(0, 1)
+
+
+def mix_stains(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Give some tiles stains between their own and those of the tile before them in the batch.
+
+    Stain vectors and strengths are those of Macenko et al. (2009), see `stain.py`; after "stain
+    mix-up" (Chang et al. 2021). A tile that shows no two stains stays, and gives none.
+    """
+    if not options.stain_mix_probability:
+        return images
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    fits = [_fitted(tile) for tile in pixels]
+    result = images.clone()
+    chances = torch.rand(len(images), generator=random).tolist()
+    parts = torch.rand(len(images), generator=random).tolist()
+    for i, (chance, part) in enumerate(zip(chances, parts, strict=True)):
+        own, other = fits[i], fits[i - 1]
+        if chance >= options.stain_mix_probability or own is None or other is None:
+            continue
+        values = [(1 - part) * a + part * b for a, b in zip(own.values, other.values, strict=True)]
+        mixed = normalise_stain(pixels[i], own, StainFit("macenko", tuple(values)))
+        result[i] = torch.from_numpy(mixed).permute(2, 0, 1) / 255
+    return result
+
+
+def _fitted(tile: NDArray[np.uint8]) -> StainFit | None:
+    """Return the stains of a tile uint8 [H, W, 3]; None where it does not show two."""
+    every = max(tile.shape[0] * tile.shape[1] // STAIN_PIXELS, 1)
+    try:
+        return fit_stain(tile.reshape(-1, 3)[::every], "macenko")
+    except RunError:  # glass, fat, or one stain only
+        return None
+
+
+def compress(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Compress some tiles as JPEG, as scanners do: float32 [B, 3, H, W], 0 to 1, both ways."""
+    result = images.clone()
+    chances = torch.rand(len(images), generator=random).tolist()
+    qualities = torch.randint(*JPEG_QUALITY, (len(images),), generator=random).tolist()
+    for i, (chance, quality) in enumerate(zip(chances, qualities, strict=True)):
+        if chance < options.jpeg_probability:
+            pixels = (images[i] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+            data = simplejpeg.encode_jpeg(pixels.numpy(), quality=quality)
+            back = torch.from_numpy(simplejpeg.decode_jpeg(data))
+            result[i] = back.permute(2, 0, 1) / 255
+    return result
+
+
 def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
     """Blur some tiles and put noise on others: float32 [B, 3, H, W], 0 to 1, both ways."""
     result = images.clone()
@@ -140,7 +214,8 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Do all of it: squares [B, 3 or K, S, S] in, tiles [B, 3 or K, T, T] out."""
     images, labels = warp(images, labels, size_px, options, random)
-    images = disturb(recolor(images, options, random), options, random)
+    for vary in (recolor, jitter_stains, mix_stains, disturb, compress):
+        images = vary(images, options, random)
     return whiten_edges(images, labels, options, random, glass)
 
 

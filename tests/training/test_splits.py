@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from napari_histomil.errors import TrainingError
-from napari_histomil.training.fields import array_field
-from napari_histomil.training.splits import refuse_leakage, split_groups
+from napari_histomil.training.config import Split
+from napari_histomil.training.fields import ArrayField, array_field
+from napari_histomil.training.splits import connect, hold_out, refuse_leakage, split_groups
 
 
 def test_groups_are_split_whole_and_evenly() -> None:
@@ -29,3 +30,46 @@ def test_leakage_is_refused() -> None:
     refuse_leakage([a, b], [c])
     with pytest.raises(TrainingError, match="one is both in the training and in the test"):
         refuse_leakage([a, c], [b])
+
+
+def piece(name: str, group: str, *labels: int, **tags: str) -> ArrayField:
+    index = np.array([labels], np.uint8)
+    image = np.zeros((1, len(labels), 3), np.uint8)
+    return array_field(name, f"s/{group}", "s", image, index, mirrored=True, tags=tags)
+
+
+def test_what_shares_a_patient_or_a_slide_is_one_group() -> None:
+    keys = [["p1", "s1"], ["p2", "s2"], ["p3", "s2"], ["p4"], ["s1", "p4"]]
+    groups = connect(keys)
+    assert groups[0] == groups[3] == groups[4]
+    assert groups[1] == groups[2] != groups[0]
+
+
+def test_a_split_is_by_groups_and_keeps_both_classes_on_every_side() -> None:
+    fields = [piece(f"{g}{i}", f"g{g}", 0, int(g < 3)) for g in range(12) for i in range(2)]
+    for seed in range(5):
+        sides = hold_out(fields, Split(validation=0.25, test=0.25, seed=seed))
+        groups = [{f.group for f in part} for part in (sides.train, sides.validation, sides.test)]
+        assert [len(g) for g in groups] == [6, 3, 3]
+        assert len(set.union(*groups)) == 12
+        for part in (sides.train, sides.validation, sides.test):
+            assert {label for f in part for label in f.present} == {0, 1}
+    first = hold_out(fields, Split(validation=0.25, seed=0)).validation
+    assert first == hold_out(fields[::-1], Split(validation=0.25, seed=0)).validation[::-1]
+
+
+def test_groups_may_be_named_by_patient_slide_or_picture() -> None:
+    fields = [piece(c, c, 0, 1, patient=f"p{c}", slide=f"{c}.svs") for c in "abcd"]
+    named = Split(validation_groups=("pa", "b.svs"), test_groups=("c",))
+    sides = hold_out(fields, named)
+    assert [f.name for f in sides.validation] == ["a", "b"]
+    assert [f.name for f in sides.test] == ["c"]
+    assert [f.name for f in hold_out(fields, named, test=False).train] == ["c", "d"]
+    with pytest.raises(TrainingError, match="no group, patient, slide or picture 'z'"):
+        hold_out(fields, Split(test_groups=("z",)))
+    with pytest.raises(TrainingError, match="s/a is both in the validation and in the test"):
+        hold_out(fields, Split(validation_groups=("a",), test_groups=("pa",)))
+    with pytest.raises(TrainingError, match="leaves no group for the training"):
+        hold_out(fields, Split(validation_groups=("s",)))
+    with pytest.raises(TrainingError, match=r"1 groups .* cannot be split"):
+        hold_out(fields[:1], Split(validation=0.5))
