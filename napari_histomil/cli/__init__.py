@@ -39,6 +39,7 @@ FAMILIES = (
     "models",
     "sidecars",
     "train",
+    "evaluate",
     "bench",
     "demo",
 )

@@ -19,12 +19,13 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.manifest import load_manifest
 from napari_histomil.nets.load import load_module
 from napari_histomil.results.segmentation import SegmentationStore
+from napari_histomil.training.answers import ask
 from napari_histomil.training.config import Network, Tracking, read_config
 from napari_histomil.training.curves import read_curves
 from napari_histomil.training.data import read_sources
-from napari_histomil.training.dense import overlap
 from napari_histomil.training.loop import fit
 from napari_histomil.training.recipe import train_model
+from napari_histomil.training.scores import score
 from napari_histomil.training.start import initial_net, kept_arguments
 
 
@@ -46,8 +47,8 @@ def test_tiles_and_masks_become_a_unet_that_runs(
     assert manifest.arguments["encoder_depth"] == 3
     config = read_config(file)
     field = read_sources(config, toy_unet)[0]
-    both, true, answer = overlap(config, load_module(manifest), field).pixels[1]
-    assert 2 * both / (true + answer) > 0.9
+    scored = score([ask(config, load_module(manifest), field)], rounds=0)["pixels"]
+    assert scored["classes"]["tumor"]["dice"] > 0.9
     rows = read_curves(model / "curves.csv")
     assert [row["step"] for row in rows] == list(range(1, 41))
     assert [row["step"] for row in rows if "validation_dice" in row] == [20, 40]
