@@ -32,6 +32,8 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
     if "all" in scores or "pixels" in scores:
         lines += [f"**{_capital(scores['what'])}.**", "", f"{_capital(scores['method'])}.", ""]
         lines += block_lines(scores, unmixed=mixed)
+        for name, block in scores.get("sources", {}).items():
+            lines += [f"The same of {name} alone:", "", *block_lines(block, unmixed=mixed)]
     else:
         lines += ["It was not scored on groups left out.", ""]
     for block in (scores.get("test"), *scores.get("apart", ()), scores.get("synthetic")):

@@ -36,6 +36,10 @@ class ObjectCounts:
             np.concatenate([p.counts for p in parts]), np.concatenate([p.overlap for p in parts])
         )
 
+    def where(self, keep: NDArray[np.bool_]) -> ObjectCounts:
+        """Return the counts of some of the fields."""
+        return ObjectCounts(self.counts[keep], self.overlap[keep])
+
 
 def count_objects(truth: Uint8, answer: Uint8, classes: int) -> ObjectCounts:
     """Match the pieces of each class of a field.

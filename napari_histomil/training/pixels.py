@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -78,6 +78,20 @@ class PixelAnswers:
 
     def __len__(self) -> int:
         return len(self.field)
+
+    def where(self, keep: NDArray[np.bool_]) -> PixelAnswers:
+        """Return the answers for some of the fields, [F] of bool."""
+        groups = self.group[keep]
+        return replace(
+            self,
+            field=self.field[keep],
+            group=groups,
+            counts=self.counts[keep],
+            labelled=self.labelled[keep],
+            sample=self.sample.where(np.isin(self.sample.group, groups)),
+            objects=None if self.objects is None else self.objects.where(keep),
+            worst=tuple(spot for spot in self.worst if spot.group in groups),
+        )
 
 
 def join_pixels(parts: Sequence[PixelAnswers]) -> PixelAnswers:

@@ -18,7 +18,7 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.review import calibration
 from napari_histomil.training.answers import AnyAnswers, ask, join
 from napari_histomil.training.cells import Answers, Floats
-from napari_histomil.training.config import TrainingConfig
+from napari_histomil.training.config import TrainingConfig, Validation
 from napari_histomil.training.data import make_synthetic
 from napari_histomil.training.fields import Field
 from napari_histomil.training.figures import (
@@ -87,6 +87,9 @@ def judge(
         **score(runs, rounds=validation.bootstraps, unmixed=validation.unmixed, temperature=each),
         "folds": [sorted(part) for part in parts],
     }
+    sources = [source.name for source in config.sources if source.evaluate]
+    if len(sources) > 1:
+        scores["sources"] = {name: _of_source(runs, name, validation) for name in sources}
     scores["calibration"]["temperature"] = round(warm, 4)
     scores["calibration"]["fitted_on"] = "the other folds"
     if len(runs) > 1 and isinstance(runs[0], Answers):
@@ -96,6 +99,21 @@ def judge(
     shown = {source.name for source in config.sources if source.examples}
     errors = worst_sheet(config, runs[0], [f for f in fields if f.source in shown])
     return Validated(scores, warm, errors)
+
+
+def _of_source(runs: Sequence[AnyAnswers], source: str, validation: Validation) -> dict[str, Any]:
+    """Return the figures of the fields of one source."""
+    own = np.char.startswith(runs[0].group, f"{source}/")
+    some = [run.where(own) for run in runs]
+    pixels = [run for run in some if isinstance(run, PixelAnswers)]
+    cells = [run for run in some if isinstance(run, Answers)]
+    if pixels:
+        return {"pixels": summarise_pixels(pixels, rounds=validation.bootstraps)}
+    clear = [run.unmixed(validation.unmixed) for run in cells]
+    return {
+        "unmixed": summarise(clear, rounds=validation.bootstraps),
+        "all": summarise(cells, rounds=validation.bootstraps),
+    }
 
 
 def score(

@@ -24,14 +24,15 @@ from napari_histomil.results import SegmentationStore, bands
 from napari_histomil.results.segmentation import from_stored
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.answers import ask, join
+from napari_histomil.training.card_scores import block_lines
 from napari_histomil.training.cells import Answers
-from napari_histomil.training.config import Source
+from napari_histomil.training.config import Source, read_config
 from napari_histomil.training.fields import UNLABELLED, ArrayField, array_field
 from napari_histomil.training.figures import summarise_pixels
 from napari_histomil.training.labels import Labels
 from napari_histomil.training.objects import count_objects, matched
 from napari_histomil.training.pixels import PixelAnswers, ask_pixels
-from napari_histomil.training.scores import score
+from napari_histomil.training.scores import judge, score
 from napari_histomil.training.slide_data import read_slides
 
 
@@ -181,6 +182,28 @@ def test_figures_by_hand() -> None:
     assert found["classes"]["rest"]["dice"] is None  # nothing of it anywhere
     assert found["mean_dice"] == one["dice"]
     assert (found["fields"], found["groups"], found["pixels"]) == (2, 2, 200)
+
+
+def test_sources_are_scored_apart(repository: Path) -> None:
+    config = read_config(repository / "models/nuclei-unet-small/train.toml")
+    config = replace(config, validation=replace(config.validation, bootstraps=20))
+    groups = np.array(["TNBC/a", "TNBC/b", "BreCaHAD/a"])
+    hot = np.eye(2)
+    sample = Answers(groups, groups, np.zeros((3, 2), np.int32), hot[[0, 1, 1]], hot[[0, 1, 0]])
+    nothing = [0, 0, 0]
+    counts = np.array([[nothing, [9, 1, 1]], [nothing, [9, 1, 1]], [nothing, [1, 9, 9]]])
+    run = PixelAnswers(
+        ("background", "nucleus"), "background", groups, groups, counts, np.full(3, 40), sample
+    )
+    found = judge(config, [run], [frozenset(groups[:1]), frozenset(groups[1:])]).scores
+    dice = {
+        name: block["pixels"]["classes"]["nucleus"]["dice"]
+        for name, block in found["sources"].items()
+    }
+    assert dice == {"TNBC": 0.9, "BreCaHAD": 0.1}
+    assert found["sources"]["BreCaHAD"]["pixels"]["sampled"] == 1
+    lines = block_lines(found["sources"]["TNBC"], unmixed=0.05)
+    assert any("| nucleus | 20 | 0.900 (0.900 to 0.900) |" in line for line in lines)
 
 
 def ask_sample() -> Answers:
