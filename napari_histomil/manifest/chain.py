@@ -100,7 +100,7 @@ def read_chain(steps: Sequence[Mapping[str, Any]], file: Path) -> Chain:
         )
     for step in steps:
         wanted = {"threshold", "margin_um"} if step["do"] == "segment" else {"class", "grid"}
-        optional = set() if step["do"] == "segment" else {"stain"}
+        optional = {"stain"} if step["do"] == "detect" else set()
         given = set(step) - {"do", "model", "sha256"}
         if not wanted <= given <= wanted | optional:
             raise ModelError(
@@ -135,7 +135,7 @@ def chain_json(chain: Chain) -> list[dict[str, Any]]:
             "sha256": look.sha256,
             "class": look.class_name,
             "grid": grid_json(look.grid),
-            "stain": look.stain,
+            **({"stain": look.stain} if verb == "detect" else {}),
         }
         for verb, look in looks.items()
         if look is not None

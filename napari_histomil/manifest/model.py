@@ -294,6 +294,8 @@ def _check_inputs(raw: Mapping[str, Any], file: Path) -> None:
     channels = 4 if raw.get("inputs") else 3
     if raw.get("inputs") and raw["task"] != "segment":
         raise ModelError(f"{file}: inputs are for models that segment.")
+    if raw.get("inputs") and raw.get("stain", "none") != "none":
+        raise ModelError(f"{file}: a model with inputs cannot ask for stain normalisation.")
     taken = raw.get("architecture", {}).get("arguments", {}).get("in_channels", 3)
     scaling = raw.get("normalisation") or {}
     numbers = {len(scaling[member]) for member in ("mean", "std") if member in scaling}
