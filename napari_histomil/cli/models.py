@@ -22,8 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "models",
         help="which models there are, what they are, whether they are whole",
-        description="List, show, chain and verify models. A model is a folder: model.json with its "
-        "weights, or WSInfer's config.json with a TorchScript file.",
+        description="List, show, chain and verify models. A model is a folder: model.json with "
+        "its weights or the steps of a chain, or WSInfer's config.json with a TorchScript file.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 

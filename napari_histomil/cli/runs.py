@@ -56,8 +56,8 @@ def add_parser(subparsers: Subparsers) -> None:
         run_verb,
         "run a model over slides",
         "Run a patch classifier, a model that segments or a chain of them over the tissue of "
-        "slides (or another region) and keep what it says as a run: one folder <id>.zarr a slide, model and "
-        "settings.",
+        "slides (or another region) and keep what it says as a run: one folder <id>.zarr a slide, "
+        "model and settings.",
         EXAMPLES,
     )
     parser.add_argument(
