@@ -207,6 +207,8 @@ class _Strip:
             [[name == store.model.get("background_class")] for name in store.class_names],
             np.float32,
         )
+        left_out, picture = store.left_out, store.picture
+        self._wanted = None if left_out is None else picture.cells_image(~left_out)
         weights = window(spec.inner_px, spec.stride_px)
         classes = len(store.classes)
         self._stitcher = Stitcher(stretch.rows, stretch.columns, classes, weights, BAND_PX)
@@ -229,14 +231,18 @@ class _Strip:
     def _write(self, stop: int) -> Iterator[Band]:
         while self._bands and self._bands[0].rows.stop <= stop:
             band = self._bands.pop(0)
+            picture = self._store.picture
+            if self._wanted is not None and not picture.reaches(self._wanted, band):
+                self._stitcher.drop(band.rows.stop)
+                self._store.write_background(band)
+                yield band
+                continue
             probabilities = self._stitcher.take(band.rows.stop)
-            known = self._store.picture.known(band.rows, band.columns)
+            known = picture.known(band.rows, band.columns)
             probabilities[:, ~known] = np.nan
-            if self._store.left_out is not None:
-                left_out = self._store.picture.pixels_of(
-                    self._store.left_out, band.rows, band.columns
-                )
-                probabilities[:, left_out] = self._background
+            if self._wanted is not None:
+                wanted = picture.pixels(self._wanted, band.rows, band.columns)
+                probabilities[:, known & ~wanted] = self._background
             self._store.write_band(band, probabilities, self._skipped)
             self._skipped = {}
             yield band

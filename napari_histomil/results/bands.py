@@ -110,31 +110,34 @@ class Picture:
 
     def known(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
         """Bool [rows, columns]: which pixels lie in a cell of the grid."""
-        return self._pixels(self._selected, rows, columns)
+        return self.pixels(self._selected, rows, columns)
 
-    def pixels_of(
-        self, cells: NDArray[np.bool_], rows: slice, columns: slice
+    def cells_image(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return bool [N], for each tile, as an image of cells, bool of the grid's shape."""
+        image = np.zeros_like(self._selected)
+        image[tuple(self.grid.cells[chosen].T)] = True
+        return image
+
+    def pixels(
+        self, cells_image: NDArray[np.bool_], rows: slice, columns: slice
     ) -> NDArray[np.bool_]:
-        """Bool [rows, columns]: which pixels lie in one of the cells chosen by bool [N]."""
-        chosen = np.zeros_like(self._selected)
-        chosen[tuple(self.grid.cells[cells].T)] = True
-        return self._pixels(chosen, rows, columns)
-
-    def _pixels(self, cells: NDArray[np.bool_], rows: slice, columns: slice) -> NDArray[np.bool_]:
-        stride, (most_rows, most_columns) = self.grid.spec.stride_px, cells.shape
+        """Bool [rows, columns]: which pixels lie in one of these cells."""
+        stride, (most_rows, most_columns) = self.grid.spec.stride_px, cells_image.shape
         # The last pixel may begin in what is too little of a cell to count as one.
         down = np.minimum(np.arange(rows.start, rows.stop) // stride, most_rows - 1)
         across = np.minimum(np.arange(columns.start, columns.stop) // stride, most_columns - 1)
-        pixels: NDArray[np.bool_] = cells[down][:, across]
+        pixels: NDArray[np.bool_] = cells_image[down][:, across]
         return pixels
 
-    def tiles_touching(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Bool [N]: the tiles that some pixel needs of the cells chosen by bool [N]."""
-        chosen = np.zeros_like(self._selected)
-        chosen[tuple(self.grid.cells[cells].T)] = True
+    def reaches(self, cells_image: NDArray[np.bool_], band: Band) -> bool:
+        """Whether a pixel of a band lies in one of these cells."""
+        return bool(cells_image[self._cells(band.rows), self._cells(band.columns)].any())
+
+    def tiles_touching(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bool [N]: the tiles that say something of the cells chosen by bool [N]."""
         reach = -(-self.overhang_px // self.grid.spec.stride_px)  # in cells
         near: NDArray[np.bool_] = ndimage.maximum_filter(
-            chosen, size=2 * reach + 1, mode="constant"
+            self.cells_image(chosen), size=2 * reach + 1, mode="constant"
         )
         tiles: NDArray[np.bool_] = near[tuple(self.grid.cells.T)]
         return tiles

@@ -19,7 +19,7 @@ the mean of what is known of the pixels below them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -198,10 +198,34 @@ class SegmentationStore(RunFolder):
         RunError
             If somebody has deleted the run meanwhile.
         """
+        means = _halves(probabilities, len(self.level_shapes))
+        self._write(band, (to_stored(level) for level in means), skipped)
+
+    def write_background(self, band: Band) -> None:
+        """Store that a band is background where it is known; raises as `write_band`.
+
+        That is what the last model of a chain does not look at, and it costs next to nothing.
+        """
+        background = self.model.get("background_class")
+        values = [CERTAIN if name == background else 0 for name in self.class_names]
+        stored = np.array(values, np.uint8)[:, None, None]
+        known = self.picture.known(band.rows, band.columns)
+
+        def levels() -> Iterator[Stored]:
+            level = known
+            for _ in self.level_shapes:
+                yield np.where(level, stored, np.uint8(UNKNOWN))
+                level = _any_of_four(level)
+
+        self._write(band, levels(), None)
+
+    def _write(
+        self, band: Band, levels: Iterable[Stored], skipped: Mapping[int, str] | None
+    ) -> None:
         with self._writing():
-            for index, means in enumerate(_halves(probabilities, len(self.level_shapes))):
+            for index, values in enumerate(levels):
                 rows, columns = _at_level(band, index)
-                self._array(str(index))[:, rows, columns] = to_stored(means)
+                self._array(str(index))[:, rows, columns] = values
             self._add_skipped(skipped)
             done = self._done.copy()
             done[band.index] = True
@@ -307,6 +331,14 @@ def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
     four = even.reshape(classes, -(-rows // 2), 2, -(-columns // 2), 2)
     summed: NDArray[np.float32] = four.sum(axis=(2, 4))
     return summed
+
+
+def _any_of_four(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    rows, columns = mask.shape
+    even = np.pad(mask, ((0, rows % 2), (0, columns % 2)))
+    four = even.reshape(-(-rows // 2), 2, -(-columns // 2), 2)
+    found: NDArray[np.bool_] = four.any(axis=(1, 3))
+    return found
 
 
 def _check(array: Any, name: str, shape: tuple[int, ...]) -> None:

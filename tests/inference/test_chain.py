@@ -150,6 +150,12 @@ def pixels(store: SegmentationStore) -> np.ndarray:
     return store.strip(slice(0, store.picture.shape[0]))
 
 
+def pixels_of(store: SegmentationStore, cells: np.ndarray) -> np.ndarray:
+    """Bool [450, 600]: which pixels lie in cells chosen by bool [N]."""
+    picture = store.picture
+    return picture.pixels(picture.cells_image(cells), slice(0, 450), slice(0, 600))
+
+
 @pytest.fixture(scope="module")
 def dense(
     tmp_path_factory: pytest.TempPathFactory, models: Path, dark_slide: Path
@@ -190,7 +196,7 @@ def test_it_looks_where_the_detector_found_something_and_around(
     assert store.left_out is not None
     np.testing.assert_array_equal(~store.left_out, wanted)
     assert 0 < wanted.sum() < FINE / 1.5
-    here = store.picture.pixels_of(wanted, slice(0, 450), slice(0, 600))
+    here = pixels_of(store, wanted)
     values = pixels(store).astype(int)
     difference = np.abs(values - dense)[:, here]
     assert difference.max() <= 1, "1e-6 may cross the edge of a step"
@@ -380,7 +386,7 @@ def test_only_the_region_is_looked_at(
     values, all_of_it = pixels(store), pixels(dense)
     np.testing.assert_array_equal(values == UNKNOWN, all_of_it == UNKNOWN)
     assert store.left_out is not None
-    here = store.picture.pixels_of(~store.left_out, slice(0, 450), slice(0, 600))
+    here = pixels_of(store, ~store.left_out)
     assert here.any()
     assert np.abs(values.astype(int) - all_of_it)[:, here].max() <= 1
     assert (values[1][~here & (values[1] != UNKNOWN)] == 0).all()
@@ -395,7 +401,7 @@ def test_several_labels_at_once_are_unlikely_elsewhere(
     store = segmented(job_of(make_chain(0.5, segment="labels"), dark_slide), tmp_path, models)
     values = pixels(store)
     assert store.left_out is not None
-    here = store.picture.pixels_of(~store.left_out, slice(0, 450), slice(0, 600))
+    here = pixels_of(store, ~store.left_out)
     assert (values[:, ~here] == 0).all()
     for value, logit in zip(values[:, here], (2.0, 1.0), strict=True):
         assert (value == round(CERTAIN / (1 + np.exp(-logit)))).all()
