@@ -14,7 +14,7 @@ import numpy as np
 from napari_histomil.errors import TrainingError
 from napari_histomil.inference.chain import heatmap
 from napari_histomil.inference.engine import run
-from napari_histomil.inference.job import Progress, RegionSpec, plan_job
+from napari_histomil.inference.job import RegionSpec, plan_job
 from napari_histomil.inference.refining import heat_channel
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.results import RunStore
@@ -77,11 +77,9 @@ def heatmap_field(
             f"{', '.join(detector.class_names)}."
         )
     job = plan_job(info, detector, region=region)
-    last: Progress | None = None
-    for last in run(job, out=out, device=device, cancel=cancel):
-        pass
-    scores = None if last is None else RunStore.open(last.store)
-    if scores is None or not scores.complete:
+    *_, last = run(job, out=out, device=device, cancel=cancel)  # tells at least that it began
+    scores = RunStore.open(last.store)
+    if not scores.complete:
         raise TrainingError(f"The heatmap of {info.path.name} was cancelled.")
     width, height = field.size_px
     image, labels = field.cut((0, 0), max(width, height))
