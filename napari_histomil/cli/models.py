@@ -1,11 +1,14 @@
-"""Verbs about models: ``models list``, ``models show``, ``models verify``."""
+"""Verbs about models: ``models list``, ``show``, ``verify``; ``chain`` is in `chains.py`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histomil.cli.chains import add_chain
 from napari_histomil.cli.shared import add_models, add_verb, find_model_near, say
 from napari_histomil.errors import ModelError
 
@@ -19,8 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "models",
         help="which models there are, what they are, whether they are whole",
-        description="List, show and verify models. A model is a folder: model.json with its "
-        "weights, or WSInfer's config.json with a TorchScript file.",
+        description="List, show, chain and verify models. A model is a folder: model.json with "
+        "its weights or the steps of a chain, or WSInfer's config.json with a TorchScript file.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -46,6 +49,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, or folder")
     add_models(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
+
+    add_chain(verbs)
 
     parser = add_verb(
         verbs,
@@ -73,6 +78,8 @@ def list_verb(args: argparse.Namespace) -> int:
         for model in found:
             print(f"{model.name:<{width}}  {_needs(model)}  {', '.join(model.class_names)}")
             print(f"{'':<{width}}  {model.description}")
+            for number, words in enumerate(model.chain.words() if model.chain else (), 1):
+                print(f"{'':<{width}}  {number}. {words}")
     for error in broken:
         say(f"histomil: {error}")
     if not found:
@@ -97,8 +104,12 @@ def show(args: argparse.Namespace) -> int:
         ("needs", _needs(model)),
         ("stain", model.stain),
         ("licence", model.licence),
-        ("weights", f"{model.weights.name}, sha256 {model.weights_sha256}"),
     ]
+    if model.chain is not None:
+        rows += [("step", words) for words in model.chain.words()]
+    else:
+        rows.append(("weights", f"{model.weights.name}, sha256 {model.weights_sha256}"))
+    rows.append(("content", f"sha256 {model.sha256}"))
     rows += [("training", f"{name}: {_plain(value)}") for name, value in model.training.items()]
     rows += [("scores", f"{name}: {_plain(value)}") for name, value in model.scores.items()]
     for name, value in rows:
@@ -121,6 +132,8 @@ def verify(args: argparse.Namespace) -> int:
     for model in found:
         try:
             verify_model(model)
+            for step in _steps(model, args.models):
+                verify_model(step)
         except ModelError as error:
             results.append({"name": model.name, "ok": False, "reason": str(error)})
         else:
@@ -135,8 +148,20 @@ def verify(args: argparse.Namespace) -> int:
     return 0 if not broken and all(result["ok"] for result in results) else 1
 
 
+def _steps(model: ModelManifest, models: Sequence[Path]) -> list[ModelManifest]:
+    """Return the models of a chain; none of another model."""
+    from napari_histomil.manifest import find_steps
+
+    if model.chain is None:
+        return []
+    steps = find_steps(model, models)
+    return [each for each in (steps.detect, steps.refine, steps.segment) if each is not None]
+
+
 def model_json(model: ModelManifest) -> dict[str, Any]:
     """Return what a model says of itself as plain JSON values."""
+    from napari_histomil.manifest.chain import chain_json
+
     return {
         "name": model.name,
         "path": str(model.path),
@@ -153,6 +178,8 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "stride_px": model.grid.stride_px,
         "margin_px": model.grid.margin_px,
         "stain": model.stain,
+        "inputs": list(model.inputs),
+        "steps": [] if model.chain is None else chain_json(model.chain),
         "licence": model.licence,
         "weights": model.weights.name,
         "weights_format": model.weights_format,

@@ -135,7 +135,8 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     module = load_module(model)
     normalisation = _normalisation(model)
     generator = torch.Generator().manual_seed(0)
-    tiles = torch.randint(0, 256, (2, *shape, 3), dtype=torch.uint8, generator=generator)
+    size = (2, *shape, model.channels)
+    tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     plain = _bare_net(module, normalisation)
     wanted = _first_answer(plain, model, tiles)
     plain = replace(plain, flops=_count_flops(plain, tiles))
@@ -181,7 +182,7 @@ def _normalisation(model: ModelManifest) -> Normalisation:
             if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
                 raise ModelError(f"{model.path}: Normalize needs 3 means and 3 std above 0.")
             return Normalisation(mean, std)
-    return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Normalisation((0.0,) * model.channels, (1.0,) * model.channels)
 
 
 def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
