@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from napari_histomil.inference.backends import Net
 from napari_histomil.inference.devices import describe_device
 from napari_histomil.inference.predictor import Settings
@@ -25,7 +23,7 @@ def begin_session(net: Net, settings: Settings) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": describe_device(str(net.device)),
         "device_type": net.device.type,
-        "backend": "torchscript" if isinstance(net.module, torch.jit.ScriptModule) else "eager",
+        "backend": net.backend,
         "precision": settings.precision,
         "bf16_difference": settings.bf16_difference,
         "batch": settings.batch,
