@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def make_model_folder(path: Path, *, seed: int = 0, **changes: Any) -> Path:
@@ -119,3 +123,20 @@ def make_segmenter_folder(
     manifest.update(changes)
     (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
+
+
+def script_model(folder: Path, net: nn.Module, *, channels: int = 3) -> Path:
+    """Replace the net of a model folder by another as TorchScript; it gets pixels of 0 to 1."""
+    import torch
+
+    manifest = json.loads((folder / "model.json").read_text("utf-8"))
+    tile_px = manifest["grid"]["tile_px"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        traced = torch.jit.trace(net, torch.zeros(2, channels, tile_px, tile_px))
+        traced.save(folder / "net.pt")
+    digest = hashlib.sha256((folder / "net.pt").read_bytes()).hexdigest()
+    manifest["weights"] = {"file": "net.pt", "format": "torchscript", "sha256": digest}
+    del manifest["architecture"], manifest["normalisation"]
+    (folder / "model.json").write_text(json.dumps(manifest), "utf-8")
+    return folder

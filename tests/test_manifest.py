@@ -106,7 +106,7 @@ def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> Non
     [
         ({"name": ...}, "'name' is a required property"),
         ({"name": "../x"}, "member name: .* is not a name of letters"),
-        ({"task": "paint"}, "member task: .*'classify' or 'segment'"),
+        ({"task": "paint"}, "member task: .*'classify', 'segment' or 'chain'"),
         ({"task": "segment"}, "timm/resnet18 cannot segment"),
         ({"architecture": {"name": "smp/unet"}}, "smp/unet cannot classify"),
         ({"background_class": "normal"}, "are for models that segment"),

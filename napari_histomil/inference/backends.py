@@ -149,7 +149,8 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     module = load_module(model)
     normalisation = _normalisation(model)
     generator = torch.Generator().manual_seed(0)
-    tiles = torch.randint(0, 256, (2, *shape, 3), dtype=torch.uint8, generator=generator)
+    size = (2, *shape, model.channels)
+    tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     plain = bare_net(module, model)
     wanted = _first_answer(plain, model, tiles)
     plain = replace(plain, flops=_count_flops(plain, tiles))
@@ -204,7 +205,7 @@ def _normalisation(model: ModelManifest) -> Normalisation:
             if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
                 raise ModelError(f"{model.path}: Normalize needs 3 means and 3 std above 0.")
             return Normalisation(mean, std)
-    return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Normalisation((0.0,) * model.channels, (1.0,) * model.channels)
 
 
 def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
@@ -228,7 +229,7 @@ def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
 
 def _count_flops(net: Net, tiles: Tensor) -> float:
     if isinstance(net.module, OnnxGraph):  # torch does not see what happens in it
-        return graph_flops(net.module.data, (3, *tiles.shape[1:3]))
+        return graph_flops(net.module.data, (tiles.shape[3], *tiles.shape[1:3]))
     with FlopCounterMode(display=False) as counter:
         net.logits(tiles[:1])
     return float(counter.get_total_flops())

@@ -111,8 +111,13 @@ def export_model(
     """
     if model.weights_format != "safetensors":
         raise ModelError(
-            f"{model.name} is a graph already ({model.weights_format}): only models of "
+            f"{model.name} has no tensors of its own ({model.weights_format}): only models of "
             f"safetensors are exported."
+        )
+    if model.inputs:
+        raise ModelError(
+            f"{model.name} is a step of a chain that looks at a heatmap, not at tiles: such "
+            f"models are not exported."
         )
     if not re.fullmatch(MODEL_NAME, folder.name):
         raise ModelError(

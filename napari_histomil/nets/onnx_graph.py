@@ -161,7 +161,7 @@ def check_graph(data: bytes, name: str) -> None:
 
 
 def graph_flops(data: bytes, shape: tuple[int, ...]) -> float:
-    """Return the arithmetic of one tile of (3, H, W), a multiply-add counted as two.
+    """Return the arithmetic of one tile of (C, H, W), a multiply-add counted as two.
 
     Convolutions and matrix products count, as they do in torch's counter; 0 where the graph does
     not give away the sizes.
@@ -248,8 +248,8 @@ def _check_ends(graph: onnx.ModelProto, name: str) -> None:
             f"in at one and answers come out at one: export it so."
         )
     kind = inputs[0].type.tensor_type
-    sizes = [d.dim_value for d in kind.shape.dim]  # 0 where any size is taken
-    if kind.elem_type != 1 or len(sizes) != 4 or sizes[1] not in (0, 3):  # 1: TensorProto.FLOAT
+    sizes = [d.dim_value for d in kind.shape.dim]  # 0: any; 4 channels: a heatmap comes along
+    if kind.elem_type != 1 or len(sizes) != 4 or sizes[1] not in (0, 3, 4):  # 1: TensorProto.FLOAT
         raise ModelError(
             f"{name} does not take tiles as float32 [B, 3, H, W]: export it with that input."
         )
