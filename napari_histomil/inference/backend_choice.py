@@ -31,7 +31,7 @@ from napari_histomil.inference.predictor import BF16_TOLERANCE, Predictor
 from napari_histomil.inference.remembered import Measured, recall, recall_graph, remember
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.nets.export import to_onnx
-from napari_histomil.nets.onnx_graph import OnnxGraph, providers
+from napari_histomil.nets.onnx_graph import OnnxGraph, providers, runtime_version
 from napari_histomil.slides.slide import Uint8Image
 
 _Result = TypeVar("_Result")
@@ -245,25 +245,16 @@ def _facts(net: Net, model: ModelManifest, shape: tuple[int, ...]) -> dict[str, 
         "tile": f"{shape[1]}x{shape[0]}",
         "device": describe_device(str(net.device)),
         **{name: version(name) for name in ("torch", "napari-histomil")},
-        "onnxruntime": _onnxruntime_version() or "",
+        "onnxruntime": runtime_version() or "",
     }
 
 
 def _has_onnxruntime(device: torch.device) -> bool:
     """Whether ONNX Runtime, its exporter and a provider for the device are there."""
-    if _onnxruntime_version() is None or device.type not in ("cpu", "cuda"):
+    if runtime_version() is None or device.type not in ("cpu", "cuda"):
         return False
     try:
         version("onnxscript")
     except PackageNotFoundError:
         return False
     return device.type == "cpu" or len(providers(device)) > 1
-
-
-def _onnxruntime_version() -> str | None:
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None

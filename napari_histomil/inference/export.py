@@ -33,7 +33,7 @@ from napari_histomil.manifest.model import MODEL_FILE
 from napari_histomil.manifest.schema import MODEL_NAME
 from napari_histomil.nets.export import in_int8, load_traced, to_onnx, to_torchscript
 from napari_histomil.nets.load import load_module
-from napari_histomil.nets.onnx_graph import OnnxGraph
+from napari_histomil.nets.onnx_graph import OnnxGraph, runtime_version
 from napari_histomil.resources import packaged
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Uint8Image
@@ -262,7 +262,7 @@ def _write(
         "mean_difference": _digits(difference.mean),
         "argmax_changed": _digits(difference.argmax_changed),
         "scores_are_of": model.name,
-        "versions": {n: version(n) for n in ("torch", *(["onnxruntime"] * (kind == "onnx")))},
+        "versions": {"torch": version("torch"), "onnxruntime": runtime_version()},
     }
     document = json.loads((model.path / MODEL_FILE).read_text(encoding="utf-8"))
     document |= {

@@ -10,6 +10,8 @@ import math
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +107,14 @@ class OnnxGraph(nn.Module):
                 except Exception as error:
                     raise _as_torch_would(error) from error
             return self._shapes[size]
+
+
+def runtime_version() -> str | None:
+    """Return the version of ONNX Runtime; None where it is not installed."""
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return None
 
 
 def _as_torch_would(error: Exception) -> Exception:

@@ -122,7 +122,7 @@ def test_without_onnx_runtime_torch_is_all(
     net, model, sample, speeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speeds["onnxruntime"] = 0.1
-    monkeypatch.setattr(backend_choice, "_onnxruntime_version", lambda: None)
+    monkeypatch.setattr(backend_choice, "runtime_version", lambda: None)
     assert chosen(net, model, sample) is net
 
 
