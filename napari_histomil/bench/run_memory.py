@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from napari_histomil.bench.peak import peak_bytes
 from napari_histomil.bench.run import LEAST_TILES, sample_job, whole_run
-from napari_histomil.inference.job import Job, plan_job
+from napari_histomil.inference.job import plan_job
 from napari_histomil.inference.plan import select_tiles
 from napari_histomil.manifest import ModelManifest, load_manifest
 from napari_histomil.manifest.model import MODEL_FILE
@@ -102,9 +102,9 @@ def run_peak(folder: Path, slide_path: Path, device: str, tiles: int) -> tuple[i
     model = load_manifest(folder)
     with open_slide(slide_path) as slide:
         start = peak_bytes()
-        job: Job = plan_job(slide.info, model)
+        job = plan_job(slide.info, model)
         job, _ = sample_job(job, select_tiles(slide, job), tiles)
-    whole_run(replace(job, model=replace(job.model, path=folder)), device)
+    whole_run(job, device)
     return start, peak_bytes()
 
 

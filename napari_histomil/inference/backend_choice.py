@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def wish() -> Wish:
     text = os.environ.get(VARIABLE, "") or "auto"
     if text not in WISHES:
         raise RunError(f"{VARIABLE} is {text!r}: choose one of {', '.join(WISHES)}.")
-    return cast("Wish", text)
+    return text
 
 
 def choose(

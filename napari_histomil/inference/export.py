@@ -234,7 +234,8 @@ def _picture(file: Path) -> Iterator[Image.Image]:
 
 
 def _batches(tiles: Uint8Image) -> Sequence[torch.Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(tiles)).split(BATCH)
+    starts = range(0, len(tiles), BATCH)
+    return [torch.from_numpy(np.ascontiguousarray(tiles[i : i + BATCH])) for i in starts]
 
 
 def _with_graph(net: Net, data: bytes, kind: ExportFormat) -> Net:

@@ -83,7 +83,7 @@ def to_torchscript(module: nn.Module, example: Tensor) -> bytes:
     try:
         with _quiet(), torch.no_grad():
             traced = torch.jit.trace(module, example)  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, stream)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, stream)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"The net cannot be written as TorchScript: {brief(error)}.") from error
     return stream.getvalue()
