@@ -16,7 +16,7 @@ from PIL import Image
 
 from napari_histomil.errors import ModelError
 from napari_histomil.inference import export as exporting
-from napari_histomil.inference import segmentation
+from napari_histomil.inference import predictor, segmentation
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.export import export_model, folder_tiles, sample_tiles
 from napari_histomil.inference.job import Job
@@ -38,6 +38,7 @@ def test_a_graph_runs_like_any_model_and_resumes_exactly(
     for module in (bands, segmentation, stored_segmentation):
         monkeypatch.setattr(module, "BAND_PX", 64)
     monkeypatch.setattr(bands, "LANE_PX", 256)
+    monkeypatch.setattr(predictor, "has_fast_bf16", lambda device: True)  # no graph is rounded
     job = make_job(onnx_folder(tmp_path / "m", graph(pixels=pixels), pixels=pixels))
     Store = SegmentationStore if pixels else RunStore
     straight = Store.open(list(run(job, out=tmp_path / "a", device="cpu"))[-1].store)
