@@ -82,6 +82,17 @@ def write_wsinfer(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def test_an_onnx_graph_has_no_architecture(tmp_path: Path) -> None:
+    weights = {"file": "weights.safetensors", "format": "onnx", "sha256": digest(WEIGHTS)}
+    export = {"model": "m", "largest_difference": 1e-6}
+    folder = write_model(tmp_path / "m", architecture=..., weights=weights, export=export)
+    model = load_manifest(folder)
+    assert (model.weights_format, model.architecture) == ("onnx", "")
+    assert model.export == export
+    with pytest.raises(ModelError, match="a graph of TorchScript or ONNX must not have it"):
+        load_manifest(write_model(tmp_path / "n", weights=weights))
+
+
 def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     model = load_manifest(write_model(tmp_path / "m", temperature=1.5, stain="macenko"))
     assert (model.name, model.kind, model.architecture) == ("m", "histomil", "timm/resnet18")

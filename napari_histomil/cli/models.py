@@ -1,4 +1,7 @@
-"""Verbs about models: ``models list``, ``show``, ``verify``; ``chain`` is in `chains.py`."""
+"""Verbs about models: ``models list``, ``show``, ``verify``.
+
+``chain`` is in `chains.py`, ``export`` and ``fetch`` are in `model_forms.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histomil.cli.chains import add_chain
+from napari_histomil.cli.model_forms import add_export, add_fetch
 from napari_histomil.cli.shared import add_models, add_verb, find_model_near, say
 from napari_histomil.errors import ModelError
 
@@ -21,9 +25,10 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the verbs of this file."""
     parser = subparsers.add_parser(
         "models",
-        help="which models there are, what they are, whether they are whole",
-        description="List, show, chain and verify models. A model is a folder: model.json with "
-        "its weights or the steps of a chain, or WSInfer's config.json with a TorchScript file.",
+        help="which models there are, what they are, whether they are whole; export, fetch",
+        description="List, show, chain, verify, export and fetch models. A model is a folder: "
+        "model.json with its weights or the steps of a chain, or WSInfer's config.json with a "
+        "TorchScript file.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -64,10 +69,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="*", help="name or folder; all by default")
     add_models(parser)
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+    add_export(verbs)
+    add_fetch(verbs)
 
 
 def list_verb(args: argparse.Namespace) -> int:
     """Print the models there are; broken ones are told on stderr."""
+    from napari_histomil.inference.remembered import recall_model
     from napari_histomil.manifest import list_models
 
     found, broken = list_models(args.models)
@@ -80,6 +88,8 @@ def list_verb(args: argparse.Namespace) -> int:
             print(f"{'':<{width}}  {model.description}")
             for number, words in enumerate(model.chain.words() if model.chain else (), 1):
                 print(f"{'':<{width}}  {number}. {words}")
+            for measured in recall_model(model.sha256):
+                print(f"{'':<{width}}  fastest: {measured.sentence()}")
     for error in broken:
         say(f"histomil: {error}")
     if not found:
@@ -88,7 +98,9 @@ def list_verb(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print all that a model says of itself."""
+    """Print all that a model says of itself, and what runs it fastest here."""
+    from napari_histomil.inference.remembered import recall_model
+
     model = find_model_near(args.model, args.models)
     facts = model_json(model)
     if args.json:
@@ -112,6 +124,8 @@ def show(args: argparse.Namespace) -> int:
     rows.append(("content", f"sha256 {model.sha256}"))
     rows += [("training", f"{name}: {_plain(value)}") for name, value in model.training.items()]
     rows += [("scores", f"{name}: {_plain(value)}") for name, value in model.scores.items()]
+    rows += [("export", f"{name}: {_plain(value)}") for name, value in model.export.items()]
+    rows += [("fastest", measured.sentence()) for measured in recall_model(model.sha256)]
     for name, value in rows:
         print(f"{name:<12}{value}")
     if (model.path / "README.md").is_file():
@@ -187,6 +201,7 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "sha256": model.sha256,
         "training": dict(model.training),
         "scores": dict(model.scores),
+        "export": dict(model.export),
     }
 
 

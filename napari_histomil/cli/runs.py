@@ -135,7 +135,7 @@ def run_verb(args: argparse.Namespace) -> int:
     """Run a model over slides, one after the other; a failing slide does not stop the rest."""
     from napari_histomil.cli import FAILED, OK, USAGE, exit_code
 
-    model = find_model_near(args.model, args.models)
+    model = find_model_near(args.model, args.models, zoo=True)
     failed: list[str] = []
     codes: list[int] = []
     with _cancelled_by_ctrl_c() as stop:

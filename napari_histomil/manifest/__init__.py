@@ -12,9 +12,11 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
                     keywords of ``timm.create_model``, ``smp/unet`` and its relatives with
                     those of ``segmentation_models_pytorch.create_model``, or
                     ``histomil/<name>`` with those of a net of this program (`nets/`); absent
-                    for TorchScript
-``weights``         ``{"file": "weights.safetensors", "format": "safetensors" | "torchscript",
-                    "sha256": 64 hexadecimal digits}``; the file lies in the folder
+                    for a graph (TorchScript, ONNX)
+``weights``         ``{"file": "weights.safetensors", "format": "safetensors" | "torchscript" |
+                    "onnx", "sha256": 64 hexadecimal digits}``; the file lies in the folder. A
+                    graph takes float32 [B, 3, H, W] and gives logits [B, C] or [B, C, H, W];
+                    ONNX in one file, with operators of ONNX itself
 ``classes``         ``[{"name": "tumor", "color": [200, 0, 0]}, ...]`` in the order of outputs
 ``positive_class``  optional, the class that is shown first
 ``background_class``  optional, for ``segment``: the class that means none of the others
@@ -30,6 +32,8 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``licence``         of the weights, e.g. ``BSD-3-Clause``
 ``training``        optional object: data, method, command; free form
 ``scores``          optional object: held-out results and on what; free form
+``export``          optional object: of which model this is another form (`histomil models
+                    export`), and how far its answers are from that one's
 ==================  ============================================================================
 
 A chain has ``steps`` instead of architecture, weights and normalisation, in this order:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from napari_histomil.tiling import GridSpec
 
 MODEL_FILE = "model.json"
 WSINFER_FILE = "config.json"
+ZOO_FILE = "zoo.json"
+"""Beside a model that was downloaded: where from, and its hash."""
 
 _LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 
@@ -80,10 +82,10 @@ class ModelManifest:
     arguments: Mapping[str, Any]
     weights: Path
     """Of a chain, which has none of its own, `model.json`."""
-    weights_format: Literal["safetensors", "torchscript", "chain"]
+    weights_format: Literal["safetensors", "torchscript", "onnx", "chain"]
     weights_sha256: str
-    """As `model.json` states it (checked by `verify_model`); computed for WSInfer folders, and
-    of a chain's steps."""
+    """As `model.json` states it (checked by `verify_model`). Of a WSInfer folder as it was when it
+    was downloaded, or computed; computed of a chain's steps."""
     classes: tuple[ClassSpec, ...]
     activation: Literal["softmax", "sigmoid"]
     grid: GridSpec
@@ -103,6 +105,8 @@ class ModelManifest:
     scores: Mapping[str, Any]
     sha256: str
     """Hash of all that decides an answer: weights, architecture, classes, scaling, activation."""
+    export: Mapping[str, Any] = field(default_factory=dict)
+    """Of which model this is another form, and how far its answers are from that one's."""
     inputs: tuple[str, ...] = ()
     """What is stacked to the input of a refiner, ``("overview", "heatmap")``; else tiles are."""
     chain: Chain | None = None
@@ -216,7 +220,8 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
     architecture = raw.get("architecture", {})
     if (stated["format"] == "safetensors") != bool(architecture):
         raise ModelError(
-            f"{file}: safetensors need 'architecture', a TorchScript graph must not have it."
+            f"{file}: safetensors need 'architecture', a graph of TorchScript or ONNX must not "
+            f"have it."
         )
     normalisation = raw.get("normalisation")
     return _with_hash(
@@ -244,6 +249,7 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
         licence=raw["licence"],
         training=raw.get("training", {}),
         scores=raw.get("scores", {}),
+        export=raw.get("export", {}),
         inputs=tuple(raw.get("inputs", ())),
         chain=chain,
     )
@@ -333,7 +339,7 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         arguments={},
         weights=graphs[0],
         weights_format="torchscript",
-        weights_sha256=_file_sha256(graphs[0]),
+        weights_sha256=_recorded_sha256(folder) or _file_sha256(graphs[0]),
         classes=tuple(ClassSpec(name, _color(name, i)) for i, name in enumerate(names)),
         activation="softmax" if len(names) > 1 else "sigmoid",
         grid=GridSpec(float(raw["spacing_um_px"]), size, size),
@@ -350,6 +356,18 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         training={},
         scores={},
     )
+
+
+def _recorded_sha256(folder: Path) -> str | None:
+    """Return the hash that was recorded when the model was downloaded, if it was."""
+    file = folder / ZOO_FILE
+    if not file.is_file():
+        return None
+    raw = _read_json(file)
+    digest = raw.get("sha256") if isinstance(raw, dict) else None
+    if not isinstance(digest, str):
+        raise ModelError(f"{file} lacks the sha256 of the weights: get the model again.")
+    return digest
 
 
 def _with_hash(**members: Any) -> ModelManifest:

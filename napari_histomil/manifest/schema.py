@@ -15,6 +15,9 @@ from napari_histomil.errors import ModelError
 SCHEMA_VERSION = 1
 """Version of `model.json` that this program writes and the newest it reads."""
 
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a model may be called: it is a folder's name too."""
+
 _NUMBERS = {
     "type": "array",
     "items": {"type": "number", "description": "a number"},
@@ -69,7 +72,7 @@ MODEL_SCHEMA: dict[str, Any] = {
         "schema_version": {"const": SCHEMA_VERSION, "description": f"{SCHEMA_VERSION}"},
         "name": {
             "type": "string",
-            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "pattern": MODEL_NAME,
             "description": "a name of letters, digits, '.', '_' and '-'",
         },
         "description": _TEXT,
@@ -136,8 +139,9 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "file": _TEXT,
                 "format": {
-                    "enum": ["safetensors", "torchscript"],
-                    "description": "'safetensors' or 'torchscript' (pickles are never loaded)",
+                    "enum": ["safetensors", "torchscript", "onnx"],
+                    "description": "'safetensors', 'torchscript' or 'onnx' (pickles are never "
+                    "loaded)",
                 },
                 "sha256": _SHA256,
             },
@@ -194,6 +198,7 @@ MODEL_SCHEMA: dict[str, Any] = {
         "licence": _TEXT,
         "training": {"type": "object", "description": "an object"},
         "scores": {"type": "object", "description": "an object"},
+        "export": {"type": "object", "description": "an object"},
     },
 }
 
@@ -227,6 +232,37 @@ WSINFER_SCHEMA: dict[str, Any] = {
                         "description": "'Resize', 'ToTensor' or 'Normalize'",
                     },
                     "arguments": {"type": "object", "description": "an object of keywords"},
+                },
+            },
+        },
+    },
+}
+
+
+ZOO_REGISTRY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "an object with models",
+    "required": ["models"],
+    "properties": {
+        "models": {
+            "type": "object",
+            "description": "an object of models by name",
+            "additionalProperties": {
+                "type": "object",
+                "description": "an object with description, hf_repo_id and hf_revision",
+                "required": ["description", "hf_repo_id", "hf_revision"],
+                "properties": {
+                    "description": _TEXT,
+                    "hf_repo_id": {
+                        "type": "string",
+                        "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+                        "description": "owner/name on the Hugging Face hub",
+                    },
+                    "hf_revision": {
+                        "type": "string",
+                        "pattern": MODEL_NAME,
+                        "description": "a branch, tag or commit",
+                    },
                 },
             },
         },
