@@ -39,6 +39,7 @@ FAMILIES = (
     "models",
     "sidecars",
     "train",
+    "pretrain",
     "bench",
     "demo",
 )

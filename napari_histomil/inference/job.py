@@ -191,7 +191,7 @@ def plan_job(
     MissingMppError
         If the slide's µm/px are unknown.
     RunError
-        If mpp or stride make no grid.
+        If mpp or stride make no grid, or the model is an encoder.
     """
     grid = GridSpec(
         mpp=model.grid.mpp if mpp is None else mpp,
@@ -199,6 +199,12 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
         margin_px=model.grid.margin_px,
     )
+    if model.task == "embed":
+        raise RunError(
+            f"{model.name} is an encoder: it embeds tiles and tells no classes, so a run of it has "
+            f"nothing to show. Train a classifier from it: name it as `encoder` in the training's "
+            f"table [network]."
+        )
     if model.task == "segment" and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
             f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "

@@ -22,6 +22,8 @@ from napari_histomil.tiling import GridSpec
 MODEL_FILE = "model.json"
 WSINFER_FILE = "config.json"
 
+_OF_CLASSES = ("classes", "activation", "temperature", "positive_class")
+
 _LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 
 # QuPath's colours where a class has a name that QuPath knows, else colours that colour-blind
@@ -82,7 +84,8 @@ class ModelManifest:
     weights_sha256: str
     """As `model.json` states it (checked by `verify_model`); computed for WSInfer folders."""
     classes: tuple[ClassSpec, ...]
-    activation: Literal["softmax", "sigmoid"]
+    """In the order of the outputs; none where `task` is ``embed``."""
+    activation: Literal["softmax", "sigmoid", "none"]
     grid: GridSpec
     read: Literal["area", "level0"]
     """``area``: tiles area-averaged to ``grid.mpp``; ``level0``: WSInfer's way, see above."""
@@ -100,6 +103,8 @@ class ModelManifest:
     scores: Mapping[str, Any]
     sha256: str
     """Hash of all that decides an answer: weights, architecture, classes, scaling, activation."""
+    embedding_dim: int | None = None
+    """Values of an embedding, where `task` is ``embed``."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,7 +173,7 @@ def _load_own(folder: Path) -> ModelManifest:
             f"program knows {SCHEMA_VERSION}): update napari-histomil."
         )
     validate(raw, MODEL_SCHEMA, file)
-    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw["classes"])
+    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw.get("classes", []))
     names = [c.name for c in classes]
     if len(set(names)) < len(names):
         raise ModelError(f"{file}: two classes have the same name: give each its own.")
@@ -200,7 +205,8 @@ def _load_own(folder: Path) -> ModelManifest:
         weights_format=weights_format,
         weights_sha256=raw["weights"]["sha256"],
         classes=classes,
-        activation=raw["activation"],
+        activation=raw.get("activation", "none"),
+        embedding_dim=raw.get("embedding_dim"),
         grid=grid,
         read="area",
         normalisation=normalisation
@@ -217,13 +223,19 @@ def _load_own(folder: Path) -> ModelManifest:
 
 
 def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
-    """Refuse what only the other task has."""
+    """Refuse what only another task has."""
+    if raw["task"] == "embed":
+        odd = [name for name in _OF_CLASSES if raw.get(name) is not None]
+        if odd:
+            raise ModelError(f"{file}: {odd[0]} is for models with classes, and embed has none.")
+    elif raw.get("embedding_dim") is not None:
+        raise ModelError(f"{file}: embedding_dim is for models that embed.")
     segments = raw["task"] == "segment"
     family = raw.get("architecture", {}).get("name", "").partition("/")[0]
     if family and (family == "smp") != segments:
         raise ModelError(
             f"{file}: {raw['architecture']['name']} cannot {raw['task']}: nets of the family smp "
-            f"segment, all others classify."
+            f"segment, all others classify or embed."
         )
     if not segments and (grid.margin_px or raw.get("background_class")):
         raise ModelError(f"{file}: margin_px and background_class are for models that segment.")

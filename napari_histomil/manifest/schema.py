@@ -36,11 +36,12 @@ MODEL_SCHEMA: dict[str, Any] = {
         "description",
         "task",
         "weights",
-        "classes",
-        "activation",
         "grid",
         "licence",
     ],
+    "if": {"properties": {"task": {"const": "embed"}}},
+    "then": {"required": ["embedding_dim"]},
+    "else": {"required": ["classes", "activation"]},
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION, "description": f"{SCHEMA_VERSION}"},
         "name": {
@@ -49,7 +50,10 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "a name of letters, digits, '.', '_' and '-'",
         },
         "description": _TEXT,
-        "task": {"enum": ["classify", "segment"], "description": "'classify' or 'segment'"},
+        "task": {
+            "enum": ["classify", "segment", "embed"],
+            "description": "'classify', 'segment' or 'embed'",
+        },
         "architecture": {
             "type": "object",
             "description": "an object with name and arguments",
@@ -115,6 +119,7 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "'softmax' or 'sigmoid'",
         },
         "temperature": _POSITIVE,
+        "embedding_dim": _COUNT,
         "grid": {
             "type": "object",
             "description": "an object with mpp, tile_px and stride_px",

@@ -33,13 +33,11 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from napari_histomil.errors import HistomilError, TrainingError
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.tiling import GridSpec
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,26 +195,15 @@ def read_config(path: Path) -> TrainingConfig:
     TrainingError
         If the file cannot be read, or a member is missing, unknown or of the wrong kind.
     """
-    return read_toml(path, TrainingConfig)
-
-
-def read_toml(path: Path, kind: type[Config]) -> Config:
-    """Read a TOML file as a dataclass, its members checked against their annotations.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read, or a member is missing, unknown or of the wrong kind.
-    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as TOML: {error}.") from error
     try:
-        config = _build(kind, raw, "")
+        config = _build(TrainingConfig, raw, "")
     except HistomilError as error:
         raise TrainingError(f"{path}: {error}") from error
-    assert isinstance(config, kind)
+    assert isinstance(config, TrainingConfig)
     return config
 
 

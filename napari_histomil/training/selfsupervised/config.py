@@ -38,9 +38,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_histomil.errors import TrainingError
+from napari_histomil.errors import HistomilError, TrainingError
 from napari_histomil.tiling import GridSpec
-from napari_histomil.training.config import Scaling, read_toml
+from napari_histomil.training.config import Scaling
+from napari_histomil.training.toml import build, read_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,8 @@ class PretrainSchedule:
     warm_up: int = 50
     bf16: bool = True
     """Forward and backward in bfloat16 (autocast); weights and losses stay float32."""
-    checkpoint_steps: int = 100
-    """All that is needed to go on is written after so many steps."""
+    checkpoint_every: int = 100
+    """So many steps apart all that is needed to go on is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +209,10 @@ class PretrainConfig:
                 raise TrainingError(
                     f"The pictures of {source.name!r} do not say their µm/px: add mpp, above 0."
                 )
-        if schedule.batch < 2 or schedule.steps < 1 or schedule.checkpoint_steps < 1:
+        if schedule.batch < 2 or schedule.steps < 1 or schedule.checkpoint_every < 1:
             raise TrainingError(
-                "schedule needs 1 step or more, a batch of 2 or more, and checkpoint_steps of "
-                "1 or more."
+                "schedule.steps and schedule.checkpoint_every must be 1 or more, and "
+                "schedule.batch 2 or more."
             )
         if not 0 < views.zoom[0] <= views.zoom[1]:
             raise TrainingError("views.zoom must be two numbers above 0, the smaller one first.")
@@ -246,4 +247,10 @@ def read_pretrain_config(path: Path) -> PretrainConfig:
     TrainingError
         If the file cannot be read, or a member is missing, unknown or of the wrong kind.
     """
-    return read_toml(path, PretrainConfig)
+    raw = read_toml(path)
+    try:
+        config = build(PretrainConfig, raw)
+    except HistomilError as error:
+        raise TrainingError(f"{path}: {error}") from error
+    assert isinstance(config, PretrainConfig)
+    return config

@@ -39,6 +39,8 @@ from napari_histomil.training.selfsupervised.views import make_views, square_px
 
 COLLAPSED = 0.05
 """A spread below this says that all tiles get nearly the same embedding."""
+RECENT = 20
+"""Steps that shown numbers are the mean of."""
 READERS = 8
 """Threads that read tiles, at most."""
 CLIP = 1.0
@@ -76,9 +78,14 @@ class Pretrained:
     curve: tuple[CurvePoint, ...] = field(repr=False)
 
     @property
+    def loss(self) -> float:
+        """Mean of the last steps."""
+        return float(np.mean([point.loss for point in self.curve[-RECENT:]]))
+
+    @property
     def spread(self) -> float:
         """Of the projections, mean of the last steps."""
-        return float(np.mean([point.spread for point in self.curve[-20:]]))
+        return float(np.mean([point.spread for point in self.curve[-RECENT:]]))
 
 
 def pretrain(
@@ -167,12 +174,12 @@ def pretrain(
         optimiser.step()
         momentum = method.follow(share)
         curve.append(CurvePoint(step + 1, value, spread(projections), rate, momentum))
-        if (step + 1) % schedule.checkpoint_steps == 0 and step + 1 < schedule.steps:
+        if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
             keep()
-        recent = curve[-20:]
+        recent = curve[-RECENT:]
         mean_spread = float(np.mean([point.spread for point in recent]))
         note = ""
-        if mean_spread < COLLAPSED and step >= max(schedule.warm_up, 20) and not noted:
+        if mean_spread < COLLAPSED and step >= max(schedule.warm_up, RECENT) and not noted:
             note, noted = collapse_sentence(mean_spread), True
         taken = time.monotonic() - began
         yield PretrainProgress(

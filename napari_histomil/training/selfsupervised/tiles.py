@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -135,13 +136,20 @@ class TissuePiece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """All that tiles are drawn from."""
+    """All that tiles are drawn from; a context manager, which closes its slides."""
 
     pieces: tuple[tuple[Piece, ...], ...]
     """Of each source."""
     shares: tuple[float, ...]
     fingerprint: str = ""
     """Of the files' names and sizes."""
+    slides: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.slides.close()
 
     def draw(self, rng: np.random.Generator, size_px: int) -> Uint8:
         """Draw a square [size, size, 3]: the source by its share, any of its pieces, any place."""
@@ -170,28 +178,35 @@ def open_pool(config: PretrainConfig, data: Path) -> Pool:
     size, memory = square_px(config), Memory()
     pieces: list[tuple[Piece, ...]] = []
     digest = hashlib.sha256()
-    for source in config.sources:
-        root = data / source.path
-        paths = [p for p in _paths(source, data) if p.stem not in source.leave_out]
-        if not paths:
-            raise TrainingError(
-                f"{root} holds no {source.kind} to learn from: correct the path of "
-                f"the source {source.name!r}, or name the data's folder with --data."
-            )
-        if source.kind == "pictures":
-            factor = (source.mpp or config.grid.mpp) / config.grid.mpp
-            bgr = source.channel_order == "bgr"
-            pieces.append(tuple(PicturePiece(path, factor, bgr, memory) for path in paths))
-        else:
-            slides = {s.info.fingerprint: s for s in (_open(p, source) for p in paths)}
-            pieces.append(tuple(_tissue(s, source, config, size) for s in slides.values()))
-        for path in paths:
-            digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
-    return Pool(tuple(pieces), tuple(s.share for s in config.sources), digest.hexdigest())
+    with ExitStack() as stack:
+        for source in config.sources:
+            root = data / source.path
+            paths = [p for p in _paths(source, root) if p.stem not in source.leave_out]
+            if not paths:
+                raise TrainingError(
+                    f"{root} holds no {source.kind} to learn from: correct the path of the source "
+                    f"{source.name!r}, or name the data's folder with --data."
+                )
+            if source.kind == "pictures":
+                factor = (source.mpp or config.grid.mpp) / config.grid.mpp
+                bgr = source.channel_order == "bgr"
+                pieces.append(tuple(PicturePiece(path, factor, bgr, memory) for path in paths))
+            else:
+                slides = _open_all(paths, source, stack)
+                pieces.append(tuple(_tissue(slide, source, config, size) for slide in slides))
+            for path in paths:
+                digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+        shares = tuple(source.share for source in config.sources)
+        return Pool(tuple(pieces), shares, digest.hexdigest(), stack.pop_all())
 
 
-def _open(path: Path, source: TileSource) -> Slide:
-    return open_slide(path, mpp=source.mpp)
+def _open_all(paths: Sequence[Path], source: TileSource, stack: ExitStack) -> list[Slide]:
+    """Open slides; the files of one DICOM slide are one."""
+    slides: dict[str, Slide] = {}
+    for path in paths:
+        slide = stack.enter_context(open_slide(path, mpp=source.mpp))
+        slides.setdefault(slide.info.fingerprint, slide)
+    return list(slides.values())
 
 
 def _tissue(slide: Slide, source: TileSource, config: PretrainConfig, size_px: int) -> TissuePiece:
@@ -213,8 +228,7 @@ def _tissue(slide: Slide, source: TileSource, config: PretrainConfig, size_px: i
     return TissuePiece(slide, config.grid.mpp, centres, found.mask.shape[1], found.scale_px0)
 
 
-def _paths(source: TileSource, data: Path) -> list[Path]:
-    root = data / source.path
+def _paths(source: TileSource, root: Path) -> list[Path]:
     if source.kind == "slides" and (root.is_file() or root.suffix == ".zarr"):
         return [root]
     return sorted(_walk(root, PICTURES if source.kind == "pictures" else SLIDE_SUFFIXES))
