@@ -33,13 +33,12 @@ def save_checkpoint(
     OutputError
         If the file cannot be written; the checkpoint before stays.
     """
-    tensors = {NET + name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    tensors = {NET + name: tensor for name, tensor in net.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{OPTIMISER}{number}.{name}": value for name, value in state.items()}
-    # Tensors that share memory would be refused, and a teacher may begin as its student.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     with whole_file(path) as part:
-        safetensors.torch.save_file(tensors, part, {"facts": json.dumps(facts)})
+        part.write_bytes(safetensors.torch.save(plain, {"facts": json.dumps(facts)}))
 
 
 def load_checkpoint(
