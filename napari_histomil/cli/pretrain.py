@@ -25,11 +25,11 @@ def add_parser(subparsers: Subparsers) -> None:
         pretrain,
         "learn an encoder from tissue without labels",
         "Let a net learn from unlabelled tiles or slides by SimCLR, BYOL, MoCo v3 or DINO, as a "
-        "TOML file describes it, and write its backbone as a model folder that trainings can begin "
-        "with. Run the same command again to go on after a stop. Prints the folder.",
+        "TOML file describes it, and write its backbone as a model folder that trainings can "
+        "begin with. Run the same command again to go on after a stop. Prints the folder.",
         "  histomil pretrain pretrain.toml --data DATA -o my-encoder\n"
         "  histomil models show ./my-encoder            what it is\n"
-        "  and in the TOML of a training:  [network] encoder = \"my-encoder\"",
+        '  and in the TOML of a training:  [network] encoder = "my-encoder"',
     )
     parser.add_argument("config", metavar="CONFIG.toml", type=Path, help="what to learn, and how")
     parser.add_argument(
@@ -65,9 +65,7 @@ def pretrain(args: argparse.Namespace) -> int:
         (args.output / CHECKPOINT_FILE).unlink(missing_ok=True)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     device = str(resolve_device(args.device))
-    folder = _watch(
-        pretrain_encoder(config, data, args.output, seed=args.seed, device=device)
-    )
+    folder = _watch(pretrain_encoder(config, data, args.output, seed=args.seed, device=device))
     copy = folder / "pretrain.toml"  # the card says that it lies beside it
     if not (copy.exists() and copy.samefile(args.config)):
         with whole_file(copy) as part:

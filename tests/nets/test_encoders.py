@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from model_folders import make_encoder_folder, make_model_folder
 from torch import nn
 
-from model_folders import make_encoder_folder, make_model_folder
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, load_manifest
 from napari_histomil.nets.encoders import load_encoder_weights

@@ -63,7 +63,8 @@ def load_checkpoint(
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             facts = json.loads(opened.metadata()["facts"])
-            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}
+            names: list[str] = list(opened.keys())
+            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in names}
     except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path} is no whole checkpoint: delete it to begin anew ({error})."

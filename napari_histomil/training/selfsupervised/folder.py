@@ -135,32 +135,11 @@ def card(config: PretrainConfig, model: Mapping[str, Any]) -> str:
         for d in training["data"]
     ]
     versions = ", ".join(f"{name} {value}" for name, value in training["versions"].items())
-    collapsed = [collapse_sentence(training["spread"]), ""]
-    lines = [
-        f"# {model['name']}",
-        "",
-        f"{model['description']} For research, not for diagnosis.",
-        "",
-        *(line for note in config.notes for line in (note.strip(), "")),
-        "## What it is",
-        "",
-        f"- An encoder: it turns a tile into {model['embedding_dim']} values and tells no classes. "
-        "A training begins with it where its table `[network]` says `encoder`.",
-        f"- Tiles of {grid['tile_px']} px at {grid['mpp']:g} µm/px "
-        f"({grid['tile_px'] * grid['mpp']:g} µm).",
-        f"- Net: `{model['architecture']['name']}` with `{arguments}`, "
-        f"{training['parameters'] / 1e6:.2f} million parameters, float32.",
-        f"- Weights: `{model['weights']['file']}`, sha256 `{model['weights']['sha256']}`.",
-        f"- Licence of the weights: {model['licence']}.",
-        "",
-        "## Data",
-        "",
-        *sources,
-        "",
-        f"No label was seen. sha256 of the files' names and sizes: `{training['data_sha256']}`.",
-        "",
-        "## Method",
-        "",
+    net = (
+        f"`{model['architecture']['name']}` with `{arguments}`, "
+        f"{training['parameters'] / 1e6:.2f} million parameters, float32"
+    )
+    learning = (
         f"{METHODS[config.method]}, from random weights (seed {training['seed']}), "
         f"{training['steps']} steps of {training['batch']} places. AdamW, learning rate "
         f"{config.schedule.learning_rate:g} with warm-up and half cosine, weight decay "
@@ -169,18 +148,35 @@ def card(config: PretrainConfig, model: Mapping[str, Any]) -> str:
         f"quarters and mirrored; {100 * views.color_probability:g} % are stained otherwise "
         f"(hematoxylin and eosin ±{100 * views.stain:g} %), {100 * views.blur_probability:g} % "
         f"blurred, {100 * views.grey_probability:g} % made grey, "
-        f"{100 * views.solarise_probability:g} % solarised.",
-        "",
-        f"`{training['command']}` on the configuration beside this card makes it again "
-        f"({versions}).",
-        "",
-        "## How it went",
-        "",
+        f"{100 * views.solarise_probability:g} % solarised."
+    )
+    went = (
         f"The loss ended at {training['loss']:g} and the spread of the embeddings at "
         f"{training['spread']:g} (1: even over the sphere, 0: all in one place); `{CURVES_FILE}` "
-        "holds every step. A loss says nothing of what the encoder is worth: compare trainings "
-        "with and without it.",
-        "",
-        *(collapsed if training["spread"] < COLLAPSED else []),
+        f"holds every step. A loss says nothing of what the encoder is worth: compare trainings "
+        f"with and without it."
+    )
+    again = f"`{training['command']}` on the configuration beside this card makes it again"
+    use = "A training begins with it where its table `[network]` says `encoder`."
+    side_um = grid["tile_px"] * grid["mpp"]
+    paragraphs = [
+        f"# {model['name']}",
+        f"{model['description']} For research, not for diagnosis.",
+        *(note.strip() for note in config.notes),
+        "## What it is",
+        f"An encoder: it turns a tile into {model['embedding_dim']} values and tells no classes.",
+        use,
+        f"Tiles of {grid['tile_px']} px at {grid['mpp']:g} µm/px ({side_um:g} µm). Net: {net}.",
+        f"Weights: `{model['weights']['file']}`, sha256 `{model['weights']['sha256']}`.",
+        f"Licence of the weights: {model['licence']}.",
+        "## Data",
+        "\n".join(sources),
+        f"No label was seen. sha256 of the files' names and sizes: `{training['data_sha256']}`.",
+        "## Method",
+        learning,
+        f"{again} ({versions}).",
+        "## How it went",
+        went,
+        *([collapse_sentence(training["spread"])] if training["spread"] < COLLAPSED else []),
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n\n".join(paragraphs) + "\n"

@@ -1,6 +1,6 @@
-"""What the four methods share: a backbone with a head, a teacher that follows, watching collapse.
+"""What the four methods share: a backbone with a head, a teacher that follows, a watch on collapse.
 
-A method is an `nn.Module` that turns views into a loss; the loop knows no more of it than `Method`.
+A method is a module that turns views into a loss; the loop knows no more of it than `Method`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from timm.layers import DropPath
@@ -70,7 +71,7 @@ class Method(nn.Module):
 def mlp(sizes: Sequence[int], *, last_norm: bool = False) -> nn.Sequential:
     """Return linear layers with batch norm and ReLU between them; the last one may be normed."""
     layers: list[nn.Module] = []
-    for number, (given, wanted) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (given, wanted) in enumerate(pairwise(sizes)):
         last = number == len(sizes) - 2
         layers.append(nn.Linear(given, wanted, bias=last and not last_norm))
         if not last:

@@ -1,7 +1,7 @@
 """SimCLR: two views of a place attract each other, views of all other places repel.
 
-T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A simple framework for contrastive learning of visual
-representations", ICML 2020.
+T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A simple framework for contrastive learning of
+visual representations", ICML 2020.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from napari_histomil.errors import SlideError, TrainingError
+from napari_histomil.errors import TrainingError
 from napari_histomil.slides.readers import SLIDE_SUFFIXES, open_slide
 from napari_histomil.slides.slide import Slide, read_tile
 from napari_histomil.tissue import find_tissue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def textures(count: int, seed: int) -> Textures:
         picture = light + rng.uniform(0.07, 0.18) * (band / band.std())[..., None]
         pictures.append((255 * picture).clip(0, 255).astype(np.uint8))
     return Textures(np.stack(pictures), kinds)
+
+
+@pytest.fixture
+def make_textures() -> Callable[[int, int], Textures]:
+    """Give `textures` to tests."""
+    return textures
 
 
 @pytest.fixture

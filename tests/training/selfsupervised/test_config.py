@@ -22,7 +22,11 @@ def test_members_and_defaults(config: PretrainConfig) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('method = "simclr"', 'method = "mae"', "method must be one of simclr, byol, mocov3, dino"),
+        (
+            'method = "simclr"',
+            'method = "mae"',
+            "method must be one of simclr, byol, mocov3, dino",
+        ),
         ("steps = 6", "steps = 6\nlars = true", "schedule.lars is unknown here"),
         ("batch = 4", "batch = 1", "schedule.batch 2 or more"),
         ("zoom = [1.0, 1.0]", "zoom = [1.5, 1.0]", "the smaller one first"),

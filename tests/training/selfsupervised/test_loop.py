@@ -101,9 +101,9 @@ def test_progress_and_curve(config: PretrainConfig, toy: Path) -> None:
         steps = list(pretrain(config, pool, seed=0))
         result = finish(pretrain(config, pool, seed=0))
     assert [s.step for s in steps] == [1, 2, 3, 4, 5, 6]
-    assert [p.loss for p in result.curve][0] == steps[0].loss
+    assert result.curve[0].loss == steps[0].loss
     assert result.loss == pytest.approx(steps[-1].loss)
-    assert [p.momentum for p in result.curve][0] == pytest.approx(0.9)
+    assert result.curve[0].momentum == pytest.approx(0.9)
     rates = [p.learning_rate for p in result.curve]
     assert rates == [learning_rate(config.schedule, step) for step in range(6)]
     assert rates[0] == pytest.approx(0.5e-3)

@@ -39,7 +39,9 @@ def test_byol_loss() -> None:
 def test_info_nce() -> None:
     """Own key at cosine 1, the other at cosine 0; scaled by twice the temperature."""
     loss = info_nce(torch.tensor([X, Y]), torch.tensor([[4.0, 0.0], Y]), temperature=0.25)
-    assert float(loss) == pytest.approx(-2 * 0.25 * math.log(math.e**4 / (math.e**4 + 1)), abs=1e-6)
+    assert float(loss) == pytest.approx(
+        -2 * 0.25 * math.log(math.e**4 / (math.e**4 + 1)), abs=1e-6
+    )
 
 
 def test_dino_loss() -> None:
