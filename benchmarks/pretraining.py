@@ -289,9 +289,9 @@ def table(results: dict[str, Any], rounds: int = 2000) -> str:
     def auroc(name: str, keep: NDArray[np.int64]) -> float:
         return float(np.mean([roc_auc_score(truth[keep], s[keep]) for s in scores[name]]))
 
+    about = f"{len(truth)} patches ({int(truth.sum())} tumour), {len(rows)} groups, {folds} folds"
     lines = [
-        f"{len(truth)} patches ({int(truth.sum())} tumour), {len(rows)} groups, {folds} folds, "
-        f"{len(seeds)} seeds.",
+        f"{about}, {len(seeds)} seeds.",
         "",
         "| | random weights | pretrained | difference (95 %) | seeds in which it helps |",
         "| --- | --- | --- | --- | --- |",

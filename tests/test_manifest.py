@@ -72,7 +72,8 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 SEGMENT: dict[str, Any] = {"task": "segment", "architecture": {"name": "smp/unet"}}
 EMBED: dict[str, Any] = {
-    "task": "embed", "embedding_dim": 512, "classes": ..., "activation": ..., "positive_class": ...,
+    "task": "embed", "embedding_dim": 512,
+    "classes": ..., "activation": ..., "positive_class": ...,
 }  # fmt: skip
 
 

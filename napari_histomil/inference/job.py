@@ -202,8 +202,8 @@ def plan_job(
     if model.task == "embed":
         raise RunError(
             f"{model.name} is an encoder: it embeds tiles and tells no classes, so a run of it "
-            f"has nothing to show. Train a classifier from it: name it as `encoder` in the training's "
-            f"table [network]."
+            f"has nothing to show. Train a classifier from it: name it as `encoder` in the "
+            f"training's table [network]."
         )
     if model.task == "segment" and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(

@@ -106,7 +106,7 @@ def test_other_backbones_are_refused_and_left_as_they_are(
 ) -> None:
     net = build_module(architecture, 2, arguments)
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    with pytest.raises(ModelError, match="does not fit this net: .*same backbone"):
+    with pytest.raises(ModelError, match=r"does not fit this net: .*same backbone"):
         load_encoder_weights(net, encoder)
     assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
 

@@ -1,4 +1,4 @@
-"""What the four methods share: a backbone with a head, a teacher that follows, a watch on collapse.
+"""What the four methods share: a backbone with a head, a teacher that follows, the spread.
 
 A method is a module that turns views into a loss; the loop knows no more of it than `Method`.
 """

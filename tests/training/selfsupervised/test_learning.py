@@ -57,14 +57,7 @@ def test_it_learns(
     momentum: float | None,
 ) -> None:
     known, asked = make_textures(200, 0), make_textures(200, 1)
-    schedule = replace(
-        config.schedule,
-        steps=steps,
-        batch=32,
-        learning_rate=rate,
-        warm_up=5,
-        checkpoint_every=1000,
-    )
+    schedule = replace(config.schedule, steps=steps, batch=32, learning_rate=rate, warm_up=5)
     config = replace(config, method=method, schedule=schedule)
     if momentum is not None:
         config = replace(config, **{method: replace(getattr(config, method), momentum=momentum)})
