@@ -33,14 +33,14 @@ class Byol(Method):
         self.teacher = make_teacher(nn.Sequential(self.backbone, self.projector))
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        """Return the loss, each view foretelling the other, and the student's projections."""
+        """Return the loss, each view foretelling the other, and the student's embeddings."""
         assert self.teacher is not None
-        projections = [self.projector(self.backbone(view)) for view in views]
-        foretold = [self.predictor(projection).float() for projection in projections]
+        embeddings = [self.backbone(view) for view in views]
+        foretold = [self.predictor(self.projector(e)).float() for e in embeddings]
         with torch.no_grad():
             wanted = [self.teacher(view).float() for view in views]
         loss = byol_loss(foretold[0], wanted[1]) + byol_loss(foretold[1], wanted[0])
-        return loss, torch.cat(projections)
+        return loss, torch.cat(embeddings)
 
     def follow(self, share: float) -> float:
         """Move the teacher."""

@@ -164,7 +164,9 @@ class DinoOptions:
     """DINO's own settings."""
 
     hidden: int = 512
-    bottleneck: int = 128
+    bottleneck: int = 256
+    """Width before the prototypes. The temperatures suit this: in fewer dimensions cosines are
+    larger, and the teacher's first answers, still random, too sharp."""
     prototypes: int = 4096
     """Outputs of the head."""
     student_temperature: float = 0.1

@@ -4,7 +4,8 @@ M. Caron et al., "Emerging properties in self-supervised vision transformers", I
 teacher's answer is sharpened by a low temperature and centred by its own running mean: the one
 keeps it from being the same everywhere, the other from always being one output. (The paper's
 growing weight decay and warmed-up teacher temperature are left out. Its head has batch norms, as
-the paper's code has for convolutional nets: without them short trainings collapsed in our tests.)
+the paper's code has for convolutional nets, and one before the sphere too: without them the short
+trainings of our tests collapsed.)
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ class DinoHead(nn.Module):
 
     def __init__(self, width: int, options: DinoOptions) -> None:
         super().__init__()
-        self.layers = mlp((width, options.hidden, options.hidden, options.bottleneck))
+        sizes = (width, options.hidden, options.hidden, options.bottleneck)
+        self.layers = mlp(sizes, last_norm=True)
         self.prototypes = nn.Parameter(torch.randn(options.prototypes, options.bottleneck))
         """Their length does not matter: the paper's weight norm with its gain held at 1."""
 
-    def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, D] -> answers [N, K], bottleneck [N, P]."""
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """[N, D] -> answers [N, K]."""
         unit = functional.normalize(self.layers(embeddings).float(), dim=1)
-        return functional.linear(unit, functional.normalize(self.prototypes, dim=1)), unit
+        return functional.linear(unit, functional.normalize(self.prototypes, dim=1))
 
 
 class Dino(Method):
@@ -60,9 +62,9 @@ class Dino(Method):
         embeddings = [self.backbone(torch.cat(whole))]
         if small:
             embeddings.append(self.backbone(torch.cat(small)))
-        answers, unit = self.head(torch.cat(embeddings))
+        answers = self.head(torch.cat(embeddings))
         with torch.no_grad():
-            wanted, _ = self.teacher(torch.cat(whole))
+            wanted = self.teacher(torch.cat(whole))
         loss = dino_loss(
             answers.chunk(len(views)),
             wanted.chunk(2),
@@ -71,7 +73,7 @@ class Dino(Method):
             self.options.teacher_temperature,
         )
         self.centre = self.centre.lerp(wanted.mean(dim=0), 1 - self.options.centre_momentum)
-        return loss, unit[: 2 * len(views[0])]
+        return loss, embeddings[0]
 
     def hold(self, share: float) -> None:
         """Leave the prototypes as they are in the first steps."""

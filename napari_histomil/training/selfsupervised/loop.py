@@ -52,7 +52,7 @@ class PretrainProgress(TrainingProgress):
     """One more step is done."""
 
     spread: float = math.nan
-    """Of the projections, mean of the last steps; see `method.spread`."""
+    """Of the embeddings, mean of the last steps; see `method.spread`."""
     note: str = ""
     """A sentence for the person, where there is something to say."""
 
@@ -73,7 +73,8 @@ class Pretrained:
     """What a pretraining gave."""
 
     backbone: nn.Module
-    """float32, on the CPU, in evaluation mode: [B, 3, h, w] -> [B, D]."""
+    """The student's (a teacher still lags behind after few steps): float32, on the CPU, in
+    evaluation mode; [B, 3, h, w] -> [B, D]."""
     embedding_dim: int
     curve: tuple[CurvePoint, ...] = field(repr=False)
 
@@ -84,7 +85,7 @@ class Pretrained:
 
     @property
     def spread(self) -> float:
-        """Of the projections, mean of the last steps."""
+        """Of the embeddings, mean of the last steps."""
         return float(np.mean([point.spread for point in self.curve[-RECENT:]]))
 
 
@@ -161,7 +162,7 @@ def pretrain(
         views = make_views(squares.to(device), config, random)
         precision = torch.autocast(views[0].device.type, torch.bfloat16, enabled=schedule.bf16)
         with _seeded(_mix(seed, step), device), precision:  # the seed is for dropped units
-            loss, projections = method(views, share)
+            loss, embeddings = method(views, share)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
@@ -173,7 +174,7 @@ def pretrain(
         nn.utils.clip_grad_norm_(method.parameters(), CLIP)
         optimiser.step()
         momentum = method.follow(share)
-        curve.append(CurvePoint(step + 1, value, spread(projections), rate, momentum))
+        curve.append(CurvePoint(step + 1, value, spread(embeddings), rate, momentum))
         if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
             keep()
         recent = curve[-RECENT:]

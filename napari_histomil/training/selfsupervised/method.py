@@ -34,7 +34,7 @@ class Method(nn.Module):
         self.teacher = None
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        """Return the loss, and what it compared of the student.
+        """Return the loss, and the student's embeddings of the whole views.
 
         Parameters
         ----------
@@ -47,8 +47,8 @@ class Method(nn.Module):
         -------
         loss
             A number.
-        projections
-            [N, P], to watch whether they collapse.
+        embeddings
+            [N, D], to watch whether they collapse.
         """
         raise NotImplementedError
 
@@ -103,12 +103,12 @@ def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
         mine.lerp_(theirs, 1 - momentum)
 
 
-def spread(projections: Tensor) -> float:
-    """Return how far projections spread over the sphere: 1 evenly, 0 all in one place.
+def spread(embeddings: Tensor) -> float:
+    """Return how far embeddings spread over the sphere: 1 evenly, 0 all in one place.
 
-    It is the standard deviation of the normalised projections [N, P], mean over their dimensions,
-    times the root of P (Chen and He 2021, "Exploring simple siamese representation learning",
-    figure 2).
+    It is the standard deviation of the normalised embeddings [N, D], mean over their dimensions,
+    times the root of D (Chen and He 2021, "Exploring simple siamese representation learning",
+    figure 2). Those of nets that end in a ReLU have no negative values and never reach 1.
     """
-    unit = functional.normalize(projections.detach().float(), dim=1)
+    unit = functional.normalize(embeddings.detach().float(), dim=1)
     return float(unit.std(dim=0, correction=0).mean()) * math.sqrt(unit.shape[1])

@@ -38,16 +38,16 @@ class MocoV3(Method):
         self.teacher = make_teacher(nn.Sequential(self.backbone, self.projector))
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        """Return the loss of both views, and the student's projections."""
+        """Return the loss of both views, and the student's embeddings."""
         assert self.teacher is not None
-        projections = [self.projector(self.backbone(view)) for view in views]
-        queries = [self.predictor(projection).float() for projection in projections]
+        embeddings = [self.backbone(view) for view in views]
+        queries = [self.predictor(self.projector(e)).float() for e in embeddings]
         with torch.no_grad():
             keys = [self.teacher(view).float() for view in views]
         temperature = self.options.temperature
         loss = info_nce(queries[0], keys[1], temperature)
         loss = loss + info_nce(queries[1], keys[0], temperature)
-        return loss, torch.cat(projections)
+        return loss, torch.cat(embeddings)
 
     def follow(self, share: float) -> float:
         """Move the teacher."""

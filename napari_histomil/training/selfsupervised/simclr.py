@@ -25,10 +25,10 @@ class Simclr(Method):
         self.projector = mlp((width, options.hidden, options.projection), last_norm=True)
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        """Return the loss and the projections of both views."""
-        projections = self.projector(self.backbone(torch.cat(list(views))))
-        first, second = projections.float().chunk(2)
-        return nt_xent(first, second, self.options.temperature), projections
+        """Return the loss and the embeddings of both views."""
+        embeddings = self.backbone(torch.cat(list(views)))
+        first, second = self.projector(embeddings).float().chunk(2)
+        return nt_xent(first, second, self.options.temperature), embeddings
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from napari_histomil.errors import TrainingError
+from napari_histomil.errors import MissingMppError, TrainingError
 from napari_histomil.slides.readers import SLIDE_SUFFIXES, open_slide
 from napari_histomil.slides.slide import Slide, read_tile
 from napari_histomil.tissue import find_tissue
@@ -59,7 +59,10 @@ class ArrayPiece:
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Decoded pictures, as many as fit."""
+    """Decoded pictures, as many as fit.
+
+    Threads that read the same one at once count it twice, and a few pictures less are kept.
+    """
 
     left_bytes: int = KEPT_BYTES
     kept: dict[Path, ArrayPiece] = field(default_factory=dict)
@@ -173,7 +176,7 @@ def open_pool(config: PretrainConfig, data: Path) -> Pool:
     TrainingError
         If a source holds nothing to look at; the sentence says which.
     SlideError
-        If a slide cannot be opened, or does not say its µm/px.
+        If a slide cannot be opened; `MissingMppError` if it does not say its µm/px.
     """
     size, memory = square_px(config), Memory()
     pieces: list[tuple[Piece, ...]] = []
@@ -205,6 +208,11 @@ def _open_all(paths: Sequence[Path], source: TileSource, stack: ExitStack) -> li
     slides: dict[str, Slide] = {}
     for path in paths:
         slide = stack.enter_context(open_slide(path, mpp=source.mpp))
+        if slide.info.mpp_x is None or slide.info.mpp_y is None:
+            raise MissingMppError(
+                f"{path.name} does not say how many µm one pixel spans: add mpp to the source "
+                f"{source.name!r} (0.25 is common for 40x, 0.5 for 20x)."
+            )
         slides.setdefault(slide.info.fingerprint, slide)
     return list(slides.values())
 

@@ -1,7 +1,8 @@
 """Each method learns: its loss falls, and a linear probe beats that on random weights.
 
 Light and contrast of the toy pictures differ more than their kinds do, so a probe with ten labels
-a kind is often wrong on random weights; the views vary just these.
+a kind is often wrong on random weights; the views vary just these. DINO's views vary less: with
+the others' it needs more steps than a test has.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def probe(net: nn.Module, known: Any, asked: Any) -> float:
         ("simclr", 80, 0.01, None),
         ("byol", 120, 0.005, 0.8),
         ("mocov3", 80, 0.005, 0.9),
-        ("dino", 80, 0.005, 0.99),
+        ("dino", 80, 0.01, 0.9),
     ],
 )
 def test_it_learns(
@@ -59,6 +60,12 @@ def test_it_learns(
     known, asked = make_textures(200, 0), make_textures(200, 1)
     schedule = replace(config.schedule, steps=steps, batch=32, learning_rate=rate, warm_up=5)
     config = replace(config, method=method, schedule=schedule)
+    if method == "dino":
+        views = replace(
+            config.views, field=1.25, local_px=24, color_probability=0.8, stain=0.3,
+            stain_shift=0.2, brightness=0.3, contrast=0.4,
+        )  # fmt: skip
+        config = replace(config, views=views)
     if momentum is not None:
         config = replace(config, **{method: replace(getattr(config, method), momentum=momentum)})
     with torch.random.fork_rng(devices=[]):

@@ -124,9 +124,9 @@ def test_bfloat16(config: PretrainConfig, toy: Path) -> None:
 def test_a_collapse_is_said_once(
     config: PretrainConfig, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the net does, its projections are given as one place."""
+    """Whatever the net does, its embeddings are given as one place."""
     monkeypatch.setattr(loop, "RECENT", 3)
-    monkeypatch.setattr(loop, "spread", lambda projections: 0.01)
+    monkeypatch.setattr(loop, "spread", lambda embeddings: 0.01)
     with open_pool(config, toy) as pool:
         notes = [step.note for step in pretrain(config, pool, seed=0)]
     assert [bool(note) for note in notes] == [False, False, False, True, False, False]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_histomil.errors import TrainingError
+from napari_histomil.errors import MissingMppError, TrainingError
 from napari_histomil.tissue import find_tissue
 from napari_histomil.training.selfsupervised.config import PretrainConfig, TileSource
 from napari_histomil.training.selfsupervised.tiles import ArrayPiece, TissuePiece, open_pool
@@ -95,6 +95,14 @@ def test_nothing_to_learn_from(
     config: PretrainConfig, tmp_path: Path, source: TileSource, words: str
 ) -> None:
     with pytest.raises(TrainingError, match=words):
+        open_pool(replace(config, sources=(source,)), tmp_path)
+
+
+def test_a_slide_without_resolution_is_named(config: PretrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    Image.new("RGB", (300, 300), (200, 100, 180)).save(tmp_path / "s/plain.tif")
+    source = TileSource("slides", "mine", "x", "s")
+    with pytest.raises(MissingMppError, match=r"plain\.tif .* add mpp to the source 'mine'"):
         open_pool(replace(config, sources=(source,)), tmp_path)
 
 
