@@ -140,3 +140,38 @@ def script_model(folder: Path, net: nn.Module, *, channels: int = 3) -> Path:
     del manifest["architecture"], manifest["normalisation"]
     (folder / "model.json").write_text(json.dumps(manifest), "utf-8")
     return folder
+
+
+def make_encoder_folder(
+    path: Path, name: str, arguments: dict[str, Any], *, seed: int = 0, **changes: Any
+) -> Path:
+    """Write a timm backbone with random weights as an encoder; `changes` go to model.json."""
+    import safetensors.torch
+    import timm
+    import torch
+
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    file = path / "weights.safetensors"
+    safetensors.torch.save_file(net.state_dict(), file)
+    manifest = {
+        "schema_version": 1,
+        "name": path.name,
+        "description": "Random weights, for tests.",
+        "task": "embed",
+        "architecture": {"name": f"timm/{name}", "arguments": arguments},
+        "weights": {
+            "file": file.name,
+            "format": "safetensors",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        },
+        "embedding_dim": net.num_features,
+        "grid": {"mpp": 1.0, "tile_px": 32, "stride_px": 32},
+        "normalisation": {"mean": [0.7, 0.5, 0.7], "std": [0.15, 0.2, 0.15]},
+        "licence": "BSD-3-Clause",
+    }
+    manifest.update(changes)
+    (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return path

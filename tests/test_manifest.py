@@ -72,6 +72,10 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 
 SEGMENT: dict[str, Any] = {"task": "segment", "architecture": {"name": "smp/unet"}}
+EMBED: dict[str, Any] = {
+    "task": "embed", "embedding_dim": 512,
+    "classes": ..., "activation": ..., "positive_class": ...,
+}  # fmt: skip
 
 
 def write_wsinfer(folder: Path, **changes: Any) -> Path:
@@ -113,12 +117,18 @@ def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> Non
     assert model.background_class == "normal"
 
 
+def test_an_encoder_has_no_classes(tmp_path: Path) -> None:
+    model = load_manifest(write_model(tmp_path / "m", **EMBED))
+    assert (model.task, model.embedding_dim) == ("embed", 512)
+    assert (model.classes, model.activation, model.positive_class) == ((), "none", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"name": ...}, "'name' is a required property"),
         ({"name": "../x"}, "member name: .* is not a name of letters"),
-        ({"task": "paint"}, "member task: .*'classify', 'segment' or 'chain'"),
+        ({"task": "paint"}, "member task: .*'classify', 'segment', 'chain' or 'embed'"),
         ({"task": "segment"}, "timm/resnet18 cannot segment"),
         ({"architecture": {"name": "smp/unet"}}, "smp/unet cannot classify"),
         ({"background_class": "normal"}, "are for models that segment"),
@@ -139,6 +149,12 @@ def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> Non
         ({"grid": {"mpp": 0, "tile_px": 1, "stride_px": 1}}, "member grid.mpp: 0 .*above 0"),
         ({"grid": {"mpp": 1, "tile_px": 8, "stride_px": 16}}, "grid: .*leaves gaps"),
         ({"classes": []}, "at least one class"),
+        ({"classes": ...}, "'classes' is a required property"),
+        ({"activation": ...}, "'activation' is a required property"),
+        ({**EMBED, "embedding_dim": ...}, "'embedding_dim' is a required property"),
+        ({**EMBED, "activation": "softmax"}, "activation is for models with classes"),
+        ({"embedding_dim": 512}, "embedding_dim is for models that embed"),
+        ({**EMBED, "architecture": {"name": "smp/unet"}}, "smp/unet cannot embed"),
         ({"classes": [{"name": "a", "color": [0, 0, 256]}]}, r"member classes.0.color.2: 256"),
         ({"classes": [CLASSES[0], CLASSES[0]], "positive_class": None}, "same name"),
         ({"positive_class": "x"}, "'x' is none of the classes"),

@@ -40,6 +40,7 @@ FAMILIES = (
     "sidecars",
     "train",
     "evaluate",
+    "pretrain",
     "bench",
     "demo",
 )

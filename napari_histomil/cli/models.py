@@ -84,7 +84,7 @@ def list_verb(args: argparse.Namespace) -> int:
     else:
         width = max((len(model.name) for model in found), default=0)
         for model in found:
-            print(f"{model.name:<{width}}  {_needs(model)}  {', '.join(model.class_names)}")
+            print(f"{model.name:<{width}}  {_needs(model)}  {_gives(model)}")
             print(f"{'':<{width}}  {model.description}")
             for number, words in enumerate(model.chain.words() if model.chain else (), 1):
                 print(f"{'':<{width}}  {number}. {words}")
@@ -112,7 +112,7 @@ def show(args: argparse.Namespace) -> int:
         ("folder", str(model.path)),
         ("kind", f"{model.kind}, {model.architecture or model.weights_format}"),
         ("task", model.task),
-        ("classes", ", ".join(model.class_names) + f" ({model.activation})"),
+        *_outputs(model),
         ("needs", _needs(model)),
         ("stain", model.stain),
         ("licence", model.licence),
@@ -187,6 +187,7 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "positive_class": model.positive_class,
         "background_class": model.background_class,
         "activation": model.activation,
+        "embedding_dim": model.embedding_dim,
         "mpp": model.grid.mpp,
         "tile_px": model.grid.tile_px,
         "stride_px": model.grid.stride_px,
@@ -209,6 +210,18 @@ def _needs(model: ModelManifest) -> str:
     grid = model.grid
     margin = f", margins of {grid.margin_px} px" if grid.margin_px else ""
     return f"{grid.mpp:g} µm/px, tiles of {grid.tile_px} px every {grid.stride_px} px{margin}"
+
+
+def _gives(model: ModelManifest) -> str:
+    if model.task == "embed":
+        return f"embeddings of {model.embedding_dim} values"
+    return ", ".join(model.class_names)
+
+
+def _outputs(model: ModelManifest) -> list[tuple[str, str]]:
+    if model.task == "embed":
+        return [("gives", _gives(model))]
+    return [("classes", f"{_gives(model)} ({model.activation})")]
 
 
 def _plain(value: Any) -> str:

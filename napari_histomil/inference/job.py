@@ -191,7 +191,7 @@ def plan_job(
     MissingMppError
         If the slide's µm/px are unknown.
     RunError
-        If mpp or stride make no grid, or the model works only within a chain.
+        If mpp or stride make no grid, the model works only within a chain, or it is an encoder.
     """
     if model.inputs:
         raise RunError(
@@ -204,6 +204,12 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
         margin_px=model.grid.margin_px,
     )
+    if model.task == "embed":
+        raise RunError(
+            f"{model.name} is an encoder: it embeds tiles and tells no classes, so a run of it "
+            f"has nothing to show. Train a classifier from it: name it as `encoder` in the "
+            f"training's table [network]."
+        )
     if model.segments and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
             f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "

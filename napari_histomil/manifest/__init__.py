@@ -7,7 +7,8 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``name``            the model's name, letters, digits, ``.``, ``_``, ``-``
 ``description``     one or two sentences for a person who chooses
 ``task``            ``classify``: a tile has probabilities; ``segment``: each of its pixels has;
-                    ``chain``: so has the result of several models that follow one another
+                    ``chain``: so has the result of several models that follow one another;
+                    ``embed``: a tile has an embedding, and the model is the start of others
 ``architecture``    ``{"name": "timm/resnet18", "arguments": {...}}``: a timm name with the
                     keywords of ``timm.create_model``, ``smp/unet`` and its relatives with
                     those of ``segmentation_models_pytorch.create_model``, or
@@ -20,7 +21,8 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``classes``         ``[{"name": "tumor", "color": [200, 0, 0]}, ...]`` in the order of outputs
 ``positive_class``  optional, the class that is shown first
 ``background_class``  optional, for ``segment``: the class that means none of the others
-``activation``      ``softmax`` or ``sigmoid``
+``activation``      ``softmax`` or ``sigmoid``; classes and activation are absent for ``embed``
+``embedding_dim``   for ``embed``: how many values an embedding has
 ``temperature``     optional, logits are divided by it; 1 by default
 ``grid``            ``{"mpp": 1.0, "tile_px": 128, "stride_px": 64}``; for ``segment`` also
                     ``margin_px``: so many pixels at each side of a tile are context only

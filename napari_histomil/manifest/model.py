@@ -25,6 +25,8 @@ WSINFER_FILE = "config.json"
 ZOO_FILE = "zoo.json"
 """Beside a model that was downloaded: where from, and its hash."""
 
+_OF_CLASSES = ("classes", "activation", "temperature", "positive_class")
+
 _LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 
 # QuPath's colours where a class has a name that QuPath knows, else colours that colour-blind
@@ -87,7 +89,8 @@ class ModelManifest:
     """As `model.json` states it (checked by `verify_model`). Of a WSInfer folder as it was when it
     was downloaded, or computed; computed of a chain's steps."""
     classes: tuple[ClassSpec, ...]
-    activation: Literal["softmax", "sigmoid"]
+    """In the order of the outputs; none where `task` is ``embed``."""
+    activation: Literal["softmax", "sigmoid", "none"]
     grid: GridSpec
     read: Literal["area", "level0"]
     """``area``: tiles area-averaged to ``grid.mpp``; ``level0``: WSInfer's way, see above."""
@@ -111,6 +114,8 @@ class ModelManifest:
     """What is stacked to the input of a refiner, ``("overview", "heatmap")``; else tiles are."""
     chain: Chain | None = None
     """The steps, if it is a chain: of the rest, what the result has."""
+    embedding_dim: int | None = None
+    """Values of an embedding, where `task` is ``embed``."""
 
     @property
     def segments(self) -> bool:
@@ -199,7 +204,7 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
             f"program knows {SCHEMA_VERSION}): update napari-histomil."
         )
     validate(raw, MODEL_SCHEMA, file)
-    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw["classes"])
+    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw.get("classes", []))
     names = [c.name for c in classes]
     if len(set(names)) < len(names):
         raise ModelError(f"{file}: two classes have the same name: give each its own.")
@@ -236,7 +241,8 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
         weights_format=stated["format"],
         weights_sha256=stated["sha256"],
         classes=classes,
-        activation=raw["activation"],
+        activation=raw.get("activation", "none"),
+        embedding_dim=raw.get("embedding_dim"),
         grid=grid,
         read="area",
         normalisation=normalisation
@@ -257,6 +263,12 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
 
 def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
     """Refuse what only another task has."""
+    if raw["task"] == "embed":
+        odd = [name for name in _OF_CLASSES if raw.get(name) is not None]
+        if odd:
+            raise ModelError(f"{file}: {odd[0]} is for models with classes, and embed has none.")
+    elif raw.get("embedding_dim") is not None:
+        raise ModelError(f"{file}: embedding_dim is for models that embed.")
     segments = raw["task"] in ("segment", "chain")
     if raw["task"] == "chain":
         odd = [m for m in ("weights", "architecture", "normalisation", "inputs") if raw.get(m)]
@@ -271,7 +283,7 @@ def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
     if family and (family == "smp") != segments:
         raise ModelError(
             f"{file}: {raw['architecture']['name']} cannot {raw['task']}: nets of the family smp "
-            f"segment, all others classify."
+            f"segment, all others classify or embed."
         )
     if not segments and (grid.margin_px or raw.get("background_class")):
         raise ModelError(f"{file}: margin_px and background_class are for models that segment.")

@@ -63,11 +63,12 @@ MODEL_SCHEMA: dict[str, Any] = {
         "name",
         "description",
         "task",
-        "classes",
-        "activation",
         "grid",
         "licence",
     ],
+    "if": {"properties": {"task": {"const": "embed"}}},
+    "then": {"required": ["embedding_dim"]},
+    "else": {"required": ["classes", "activation"]},
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION, "description": f"{SCHEMA_VERSION}"},
         "name": {
@@ -77,8 +78,8 @@ MODEL_SCHEMA: dict[str, Any] = {
         },
         "description": _TEXT,
         "task": {
-            "enum": ["classify", "segment", "chain"],
-            "description": "'classify', 'segment' or 'chain'",
+            "enum": ["classify", "segment", "chain", "embed"],
+            "description": "'classify', 'segment', 'chain' or 'embed'",
         },
         "steps": {
             "type": "array",
@@ -179,6 +180,7 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "'softmax' or 'sigmoid'",
         },
         "temperature": _POSITIVE,
+        "embedding_dim": _COUNT,
         "grid": _GRID,
         "normalisation": {
             "type": ["object", "null"],

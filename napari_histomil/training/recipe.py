@@ -39,6 +39,7 @@ from napari_histomil.training.scores import (
     score_synthetic,
 )
 from napari_histomil.training.splits import Sides, hold_out, refuse_leakage, split_groups
+from napari_histomil.training.start import first_encoder
 
 ABOUT_FILE, SPLIT_FILE = "training.json", "split.json"
 
@@ -265,7 +266,9 @@ def _open(
 
 def _hash(config: TrainingConfig, fields: Sequence[Field], seed: int) -> str:
     """Return the SHA-256 of all that decides the weights."""
-    found = hashlib.sha256(f"{config.hash()} {seed}".encode())
+    encoder = first_encoder(config.network)
+    start = "" if encoder is None else encoder.weights_sha256
+    found = hashlib.sha256(f"{config.hash()} {seed} {start}".encode())
     for field in fields:
         about = [field.name, field.group, field.source, sorted(field.tags.items())]
         found.update(json.dumps(about).encode())
