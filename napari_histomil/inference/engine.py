@@ -88,10 +88,7 @@ def run(
         slide = stack.enter_context(open_job_slide(job))
         session: PatchSession | SegmentSession | ChainSession
         how = (resolved, batch, on_error)
-        if job.task == "classify":
-            scores = stack.enter_context(open_job_store(RunStore, path, job, model, slide))
-            session = PatchSession(job, model, slide, scores, *how)
-        else:
+        if model.segments:
             steps = find_steps(model, models) if job.task == "chain" else None
             picture = stack.enter_context(
                 open_job_store(SegmentationStore, path, job, model, slide)
@@ -100,6 +97,9 @@ def run(
                 session = SegmentSession(job, model, slide, picture, *how)
             else:
                 session = ChainSession(job, model, steps, slide, picture, *how, out=out)
+        else:
+            scores = stack.enter_context(open_job_store(RunStore, path, job, model, slide))
+            session = PatchSession(job, model, slide, scores, *how)
         yield from session.work(cancel or threading.Event(), near)
 
 
@@ -109,7 +109,7 @@ def _finished(path: Path, task: str) -> Progress | None:
         return None
     store: RunStore | SegmentationStore
     try:
-        store = (RunStore if task == "classify" else SegmentationStore).open(path)
+        store = (SegmentationStore if task in ("segment", "chain") else RunStore).open(path)
     except RunError:
         return None  # opening it for writing mends a torn run, or says what is the matter
     if not store.complete:

@@ -337,7 +337,8 @@ def _any_of_four(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     rows, columns = mask.shape
     even = np.pad(mask, ((0, rows % 2), (0, columns % 2)))
     four = even.reshape(-(-rows // 2), 2, -(-columns // 2), 2)
-    return np.asarray(four.any(axis=(1, 3)))
+    found: NDArray[np.bool_] = np.asarray(four.any(axis=(1, 3)))
+    return found
 
 
 def _check(array: Any, name: str, shape: tuple[int, ...]) -> None:
