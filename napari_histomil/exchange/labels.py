@@ -195,8 +195,11 @@ def after_steps(polygon: Polygon, steps: Steps, pixel_um: float) -> list[Polygon
     shape: shapely.Geometry = Polygon(polygon.exterior, holes)
     radius = steps.smooth_um / pixel_um
     if radius > 0:
-        shape = shape.buffer(radius).buffer(-2 * radius).buffer(radius)
-        shape = shapely.make_valid(shape.simplify(SIMPLIFY_SHARE * radius))
+        least = SIMPLIFY_SHARE * radius
+        shape = shape.simplify(least)  # the steps along pixels' edges: nine vertices of ten
+        for by in (radius, -2 * radius, radius):
+            shape = shape.buffer(by, quad_segs=8).simplify(0.2 * least)
+        shape = shapely.make_valid(shape.simplify(least))
     parts = [part for part in shapely.get_parts(shape) if isinstance(part, Polygon)]
     return [
         part

@@ -233,16 +233,26 @@ class SegmentationPart(QWidget):
         self.tree.setFixedHeight(high + 2 * self.tree.frameWidth() + 2)
         self.class_box.clear()
         self.class_box.addItems(view.class_names)
-        view.changed.connect(self.refresh)
-        view.measured.connect(self._show_areas)
+        for signal, slot in self._signals():
+            signal.connect(slot)
         self.refresh()
         self._look_for_tissue()
 
     def _let_go(self) -> None:
-        view, self._run = self.view, None
-        if view is not None:
-            view.changed.disconnect(self.refresh)
-            view.measured.disconnect(self._show_areas)
+        for signal, slot in self._signals():
+            signal.disconnect(slot)
+        self._run = None
+
+    def _signals(self) -> list[tuple[Any, Callable[[], None]]]:
+        """Return the signals of the segmentation that is shown, each with what follows it."""
+        run, view = self._run, self.view
+        if run is None or view is None:
+            return []
+        return [
+            (view.changed, self.refresh),
+            (view.measured, self._show_areas),
+            (run.painter.painted, self._say_steps),
+        ]
 
     def refresh(self) -> None:
         """Show how the segmentation is shown."""
@@ -277,20 +287,23 @@ class SegmentationPart(QWidget):
                 box.setValue(getattr(style.steps, name))
             box.setEnabled(not style.probability)
             box.setToolTip(_ONLY_CLASSES if style.probability else self._size_tips[name])
-        self._say_steps(view)
+        self._say_steps()
         self._show_areas()
         self._update_shown()
         self._update_buttons()
 
-    def _say_steps(self, view: SegmentationView) -> None:
+    def _say_steps(self) -> None:
+        """Say what the steps come to, and whether the picture shows it yet."""
+        run, view = self._run, self.view
+        if run is None or view is None:
+            return
         style = view.style
-        if style.probability:
+        if style.steps.on_outlines and not style.probability and not run.painter.complete:
+            text = "Working on what is in view…"
+        elif style.probability:
             text = "Below the threshold the tissue is bare."
         elif style.steps.on_outlines:
-            text = (
-                "Shown for what is in view; regions, files and Measure have the whole slide, on "
-                "the finest pixels."
-            )
+            text = "A preview of what is in view; Measure, regions and files are exact."
         elif view.exclusive and not style.steps.threshold:
             text = "The most likely class counts."
         else:
