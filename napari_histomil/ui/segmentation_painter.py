@@ -330,7 +330,7 @@ class SegmentationPainter:
 
     def _on_error(self, error: Exception) -> None:
         """Say once what is the matter with the run; what else goes wrong is a bug, said too."""
-        self._busy = False
+        self._busy = self._again = False
         self._shown = self._wanted
         if str(error) not in self._told:
             self._told.add(str(error))

@@ -219,7 +219,7 @@ def _probability(stored: NDArray[np.uint8], style: Style) -> Picture:
     colours = _probability_colours(style.colours).copy()
     threshold = style.steps.threshold
     if threshold is not None:
-        colours[np.arange(CERTAIN + 1) < threshold * CERTAIN, 3] = 0
+        colours[np.arange(256) < threshold * CERTAIN, 3] = 0
     picture: Picture = colours[stored]
     return picture
 

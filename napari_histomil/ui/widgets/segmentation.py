@@ -215,7 +215,7 @@ class SegmentationPart(QWidget):
         self._let_go()
         self._run = run if run is not None and run.segmentation is not None else None
         self.setVisible(self._run is not None)
-        self.words.setText("")
+        self._say("")
         view = self.view
         if view is None:
             return
@@ -340,10 +340,10 @@ class SegmentationPart(QWidget):
             level = overview_level(view.store)
             um = view.store.grid.spec.mpp * 2**level
             before = ", before outlines are changed" if view.style.steps.on_outlines else ""
-            how = f"About, on pixels of {um:.3g} µm{before}."
-        whole = f"Looked at: {_mm2(facts.looked_at_mm2)} mm²."
+            how = f"About, on pixels of {um:.3g}\u00a0µm{before}."
+        whole = f"Looked at: {_mm2(facts.looked_at_mm2)}\u00a0mm²."
         if not view.of_chosen_region and view.tissue_mm2 is not None:
-            whole = f"Tissue: {_mm2(view.tissue_mm2)} mm²."
+            whole = f"Tissue: {_mm2(view.tissue_mm2)}\u00a0mm²."
         part = "" if facts.done_tiles == len(view.store.grid) else " The run is not finished."
         return f"{how} {whole}{part}"
 
@@ -479,12 +479,12 @@ class SegmentationPart(QWidget):
         def done(taken: Taken) -> None:
             found = len(taken.command.added)
             if state.slide is not slide:
-                self.words.setText("Another slide is shown: nothing was taken over.")
+                self._say("Another slide is shown: nothing was taken over.")
             elif not found:
-                self.words.setText("There is no object of these classes after the steps.")
+                self._say("There is no object of these classes after the steps.")
             elif state.do(taken.command, ready=True):
                 state.set_classes(state.classes.with_all(taken.classes))
-                self.words.setText(
+                self._say(
                     f"{regions_text(found)} of {view.store.model['name']} "
                     f"{'is' if found == 1 else 'are'} in the annotations now."
                 )
@@ -498,7 +498,7 @@ class SegmentationPart(QWidget):
     def _ask_save(self) -> None:
         if self._run is not None:
             dialog = SegmentationFileDialog(self._run, self)
-            dialog.said.connect(self.words.setText)
+            dialog.said.connect(self._say)
             dialog.open()
 
     def _start(
@@ -539,8 +539,13 @@ class SegmentationPart(QWidget):
     def _show_job(self, text: str) -> None:
         for widget in (self.bar, self.cancel_button):
             widget.setVisible(self._job is not None)
-        self.words.setText(text)
+        self._say(text)
         self._update_buttons()
+
+    def _say(self, text: str) -> None:
+        """Say what is going on or was done; without that, no room is taken."""
+        self.words.setText(text)
+        self.words.setVisible(bool(text))
 
 
 def _mm2(area: float) -> str:
