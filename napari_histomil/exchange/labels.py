@@ -28,6 +28,9 @@ from napari_histomil.results import SegmentationStore
 from napari_histomil.results.bands import BAND_PX
 from napari_histomil.results.segmentation import CERTAIN, UNKNOWN
 
+STEP_PX = 0.75
+"""A slanting edge of pixels lies no farther than that from a straight line."""
+
 Turn = Callable[[], None]
 """Called before each strip and object; it may raise to stop, or let others have their turn."""
 
@@ -196,9 +199,10 @@ def after_steps(polygon: Polygon, steps: Steps, pixel_um: float) -> list[Polygon
     radius = steps.smooth_um / pixel_um
     if radius > 0:
         least = SIMPLIFY_SHARE * radius
-        shape = shape.simplify(least)  # the steps along pixels' edges: nine vertices of ten
+        # The steps along pixels' edges are nine vertices of ten.
+        shape = shape.simplify(max(least, min(STEP_PX, radius / 4)))
         for by in (radius, -2 * radius, radius):
-            shape = shape.buffer(by, quad_segs=8).simplify(0.2 * least)
+            shape = shape.buffer(by, quad_segs=4).simplify(0.5 * least)
         shape = shapely.make_valid(shape.simplify(least))
     parts = [part for part in shapely.get_parts(shape) if isinstance(part, Polygon)]
     return [
