@@ -162,8 +162,18 @@ class SegmentationStore(RunFolder):
         RunError
             If they do not pass their check.
         """
+        return self.read(0, rows, slice(None))
+
+    def read(self, level: int, rows: slice, columns: slice) -> Stored:
+        """Return a part of a level as it is stored, uint8 [C, rows, columns].
+
+        Raises
+        ------
+        RunError
+            If it does not pass its check.
+        """
         try:
-            return np.asarray(self._array("0")[:, rows], np.uint8)
+            return np.asarray(self._array(str(level))[:, rows, columns], np.uint8)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             raise self._damaged(error) from error
 
