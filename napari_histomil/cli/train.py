@@ -106,7 +106,7 @@ def _watch(
     """
     cancel = threading.Event()
     steps = begin(cancel)
-    now = None
+    now: TrainingProgress | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)

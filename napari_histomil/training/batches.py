@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -34,9 +34,26 @@ def step_seed(seed: int, step: int, purpose: int) -> int:
 
 
 def batches(
-    config: TrainingConfig, fields: Sequence[Field], *, seed: int, first: int, device: str
-) -> Iterator[tuple[Tensor, Tensor]]:
+    config: TrainingConfig,
+    fields: Sequence[Field],
+    *,
+    seed: int,
+    first: int,
+    device: str,
+    threads: int | None = None,
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Yield the batch of every step from the step `first` on, on the device.
+
+    Parameters
+    ----------
+    config, fields
+        What is cut.
+    seed
+        Decides all that is random.
+    first, device
+        The first step, and where its batch goes.
+    threads
+        How many cut ahead; 0 for none, None for as many as serve the device.
 
     Yields
     ------
@@ -48,11 +65,13 @@ def batches(
     shares = {source.name: source.share for source in config.sources}
     source = sampler(fields, shares, config.sampling.balance)
     steps = range(first, config.schedule.steps)
-    if device == "cpu":  # which has no time to wait: the net needs all cores
+    if threads is None:  # on the CPU the net needs all cores, and nothing would be won
+        threads = 0 if device == "cpu" else max(min(core_count() - 1, MOST_THREADS), 1)
+    if not threads:
         for step in steps:
-            yield draw_batch(config, source, seed, step)
+            images, labels = draw_batch(config, source, seed, step)
+            yield images.to(device), labels.to(device)
         return
-    threads = max(min(core_count() - 1, MOST_THREADS), 1)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:

@@ -69,8 +69,8 @@ def save(fitting: Fitting, path: Path) -> None:
             tensors[f"optimiser/{number}/{name}"] = tensor
     about = json.dumps({name: getattr(fitting, name) for name in _NUMBERS})
     plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with whole_file(path) as part:
-        part.write_bytes(safetensors.torch.save(plain, {"fitting": about}))
+    with whole_file(path) as file:
+        file.write_bytes(safetensors.torch.save(plain, {"fitting": about}))
 
 
 def load(fitting: Fitting, path: Path) -> None:

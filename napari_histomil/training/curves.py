@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,7 +144,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
 @contextmanager
 def _mlflow(address: str, stage: str) -> Iterator[Sink]:
     try:
-        import mlflow
+        mlflow = import_module("mlflow")
     except ImportError as error:
         raise TrainingError(
             "tracking.mlflow is asked for, and MLflow is not installed: install the package "

@@ -134,7 +134,7 @@ def _labels_of(
     keys = np.array(sorted(known))
     meanings = np.array([known[key] for key in keys.tolist()], np.uint8)
     place = np.abs(values[..., None].astype(np.int64) - keys).argmin(axis=-1)
-    found = meanings[place]
+    found: NDArray[np.uint8] = meanings[place]
     if mask.suffix.lower() not in (".jpg", ".jpeg"):  # which keeps no value as it was
         found[keys[place] != values] = UNLABELLED
     return found
@@ -279,6 +279,7 @@ def make_synthetic(
         np.asarray(small),
         np.where(tissue | (not only_tissue), index, UNLABELLED).astype(np.uint8),
         mirrored=False,
+        beyond=labels.background,
     )
 
 

@@ -88,6 +88,8 @@ class ArrayField:
     tags: Mapping[str, str] = field(default_factory=dict)
     whole: bool = False
     """Whether it is looked at as a whole: tiles are cut around its middle only."""
+    beyond: int = 0
+    """Label of the glass around a whole slide."""
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -114,7 +116,7 @@ class ArrayField:
         labels = self.labels[inner_y[:, None], inner_x[None, :]]
         if not self.mirrored:
             outside = (y != inner_y)[:, None] | (x != inner_x)[None, :]
-            image[outside], labels[outside] = 255, 0
+            image[outside], labels[outside] = 255, self.beyond
         return image, labels
 
     def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
@@ -127,7 +129,7 @@ class ArrayField:
         if self.whole:
             return width // 2, height // 2
         if label is None and not self.mirrored and rng.random() < 0.5:
-            others = [value for value in self.places if value != 0]
+            others = [value for value in self.places if value != self.beyond]
             if others:
                 weights = np.array([len(self.places[value]) for value in others])
                 label = others[int(rng.choice(len(others), p=weights / weights.sum()))]
@@ -148,6 +150,7 @@ def array_field(
     mirrored: bool,
     tags: Mapping[str, str] | None = None,
     whole: bool = False,
+    beyond: int = 0,
 ) -> ArrayField:
     """Return a field of pixels [h, w, 3] and labels [h, w] in memory."""
     flat = labels.ravel()
@@ -155,7 +158,9 @@ def array_field(
     values, starts = np.unique(flat[order], return_index=True)
     parts = np.split(order, starts[1:])
     places = {int(v): p for v, p in zip(values.tolist(), parts, strict=True) if v != UNLABELLED}
-    return ArrayField(name, group, source, image, labels, mirrored, places, tags or {}, whole)
+    return ArrayField(
+        name, group, source, image, labels, mirrored, places, tags or {}, whole, beyond
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from napari_histomil.errors import HistomilError, TrainingError, brief
+from napari_histomil.errors import TrainingError, brief
 from napari_histomil.nets.load import build_module
 from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.training.config import Network, TrainingConfig
@@ -131,7 +131,7 @@ def _try(config: TrainingConfig, net: nn.Module) -> None:
     net.eval()
     try:
         shape = tuple(net(torch.zeros(1, 3, tile, tile)).shape)
-    except (HistomilError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError) as error:  # timm asserts
         raise TrainingError(
             f"{config.network.architecture} does not take tiles of {tile} px "
             f"({brief(error)}): choose another grid.tile_px."

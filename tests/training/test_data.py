@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from napari_histomil.errors import TrainingError
-from napari_histomil.training.config import read_config
-from napari_histomil.training.data import make_synthetic, read_sources, read_tiles
+from napari_histomil.training.config import Source, read_config
+from napari_histomil.training.data import make_synthetic, read_folders, read_sources, read_tiles
 from napari_histomil.training.fields import UNLABELLED, array_field
+from napari_histomil.training.labels import NONE, Labels
 
 
 def test_tiles_are_read_with_groups_and_threshold(toy: Path) -> None:
@@ -81,3 +82,90 @@ def test_a_synthetic_field_knows_tumour_and_glass() -> None:
     assert whole.labels[glass].max() == 0
     np.testing.assert_array_equal(whole.labels[~glass], tissue.labels[~glass])
     assert whole.image[glass].mean() > whole.image[~glass].mean()
+
+
+def test_values_of_a_mask_are_named(toy_unet: Path) -> None:
+    config = read_config(toy_unet / "train.toml")
+    mask = np.zeros((128, 128), np.uint8)
+    mask[0], mask[1], mask[2], mask[3] = 1, 2, 7, 250
+    Image.fromarray(mask).save(toy_unet / "tiles" / "masks" / "a.png")
+    values = {"0": "background", "1": "tumor", "2": "unlabelled", "250": "normal"}
+    source = replace(config.sources[0], values=values)
+    field = read_tiles(source, toy_unet, 1.0, config.labels)[0]
+    labels = field.cut((0, 0), 128)[1]
+    assert labels[:5, 0].tolist() == [1, UNLABELLED, UNLABELLED, 0, 0]  # 7 has no name
+    none = replace(config.labels, background=NONE)
+    assert read_tiles(source, toy_unet, 1.0, none)[0].cut((0, 0), 128)[1][4, 0] == NONE
+    with pytest.raises(TrainingError, match="toy tiles: values: 'lung' is none of the classes"):
+        read_tiles(replace(source, values={"1": "lung"}), toy_unet, 1.0, config.labels)
+    with pytest.raises(TrainingError, match="whole numbers before the '='"):
+        read_tiles(replace(source, values={"one": "tumor"}), toy_unet, 1.0, config.labels)
+
+
+def test_a_mask_stored_as_jpeg_takes_the_nearest_value(toy_unet: Path) -> None:
+    config = read_config(toy_unet / "train.toml")
+    (toy_unet / "tiles" / "masks" / "a.png").unlink()
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:, 64:] = 255
+    Image.fromarray(mask).save(toy_unet / "tiles" / "masks" / "a.jpg", quality=30)
+    source = replace(config.sources[0], values={"0": "background", "255": "tumor"})
+    labels = read_tiles(source, toy_unet, 1.0, config.labels)[0].cut((0, 0), 128)[1]
+    assert (labels[:, :60].max(), labels[:, 68:].min()) == (0, 1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Pictures of two classes, of three patients."""
+    lines = ["file,label,patient,slide"]
+    for label in ("benign", "malignant"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.new("RGB", (60 + 10 * i, 40), (80 * i, 0, 0)).save(tmp_path / label / f"{i}.png")
+            lines.append(f"{label}/{i}.png,{label},p{min(i, 1)},{label}{i}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+TUMOUR = Labels(("benign", "malignant"), 1, 0)
+
+
+def test_folders_are_classes_and_patients_are_groups(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", labels="labels.csv")
+    fields = read_folders(source, folders, 1.0, TUMOUR)
+    assert [f.present for f in fields] == [(0,)] * 3 + [(1,)] * 3
+    assert [f.group for f in fields] == ["breast/p0", "breast/p1", "breast/p1"] * 2
+    assert fields[2].size_px == (80, 40)
+    assert fields[4].tags["slide"] == "malignant1"
+    half = read_folders(replace(source, mpp=0.5), folders, 1.0, TUMOUR)
+    assert half[2].size_px == (40, 20)
+
+
+def test_pictures_that_answer_as_a_whole_are_resized(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", resize_px=32)
+    fields = read_folders(source, folders, 1.0, TUMOUR)
+    assert {f.size_px for f in fields} == {(32, 32)}
+    rng = np.random.default_rng(0)
+    assert {f.place(rng, 1) for f in fields} == {(16, 16)}
+
+
+def test_folders_refused(folders: Path) -> None:
+    source = Source("folders", "breast", "CC BY 4.0", labels="labels.csv")
+    with pytest.raises(TrainingError, match="no pictures in folders called lung"):
+        read_folders(source, folders, 1.0, Labels(("lung",), 0, 254))
+    Image.new("RGB", (9, 9)).save(folders / "benign" / "new.png")
+    with pytest.raises(TrainingError, match=r"has no line for benign/new\.png"):
+        read_folders(source, folders, 1.0, TUMOUR)
+    (folders / "benign" / "new.png").write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match="cannot be read as a picture"):
+        read_folders(replace(source, labels=""), folders, 1.0, TUMOUR)
+
+
+def test_real_pictures_by_patient(data_dir: Path) -> None:
+    folder = "tiles-breakhis-100x"
+    source = Source(
+        "folders", "BreaKHis", "CC BY 4.0", path=folder, labels=f"{folder}/labels.csv", resize_px=8
+    )
+    fields = read_folders(source, data_dir, 1.0, TUMOUR)
+    patients = {f.tags["patient"] for f in fields}
+    assert len({f.group for f in fields}) == len(patients) > 10
+    assert {f.present for f in fields} == {(0,), (1,)}

@@ -17,6 +17,7 @@ from torch import nn
 from napari_histomil.cli import main
 from napari_histomil.errors import TrainingError
 from napari_histomil.training import checkpoint
+from napari_histomil.training.batches import batches
 from napari_histomil.training.config import read_config
 from napari_histomil.training.curves import read_curves
 from napari_histomil.training.data import read_sources
@@ -116,6 +117,40 @@ def test_another_training_is_not_gone_on_with(
     assert main([*command, "--fresh"]) == 0
 
 
+def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("napari_histomil.cli.train.say", say)
+    model = short / "model"
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["train", str(short / "train.toml"), "--data", str(short), "-o", str(model)]) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+    assert said[-1] == (
+        "The training was stopped in the finished net. Run the same command again to go on, or "
+        "with --fresh to begin anew."
+    )
+    assert (working_folder(model) / "finished" / checkpoint.FILE).exists()
+    assert not model.exists()
+
+
+def test_threads_cut_the_same_batches(short: Path) -> None:
+    config = read_config(short / "train.toml")
+    fields = read_sources(config, short)
+    alone = list(batches(config, fields, seed=1, first=2, device="cpu"))
+    ahead = list(batches(config, fields, seed=1, first=2, device="cpu", threads=3))
+    assert len(alone) == len(ahead) == STEPS - 2
+    for first, second in zip(alone, ahead, strict=True):
+        assert torch.equal(first[0], second[0])
+        assert torch.equal(first[1], second[1])
+
+
 def test_a_damaged_checkpoint_is_a_sentence(short: Path) -> None:
     config = read_config(short / "train.toml")
     (short / "fit").mkdir()
@@ -127,7 +162,7 @@ def test_a_damaged_checkpoint_is_a_sentence(short: Path) -> None:
 def _last(steps: object) -> nn.Module:
     while True:
         try:
-            next(steps)  # type: ignore[call-overload]
+            next(steps)
         except StopIteration as end:
             net: nn.Module = end.value
             return net

@@ -50,7 +50,7 @@ def read(slide: Path) -> Iterator[object]:
     opened: list[SlideField] = []
 
     def fields(source: Source, labels: Labels = TWO, **options: object) -> list[SlideField]:
-        opened.extend(read_slides(source, slide.parent, 1.0, labels, **options))  # type: ignore[arg-type]
+        opened.extend(read_slides(source, slide.parent, 1.0, labels, **options))
         return opened
 
     yield fields
@@ -58,7 +58,7 @@ def read(slide: Path) -> Iterator[object]:
         field.slide.close()
 
 
-def test_without_region_only_what_is_drawn_is_known(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_without_region_only_what_is_drawn_is_known(slide: Path, read) -> None:
     ring = Polygon(box(100, 100, 300, 300).exterior, [box(150, 150, 200, 200).exterior])
     draw(slide, [region(ring, "Tumor"), region(box(0, 0, 50, 50), "Other")])
     field = read(SOURCE)[0]
@@ -75,7 +75,7 @@ def test_without_region_only_what_is_drawn_is_known(slide: Path, read) -> None: 
         assert field.cut((x, y), 1)[1][0, 0] == 1
 
 
-def test_region_background_ignore_and_other_classes(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_region_background_ignore_and_other_classes(slide: Path, read) -> None:
     draw(
         slide,
         [
@@ -101,7 +101,7 @@ def test_region_background_ignore_and_other_classes(slide: Path, read) -> None: 
     assert (none[100, 130], none[80, 80]) == (NONE, 0)
 
 
-def test_all_of_a_slide_was_looked_at(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_all_of_a_slide_was_looked_at(slide: Path, read) -> None:
     draw(slide, [region(box(100, 100, 300, 300), "Tumor")])
     field = read(replace(SOURCE, unannotated="normal"))[0]
     labels = field.cut((-10, -10), 300)[1]
@@ -111,7 +111,7 @@ def test_all_of_a_slide_was_looked_at(slide: Path, read) -> None:  # type: ignor
     assert field.present == (0, 1)
 
 
-def test_what_was_drawn_in_this_program_is_found(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_drawn_in_this_program_is_found(slide: Path, read) -> None:
     with open_slide(slide) as opened:
         keeper = open_annotations(opened.info)
     mine = region(box(10, 10, 200, 200), "Tumor")
@@ -122,7 +122,7 @@ def test_what_was_drawn_in_this_program_is_found(slide: Path, read) -> None:  # 
     assert open_elsewhere.cut((50, 50), 2)[1].tolist() == [[1, 1], [1, 1]]
 
 
-def test_slides_of_a_patient_and_copies_belong_together(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_slides_of_a_patient_and_copies_belong_together(slide: Path, read) -> None:
     for name, seed in (("t", 2), ("u", 3)):
         write_synthetic(slide.with_name(f"{name}.tiff"), width=256, height=256, mpp=0.5, seed=seed)
     slide.with_name("v.tiff").write_bytes(slide.read_bytes())
@@ -150,13 +150,13 @@ def test_slides_of_a_patient_and_copies_belong_together(slide: Path, read) -> No
         ({"groups": (("s", "x"),)}, "groups names a slide 'x' that is missing"),
     ],
 )
-def test_refused(slide: Path, read, change: dict[str, object], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_refused(slide: Path, read, change: dict[str, object], words: str) -> None:
     draw(slide, [region(box(100, 100, 300, 300), "Tumor")])
     with pytest.raises(TrainingError, match=words):
-        read(replace(SOURCE, **change))  # type: ignore[arg-type]
+        read(replace(SOURCE, **change))
 
 
-def test_many_shapes_are_looked_up_by_place(slide: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_many_shapes_are_looked_up_by_place(slide: Path, read) -> None:
     small = [
         region(box(x, y, x + 2, y + 2), "Tumor")
         for x in range(0, 512, 8)
