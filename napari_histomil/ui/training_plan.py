@@ -40,6 +40,9 @@ SHARE = 0.2
 SCALING = Scaling((0.70, 0.54, 0.70), (0.20, 0.22, 0.15))
 """Mean and standard deviation of H&E, as those of the shipped models."""
 
+LOOKS, LEAST_EVERY = 20, 10
+"""Looks at the validation in a training, and steps between two of them at least."""
+
 UNKNOWN_LICENCE = "not stated"
 
 TRAIN, VALIDATION, TEST = "training", "validation", "test"
@@ -127,6 +130,8 @@ class Choices:
     """None for the small preset."""
     steps: int = 1000
     batch: int = 12
+    bf16: bool = False
+    """Whether the device computes faster in bfloat16: graphics cards do, few processors do."""
     base: TrainingConfig | None = None
     """A training from a file: all that the dock does not show is taken from it."""
 
@@ -251,7 +256,7 @@ def config_of(choices: Choices) -> TrainingConfig:
     check_name(choices.name)
     grid = grid_of(choices.task, choices.mpp, choices.tile_px)
     network = _network(choices, grid)
-    schedule = Schedule(choices.steps, choices.batch)
+    schedule = Schedule(choices.steps, choices.batch, bf16=choices.bf16)
     if choices.base is not None:
         base = choices.base
         same_grid = (base.grid.mpp, base.grid.tile_px) == (grid.mpp, grid.tile_px)
@@ -285,7 +290,9 @@ def config_of(choices: Choices) -> TrainingConfig:
         task=choices.task,
         background_class=choices.background if choices.task == "segment" else "",
         split=split,
-        validation=Validation(metric=_metric(choices, classes)),
+        validation=Validation(
+            every=max(choices.steps // LOOKS, LEAST_EVERY), metric=_metric(choices, classes)
+        ),
     )
 
 
