@@ -1,18 +1,13 @@
-"""What the Train dock's choices come to: who learns from what, and a `TrainingConfig`.
-
-The split is drawn by the trainer's own `hold_out` from stand-ins of the slides, and the
-configuration names who was drawn. So what the dock shows is what is done, here and by
-``histomil train``. Nothing here knows Qt or torch.
-"""
+"""The `TrainingConfig` that the Train dock's choices come to; without Qt and torch."""
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from napari_histomil.errors import TrainingError, listed
 from napari_histomil.manifest import ClassSpec
@@ -27,15 +22,9 @@ from napari_histomil.training.config import (
     TrainingConfig,
     Validation,
 )
-from napari_histomil.training.splits import connect, hold_out
+from napari_histomil.ui.training_choices import CELL_STEP_PX, PRESETS, Choices, Task
 from napari_histomil.ui.training_data import AnnotatedSlide, TileFolder
-
-Task = Literal["segment", "classify"]
-Kept = Literal["validation", "test", "none"]
-"""What is kept from the training: a validation, a validation and a test, nothing."""
-
-SHARE = 0.2
-"""Of the groups: for the validation, and as much for the test."""
+from napari_histomil.ui.training_sides import SHARE, TEST, VALIDATION, groups_of, sides_of
 
 SCALING = Scaling((0.70, 0.54, 0.70), (0.20, 0.22, 0.15))
 """Mean and standard deviation of H&E, as those of the shipped models."""
@@ -44,205 +33,6 @@ LOOKS, LEAST_EVERY = 20, 10
 """Looks at the validation in a training, and steps between two of them at least."""
 
 UNKNOWN_LICENCE = "not stated"
-
-TRAIN, VALIDATION, TEST = "training", "validation", "test"
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A network that is chosen by one word."""
-
-    title: str
-    tooltip: str
-    architecture: str
-    arguments: Mapping[str, Any]
-
-
-_THIN = {"channels": [32, 64, 128, 256]}
-
-PRESETS: Mapping[Task, tuple[Preset, ...]] = {
-    "segment": (
-        Preset(
-            "Small",
-            "U-Net on a thin ResNet-18, 3 million weights: trained in an hour or two on a CPU",
-            "smp/unet",
-            {
-                "encoder_name": "tu-resnet18",
-                **_THIN,
-                "decoder_channels": [128, 64, 48, 32, 16],
-            },
-        ),
-        Preset(
-            "Medium",
-            "U-Net on a whole ResNet-34, 24 million weights: for many slides and a GPU",
-            "smp/unet",
-            {"encoder_name": "tu-resnet34"},
-        ),
-    ),
-    "classify": (
-        Preset(
-            "Small",
-            "Thin ResNet-18 that looks at the middle of the tile and sees what is around it, "
-            "as metastasis-patch-small",
-            "histomil/centre-patch",
-            {"backbone": "resnet18", "backbone_arguments": _THIN, "level": 3, "dropout": 0.2},
-        ),
-        Preset(
-            "Medium",
-            "The same with a whole ResNet-34: for many slides and a GPU",
-            "histomil/centre-patch",
-            {"backbone": "resnet34", "level": 3, "dropout": 0.2},
-        ),
-    ),
-}
-
-TILES_PX: Mapping[Task, int] = {"segment": 256, "classify": 192}
-"""Side of a tile that is right by default."""
-
-CELL_STEP_PX = 32
-"""Tiles are whole numbers of these: nets halve their picture five times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """All that is chosen in the dock."""
-
-    name: str
-    task: Task = "segment"
-    slides: tuple[AnnotatedSlide, ...] = ()
-    """Those that are ticked."""
-    groups: Mapping[Path, str] = field(default_factory=dict)
-    """Patient (or whatever belongs together) of a slide, where one was typed."""
-    tiles: TileFolder | None = None
-    """Instead of slides."""
-    classes: tuple[ClassSpec, ...] = ()
-    """What the model is to tell apart."""
-    positive: str = ""
-    background: str = ""
-    """Class of all else inside ``Region*``; empty for none."""
-    kept: Kept = "validation"
-    split_seed: int = 0
-    mpp: float = 1.0
-    tiles_mpp: float = 1.0
-    """Of a folder of tiles."""
-    tile_px: int = TILES_PX["segment"]
-    network: Network | None = None
-    """None for the small preset."""
-    steps: int = 1000
-    batch: int = 12
-    bf16: bool = False
-    """Whether the device computes faster in bfloat16: graphics cards do, few processors do."""
-    base: TrainingConfig | None = None
-    """A training from a file: all that the dock does not show is taken from it."""
-
-
-# --- who is on which side -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Stand:
-    """Stands for a slide that is not read yet."""
-
-    name: str
-    group: str
-    present: tuple[int, ...]
-
-
-def sides_of(choices: Choices) -> dict[Path, str]:
-    """Return what each slide is for: ``training``, ``validation`` or ``test``.
-
-    Slides of one group, of one name, or of the same pixels are on one side.
-
-    Raises
-    ------
-    TrainingError
-        If they are too few, or one that holds nothing of the classes is among them.
-    """
-    slides = choices.slides
-    if not slides:
-        raise TrainingError("There is nothing to learn from: tick a slide, or add some.")
-    names = [each.name for each in choices.classes]
-    present = []
-    for slide in slides:
-        own = {names.index(n) for n, count in slide.counts.items() if count and n in names}
-        if slide.bounded and choices.background:
-            own.add(names.index(choices.background))
-        if not own:
-            raise TrainingError(
-                f"{slide.path.name} holds no region of the classes to tell apart: untick it, or "
-                f"tick one of its classes."
-            )
-        present.append(tuple(sorted(own)))
-    groups = _groups(choices)
-    stands = [
-        _Stand(s.path.name, group, own)
-        for s, group, own in zip(slides, groups, present, strict=True)
-    ]
-    wanted = {"validation": (SHARE, 0.0), "test": (SHARE, SHARE), "none": (0.0, 0.0)}
-    validation, test = wanted[choices.kept]
-    number, needed = len(set(groups)), 1 + (validation > 0) + (test > 0)
-    if number < needed:
-        what = "a training, a validation and a test" if test else "a training and a validation"
-        raise TrainingError(
-            f"{number} {'patient or slide is' if number == 1 else 'patients or slides are'} too "
-            f"few for {what}: add more, or keep less from the training."
-        )
-    sides = hold_out(stands, Split(validation, test, seed=choices.split_seed))  # type: ignore[arg-type]
-    learnt = {label for stand in sides.train for label in stand.present}
-    missing = [name for index, name in enumerate(names) if index not in learnt]
-    if missing:
-        raise TrainingError(
-            f"{missing[0]} is on no slide that is left for the training: add slides with it, keep "
-            f"less from the training, or untick the class."
-        )
-    held = {VALIDATION: sides.validation, TEST: sides.test}
-    side = {stand.group: word for word, stands in held.items() for stand in stands}
-    return {
-        slide.path: side.get(group, TRAIN) for slide, group in zip(slides, groups, strict=True)
-    }
-
-
-def _groups(choices: Choices) -> list[str]:
-    """Return the group of each slide, see `sides_of`."""
-    keys = []
-    for slide in choices.slides:
-        typed = choices.groups.get(slide.path, "").strip()
-        own = [f"group {typed}"] if typed else []
-        keys.append([*own, f"name {slide.path.name}", slide.fingerprint or str(slide.path)])
-    return connect(keys)
-
-
-def split_text(choices: Choices) -> str:
-    """Return how the data is split, in a sentence.
-
-    Raises
-    ------
-    TrainingError
-        As `sides_of`.
-    """
-    if choices.tiles is not None:
-        number = choices.tiles.group_count
-        needed = {"validation": 2, "test": 3, "none": 1}[choices.kept]
-        if number < needed:
-            raise TrainingError(
-                f"{number} pictures or groups are too few for that split: keep less from the "
-                f"training."
-            )
-        shares = {
-            "validation": "80 % for training, 20 % for validation",
-            "test": "60 % for training, 20 % for validation, 20 % for a test",
-            "none": "all for training: no score will say how good the model is",
-        }
-        return f"{number} groups of pictures: {shares[choices.kept]}."
-    sides = list(sides_of(choices).values())
-    parts = [f"{sides.count(TRAIN)} for training"]
-    parts += [f"{sides.count(s)} for {s}" for s in (VALIDATION, TEST) if s in sides]
-    if choices.kept == "none":
-        parts.append("no score will say how good the model is")
-    return f"Slides: {', '.join(parts)}."
-
-
-# --- the configuration --------------------------------------------------------------------------
 
 
 def config_of(choices: Choices) -> TrainingConfig:
@@ -395,7 +185,7 @@ def _listed_groups(
     choices: Choices, slides: Sequence[AnnotatedSlide]
 ) -> tuple[tuple[str, ...], ...]:
     """Return the names (without suffix) of slides that belong together, where several do."""
-    group = dict(zip((s.path for s in choices.slides), _groups(choices), strict=True))
+    group = dict(zip((s.path for s in choices.slides), groups_of(choices), strict=True))
     together: dict[str, list[str]] = {}
     for slide in slides:
         together.setdefault(group[slide.path], []).append(slide.path.stem)

@@ -18,9 +18,10 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.config import read_config
 from napari_histomil.training.data import read_sources
+from napari_histomil.ui.training_choices import Choices
 from napari_histomil.ui.training_data import look_at_slide, look_at_tiles, renamed
 from napari_histomil.ui.training_job import Plan, toml_of
-from napari_histomil.ui.training_plan import Choices, config_of
+from napari_histomil.ui.training_plan import config_of
 
 PIXELS = np.full((256, 256, 3), 200, np.uint8)
 

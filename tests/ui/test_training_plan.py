@@ -10,14 +10,10 @@ import pytest
 from napari_histomil.errors import TrainingError
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.training.config import Network, TrainingConfig, config_to_toml, read_config
+from napari_histomil.ui.training_choices import PRESETS, Choices
 from napari_histomil.ui.training_data import AnnotatedSlide, TileFolder, slide_text
-from napari_histomil.ui.training_plan import (
-    PRESETS,
-    Choices,
-    config_of,
-    sides_of,
-    split_text,
-)
+from napari_histomil.ui.training_plan import config_of
+from napari_histomil.ui.training_sides import sides_of, split_text
 
 TUMOR, STROMA = ClassSpec("Tumor", (200, 0, 0)), ClassSpec("Stroma", (150, 200, 150))
 BACKGROUND = ClassSpec("background", (120, 160, 220))

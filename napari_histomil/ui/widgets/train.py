@@ -25,6 +25,7 @@ from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.preferences import PLUGIN
 from napari_histomil.ui.session import session
+from napari_histomil.ui.training_choices import Choices, Kept, Task
 from napari_histomil.ui.training_data import classes_of, renamed
 from napari_histomil.ui.training_job import (
     Plan,
@@ -34,15 +35,8 @@ from napari_histomil.ui.training_job import (
     train_steps,
     unfinished,
 )
-from napari_histomil.ui.training_plan import (
-    Choices,
-    Kept,
-    Task,
-    config_of,
-    model_folder,
-    sides_of,
-    split_text,
-)
+from napari_histomil.ui.training_plan import config_of, model_folder
+from napari_histomil.ui.training_sides import sides_of, split_text
 from napari_histomil.ui.widgets.forms import align, form
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.train_classes import TrainClasses

@@ -17,8 +17,8 @@ from qtpy.QtWidgets import (
 from napari_histomil.annotations.model import RGB
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.ui.tool_icons import class_icon
+from napari_histomil.ui.training_choices import Task
 from napari_histomil.ui.training_data import BACKGROUND
-from napari_histomil.ui.training_plan import Task
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.rows import NUMBER, fit_rows, give_room
 

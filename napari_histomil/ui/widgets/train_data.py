@@ -36,7 +36,7 @@ from napari_histomil.ui.training_data import (
     look_at_tiles,
     slide_text,
 )
-from napari_histomil.ui.training_plan import TEST, TRAIN, VALIDATION
+from napari_histomil.ui.training_sides import TEST, TRAIN, VALIDATION
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import follow, plain_label
 from napari_histomil.ui.widgets.rows import NUMBER, fit_rows, give_room

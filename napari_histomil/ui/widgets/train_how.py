@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histomil.training.config import Network, TrainingConfig
-from napari_histomil.ui.training_plan import CELL_STEP_PX, PRESETS, TILES_PX, Preset, Task
+from napari_histomil.ui.training_choices import CELL_STEP_PX, PRESETS, TILES_PX, Preset, Task
 from napari_histomil.ui.widgets.device_picker import DevicePicker
 from napari_histomil.ui.widgets.forms import fold, form
 
