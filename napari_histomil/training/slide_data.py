@@ -31,8 +31,8 @@ def read_slides(
 ) -> list[SlideField]:
     """Open the slides of a source with their annotations.
 
-    Slides of one patient, and the same slide under two names, are one group. They stay open:
-    tiles are read when they are asked for.
+    Slides of one patient, those that `Source.groups` lists together, and the same slide under two
+    names, are one group. They stay open: tiles are read when they are asked for.
 
     Parameters
     ----------
@@ -61,8 +61,16 @@ def read_slides(
         names = [str(path.relative_to(data)) if inside else "", path.name, path.stem]
         row = next((about[name] for name in names if name in about), {})
         opened.append((open_slide(path, mpp=source.mpp), row))
+    together = {name: "+".join(group) for group in source.groups for name in group}
+    unknown = sorted(set(together) - {slide.info.path.stem for slide, _ in opened})
+    if unknown:
+        raise TrainingError(f"{source.name}: groups names a slide {unknown[0]!r} that is missing.")
     keys = [
-        [key for key in (row.get("patient"), row.get("slide")) if key]
+        [
+            key
+            for key in (row.get("patient"), row.get("slide"), together.get(slide.info.path.stem))
+            if key
+        ]
         + [slide.info.fingerprint[:16]]
         for slide, row in opened
     ]

@@ -112,6 +112,10 @@ class Session:
     """The `SlideSession` that the docks speak of, or None."""
     runs_changed = Signal()
     """A run was added to the viewer or removed."""
+    models_changed = Signal()
+    """A model was written where models are looked for."""
+    model_wanted = Signal(str)
+    """The model of that name is to be chosen for the next run."""
 
     def __init__(self, viewer: Any) -> None:
         # Only weakly: the session is the value of a dictionary whose key is the viewer.

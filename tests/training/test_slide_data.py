@@ -134,6 +134,10 @@ def test_slides_of_a_patient_and_copies_belong_together(slide: Path, read) -> No
     assert groups["t.tiff"] == groups["u.tiff"] == "slides/p"
     assert groups["s.tiff"] == groups["v.tiff"] != groups["t.tiff"]
     assert [f.tags.get("center") for f in fields] == [None, "A", "B", None]
+    listed = read(replace(SOURCE, groups=(("s", "u"),)))[4:]
+    groups = {f.name: f.group for f in listed}
+    assert groups["s.tiff"] == groups["u.tiff"] == groups["v.tiff"] == "slides/s+u"
+    assert groups["t.tiff"] != groups["s.tiff"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,7 @@ def test_slides_of_a_patient_and_copies_belong_together(slide: Path, read) -> No
         ({"class_names": {"Tumor": "cancer"}}, "'cancer' is none of the classes"),
         ({"slides": ("*.svs",)}, "no slide is found"),
         ({"slides": ()}, "names no slide"),
+        ({"groups": (("s", "x"),)}, "groups names a slide 'x' that is missing"),
     ],
 )
 def test_refused(slide: Path, read, change: dict[str, object], words: str) -> None:

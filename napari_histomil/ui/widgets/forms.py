@@ -21,6 +21,19 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     return layout
 
 
+def align(*forms: QFormLayout) -> None:
+    """Give the labels of several forms one width, so that their fields begin at one edge."""
+    labels = [
+        item.widget()
+        for each in forms
+        for row in range(each.rowCount())
+        if (item := each.itemAt(row, QFormLayout.ItemRole.LabelRole)) is not None
+    ]
+    width = max(label.sizeHint().width() for label in labels)
+    for label in labels:
+        label.setMinimumWidth(width)
+
+
 def fold(title: str, content: QWidget, *, tooltip: str) -> QCollapsible:
     """Return a section that is closed until its title is clicked."""
     section = QCollapsible(f"▸ {title}")

@@ -102,6 +102,11 @@ class ModelPicker(QWidget):
             self.model_box.setPlaceholderText("looking for models…")
         self._update()
 
+    def choose(self, name: str) -> None:
+        """Look for models again, and choose the one of that name."""
+        self._wanted = name
+        self.look()
+
     def add_folder(self, folder: Path) -> None:
         """Look for models in this folder too, and choose the first one there."""
         before = {model.path for model in self._models()}

@@ -28,6 +28,13 @@ def give_room(tree: QTreeWidget) -> None:
     tree.setItemDelegate(_Row(tree))
 
 
+def fit_rows(tree: QTreeWidget, least: int, most: int) -> None:
+    """Make a list as high as its rows, within limits; more of them are scrolled."""
+    rows = min(max(tree.topLevelItemCount(), least), most)
+    height = tree.fontMetrics().lineSpacing() + ROOM_PX
+    tree.setFixedHeight((rows + 1) * height + 2 * tree.frameWidth() + 4)
+
+
 def without_icons(buttons: QDialogButtonBox) -> None:
     """Leave out the pictures that some styles put on OK and Cancel: no other button has any."""
     for button in buttons.buttons():

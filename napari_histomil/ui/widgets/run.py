@@ -89,6 +89,8 @@ class RunWidget(Panel):
         follow(self, self._session.active_changed, self._changed)
         follow(self, self._session.slide_changed, self._changed)
         follow(self, self._session.runs_changed, self._changed)
+        follow(self, self._session.models_changed, self.models.look)
+        follow(self, self._session.model_wanted, self.models.choose)
         self._changed()
 
     def _make_buttons(self) -> QWidget:
