@@ -85,11 +85,7 @@ def evaluate(
     TrainingError
         If nothing is labelled.
     """
-    if model.kind != "histomil":
-        raise ModelError(
-            f"{model.name} is a model of the WSInfer zoo, which wants its tiles resized in its "
-            f"own way: only models with a model.json can be evaluated."
-        )
+    _must_answer(model)
     if model.weights_format in ("safetensors", "torchscript"):
         net: Any = load_module(model).to(device)
     else:
@@ -111,6 +107,21 @@ def evaluate(
         if slides is not None:
             scores["slides"] = slides
     return Evaluation(scores, worst_sheet(model, answers, fields))
+
+
+def _must_answer(model: ModelManifest) -> None:
+    """Refuse what is given something else than tiles, or says something else than classes."""
+    why = ""
+    if model.kind != "histomil":
+        why = "is a model of the WSInfer zoo, which wants its tiles resized in its own way"
+    elif model.task == "embed":
+        why = "is an encoder, which tells no classes: train a classifier from it"
+    elif model.chain is not None:
+        why = "is a chain: evaluate the models that it names"
+    elif model.inputs:
+        why = "refines heatmaps of a chain and cannot be given tiles"
+    if why:
+        raise ModelError(f"{model.name} cannot be evaluated: it {why}.")
 
 
 def slide_scores(
@@ -170,6 +181,7 @@ def read_data(
     TrainingError
         If it is none of these, or its classes do not fit those of the model.
     """
+    _must_answer(model)
     if data.suffix == ".toml":
         config = read_config(data)
         chosen = [s for s in config.sources if s.evaluate] or list(config.sources)
@@ -297,7 +309,7 @@ def _as_training(model: ModelManifest, sources: Sequence[Source]) -> TrainingCon
         schedule=Schedule(1),
         task="segment" if segments else "classify",
         background_class=model.background_class or "",
-        activation=model.activation,
+        activation="sigmoid" if model.activation == "sigmoid" else "softmax",
     )
 
 

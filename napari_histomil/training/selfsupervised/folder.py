@@ -15,7 +15,8 @@ import safetensors.torch
 from napari_histomil.files import whole_file
 from napari_histomil.manifest.model import MODEL_FILE
 from napari_histomil.manifest.schema import SCHEMA_VERSION
-from napari_histomil.training.card import CARD_FILE, WEIGHTS_FILE
+from napari_histomil.training.card import CARD_FILE
+from napari_histomil.training.model_folder import WEIGHTS_FILE
 from napari_histomil.training.selfsupervised.config import PretrainConfig
 from napari_histomil.training.selfsupervised.loop import (
     COLLAPSED,

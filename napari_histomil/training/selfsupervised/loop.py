@@ -136,7 +136,7 @@ def pretrain(
     schedule = config.schedule
     with _seeded(seed, device):
         method, width = build_method(config)
-    method = method.to(device, memory_format=torch.channels_last).train()
+    method = method.to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(_decayed(method, schedule.weight_decay))
     run = run_id(config, pool, seed, device)
     curve: list[CurvePoint] = []
@@ -169,7 +169,7 @@ def pretrain(
                 f"The loss became {value} in step {step + 1}: lower schedule.learning_rate."
             )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         method.hold(share)
         nn.utils.clip_grad_norm_(method.parameters(), CLIP)
         optimiser.step()

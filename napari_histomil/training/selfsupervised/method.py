@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
