@@ -61,7 +61,7 @@ def _cells(block: Block, unmixed: float) -> list[str]:
         if len(each) > 1:
             words = ", ".join(number(v) for v in each)
             lines += [f"AUROC on unmixed cells of each seed: {words}.", ""]
-        lines += ["AUROC within single pictures (unmixed cells, left out):", ""]
+        lines += ["AUROC within single pictures (unmixed cells):", ""]
         lines += [_each(block["fields"]), ""]
     whole = block.get("all") or {}
     if "kappa" in whole:
