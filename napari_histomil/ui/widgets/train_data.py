@@ -88,7 +88,7 @@ class TrainData(QWidget):
         follow(self, self._session.slide_opened, self._on_opened)
         follow(self, self._session.slide_changed, self._on_opened)
         follow(self, self._session.slide_closed, self._on_closed)
-        follow(self, self._annotator.changed, self._on_drawn)
+        follow(self, self._annotator.stepped, self._on_drawn)  # at once: of the active slide
         follow(self, self._annotator.saving_changed, self._on_drawn)
         self.look([slide.info.path for slide in self._session.slides])
         self._show_kind()
@@ -313,7 +313,7 @@ class TrainData(QWidget):
             self._fill()
             self.changed.emit()
 
-    def _on_drawn(self) -> None:
+    def _on_drawn(self, *_: Any) -> None:
         slide = self._annotator.slide
         if slide is not None:
             self._drawn.add(slide.info.path)
