@@ -37,7 +37,6 @@ from torch.nn import functional
 from napari_histomil.files import whole_file
 from napari_histomil.tiling import GridSpec
 from napari_histomil.training.config import Scaling, Source, read_config
-from napari_histomil.training.data import split_groups
 from napari_histomil.training.selfsupervised.config import (
     Backbone,
     PretrainConfig,
@@ -48,6 +47,7 @@ from napari_histomil.training.selfsupervised.config import (
 from napari_histomil.training.selfsupervised.loop import pretrain
 from napari_histomil.training.selfsupervised.tiles import ArrayPiece, Pool
 from napari_histomil.training.selfsupervised.views import vary
+from napari_histomil.training.splits import split_groups
 
 TRAINING = Path(__file__).parents[1] / "models" / "metastasis-patch-small" / "train.toml"
 PATCH_PX = 64
