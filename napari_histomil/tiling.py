@@ -195,6 +195,39 @@ class TileGrid:
         return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))
 
 
+def any_within(
+    mask: NDArray[np.bool_],
+    pixel_px0: tuple[float, float],
+    rects_px0: NDArray[np.float64],
+    margin_px0: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.bool_]:
+    """Bool [N]: whether some pixel of a mask lies, in part, in a rectangle.
+
+    Parameters
+    ----------
+    mask
+        bool [rows, columns], from the slide's corner on.
+    pixel_px0
+        (width, height) of one of its pixels in level-0 pixels.
+    rects_px0
+        float64 [N, 4]: x, y, width, height.
+    margin_px0
+        Along (x, y): each rectangle reaches so much farther at each side.
+    """
+    size = np.array(pixel_px0)
+    low = (rects_px0[:, :2] - margin_px0) / size
+    high = (rects_px0[:, :2] + rects_px0[:, 2:] + margin_px0) / size
+    most = np.array(mask.shape[::-1])
+    # Less than a millionth of a pixel is rounding.
+    first = np.clip(np.floor(low + 1e-6), 0, most).astype(np.int64)
+    stop = np.clip(np.ceil(high - 1e-6), first, most).astype(np.int64)
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=sums[1:, 1:])
+    (x0, y0), (x1, y1) = first.T, stop.T
+    found: NDArray[np.bool_] = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] > 0
+    return found
+
+
 def morton(cells: NDArray[np.int32]) -> NDArray[np.uint64]:
     """Return each cell's place on the Z-order curve, so that sorted cells are neighbours.
 

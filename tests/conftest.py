@@ -47,4 +47,5 @@ def own_user_data(
     folder = tmp_path_factory.mktemp("user-data")
     monkeypatch.setenv("HISTOMIL_USER_DATA", str(folder))
     monkeypatch.setenv("HISTOMIL_REOPEN_VIEWS", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
     return folder

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def make_model_folder(path: Path, *, seed: int = 0, **changes: Any) -> Path:
@@ -113,6 +117,58 @@ def make_segmenter_folder(
         "positive_class": classes[-1]["name"],
         "activation": "softmax",
         "grid": {"mpp": 1.0, "tile_px": 96, "stride_px": 48, "margin_px": 16},
+        "normalisation": {"mean": [0.7, 0.5, 0.7], "std": [0.15, 0.2, 0.15]},
+        "licence": "BSD-3-Clause",
+    }
+    manifest.update(changes)
+    (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return path
+
+
+def script_model(folder: Path, net: nn.Module, *, channels: int = 3) -> Path:
+    """Replace the net of a model folder by another as TorchScript; it gets pixels of 0 to 1."""
+    import torch
+
+    manifest = json.loads((folder / "model.json").read_text("utf-8"))
+    tile_px = manifest["grid"]["tile_px"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        traced = torch.jit.trace(net, torch.zeros(2, channels, tile_px, tile_px))
+        traced.save(folder / "net.pt")
+    digest = hashlib.sha256((folder / "net.pt").read_bytes()).hexdigest()
+    manifest["weights"] = {"file": "net.pt", "format": "torchscript", "sha256": digest}
+    del manifest["architecture"], manifest["normalisation"]
+    (folder / "model.json").write_text(json.dumps(manifest), "utf-8")
+    return folder
+
+
+def make_encoder_folder(
+    path: Path, name: str, arguments: dict[str, Any], *, seed: int = 0, **changes: Any
+) -> Path:
+    """Write a timm backbone with random weights as an encoder; `changes` go to model.json."""
+    import safetensors.torch
+    import timm
+    import torch
+
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    file = path / "weights.safetensors"
+    safetensors.torch.save_file(net.state_dict(), file)
+    manifest = {
+        "schema_version": 1,
+        "name": path.name,
+        "description": "Random weights, for tests.",
+        "task": "embed",
+        "architecture": {"name": f"timm/{name}", "arguments": arguments},
+        "weights": {
+            "file": file.name,
+            "format": "safetensors",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        },
+        "embedding_dim": net.num_features,
+        "grid": {"mpp": 1.0, "tile_px": 32, "stride_px": 32},
         "normalisation": {"mean": [0.7, 0.5, 0.7], "std": [0.15, 0.2, 0.15]},
         "licence": "BSD-3-Clause",
     }

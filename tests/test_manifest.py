@@ -13,6 +13,7 @@ import pytest
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import (
     find_model,
+    find_steps,
     list_models,
     load_manifest,
     search_path,
@@ -71,6 +72,10 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 
 SEGMENT: dict[str, Any] = {"task": "segment", "architecture": {"name": "smp/unet"}}
+EMBED: dict[str, Any] = {
+    "task": "embed", "embedding_dim": 512,
+    "classes": ..., "activation": ..., "positive_class": ...,
+}  # fmt: skip
 
 
 def write_wsinfer(folder: Path, **changes: Any) -> Path:
@@ -79,6 +84,17 @@ def write_wsinfer(folder: Path, **changes: Any) -> Path:
     config = {key: v for key, v in {**CONFIG, **changes}.items() if v is not ...}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def test_an_onnx_graph_has_no_architecture(tmp_path: Path) -> None:
+    weights = {"file": "weights.safetensors", "format": "onnx", "sha256": digest(WEIGHTS)}
+    export = {"model": "m", "largest_difference": 1e-6}
+    folder = write_model(tmp_path / "m", architecture=..., weights=weights, export=export)
+    model = load_manifest(folder)
+    assert (model.weights_format, model.architecture) == ("onnx", "")
+    assert model.export == export
+    with pytest.raises(ModelError, match="a graph of TorchScript or ONNX must not have it"):
+        load_manifest(write_model(tmp_path / "n", weights=weights))
 
 
 def test_a_model_says_what_it_is(tmp_path: Path) -> None:
@@ -101,12 +117,18 @@ def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> Non
     assert model.background_class == "normal"
 
 
+def test_an_encoder_has_no_classes(tmp_path: Path) -> None:
+    model = load_manifest(write_model(tmp_path / "m", **EMBED))
+    assert (model.task, model.embedding_dim) == ("embed", 512)
+    assert (model.classes, model.activation, model.positive_class) == ((), "none", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"name": ...}, "'name' is a required property"),
         ({"name": "../x"}, "member name: .* is not a name of letters"),
-        ({"task": "paint"}, "member task: .*'classify' or 'segment'"),
+        ({"task": "paint"}, "member task: .*'classify', 'segment', 'chain' or 'embed'"),
         ({"task": "segment"}, "timm/resnet18 cannot segment"),
         ({"architecture": {"name": "smp/unet"}}, "smp/unet cannot classify"),
         ({"background_class": "normal"}, "are for models that segment"),
@@ -127,6 +149,12 @@ def test_a_model_that_segments_says_margin_and_background(tmp_path: Path) -> Non
         ({"grid": {"mpp": 0, "tile_px": 1, "stride_px": 1}}, "member grid.mpp: 0 .*above 0"),
         ({"grid": {"mpp": 1, "tile_px": 8, "stride_px": 16}}, "grid: .*leaves gaps"),
         ({"classes": []}, "at least one class"),
+        ({"classes": ...}, "'classes' is a required property"),
+        ({"activation": ...}, "'activation' is a required property"),
+        ({**EMBED, "embedding_dim": ...}, "'embedding_dim' is a required property"),
+        ({**EMBED, "activation": "softmax"}, "activation is for models with classes"),
+        ({"embedding_dim": 512}, "embedding_dim is for models that embed"),
+        ({**EMBED, "architecture": {"name": "smp/unet"}}, "smp/unet cannot embed"),
         ({"classes": [{"name": "a", "color": [0, 0, 256]}]}, r"member classes.0.color.2: 256"),
         ({"classes": [CLASSES[0], CLASSES[0]], "positive_class": None}, "same name"),
         ({"positive_class": "x"}, "'x' is none of the classes"),
@@ -313,3 +341,144 @@ def test_listing_models_needs_no_torch() -> None:
     )
     assert importlib.util.find_spec("torch") is not None
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def chain_of(folder: Path, **changes: Any) -> Path:
+    """A patch classifier, a model that segments, and a chain of them in one folder."""
+    write_model(folder / "coarse")
+    write_model(folder / "fine", **SEGMENT, background_class="normal")
+    coarse, fine = (load_manifest(folder / name) for name in ("coarse", "fine"))
+    steps: list[dict[str, Any]] = [
+        {
+            "do": "detect",
+            "model": "coarse",
+            "sha256": coarse.sha256,
+            "class": "tumor",
+            "grid": {"mpp": 2.0, "tile_px": 64, "stride_px": 32},
+        },
+        {
+            "do": "segment",
+            "model": "fine",
+            "sha256": fine.sha256,
+            "threshold": 0.2,
+            "margin_um": 100,
+        },
+    ]
+    members: dict[str, Any] = {
+        "task": "chain",
+        "weights": ...,
+        "architecture": ...,
+        "normalisation": ...,
+        "background_class": "normal",
+        "steps": steps,
+    }
+    return write_model(folder / "cascade", **{**members, **changes})
+
+
+def changed(number: int, **changes: Any) -> Any:
+    """Steps of the chain above, one of them changed."""
+
+    def change(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        new = {k: v for k, v in {**steps[number], **changes}.items() if v is not ...}
+        return [*steps[:number], new, *steps[number + 1 :]]
+
+    return change
+
+
+def test_a_chain_says_its_steps(tmp_path: Path) -> None:
+    model = load_manifest(chain_of(tmp_path))
+    assert (model.task, model.segments, model.inputs) == ("chain", True, ())
+    assert model.chain is not None
+    assert model.chain.detect.grid.cell_um == 64
+    assert (model.chain.refine, model.chain.threshold, model.chain.margin_um) == (None, 0.2, 100)
+    steps = find_steps(model)  # beside the chain
+    assert (steps.detect.name, steps.refine, steps.segment.name) == ("coarse", None, "fine")
+    verify_model(model)
+    again = load_manifest(chain_of(tmp_path, description="Other words.", name="other"))
+    assert again.sha256 == model.sha256, "words decide nothing"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(0, grid={"mpp": 1.0, "tile_px": 64, "stride_px": 32}),
+        changed(0, **{"class": "normal"}),
+        changed(0, sha256="0" * 64),
+        changed(0, stain="macenko"),
+        changed(1, threshold=0.3),
+        changed(1, margin_um=50),
+        changed(1, sha256="0" * 64),
+    ],
+)
+def test_whatever_decides_a_chain_is_in_its_hash(tmp_path: Path, change: Any) -> None:
+    before = load_manifest(chain_of(tmp_path))
+    steps = json.loads((before.path / "model.json").read_text())["steps"]
+    assert load_manifest(chain_of(tmp_path, steps=change(steps))).sha256 != before.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda steps: steps[::-1], "each once and in this order, not segment, detect"),
+        (lambda steps: steps[:1] * 2, "in this order, not detect, detect"),
+        (changed(0, threshold=0.5), "the step detect of a chain has the members"),
+        (changed(1, threshold=...), "the step segment of a chain has the members"),
+        (changed(1, threshold=2), "2 is not a probability of 0 to 1"),
+        (changed(0, grid={"mpp": 1, "tile_px": 8, "stride_px": 16}), "leaves gaps"),
+        (changed(0, do="guess"), "'detect', 'refine' or 'segment'"),
+    ],
+)
+def test_steps_that_make_no_chain_are_told(tmp_path: Path, change: Any, words: str) -> None:
+    chain_of(tmp_path)
+    steps = json.loads((tmp_path / "cascade" / "model.json").read_text())["steps"]
+    with pytest.raises(ModelError, match=words):
+        load_manifest(chain_of(tmp_path, steps=change(steps)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": ...}, "steps are missing"),
+        ({"normalisation": {"mean": [0] * 3, "std": [1] * 3}}, "normalisation cannot stand here"),
+        ({"background_class": ...}, "a chain with softmax needs background_class"),
+        ({"task": "segment"}, "steps cannot stand here"),
+    ],
+)
+def test_a_chain_has_nothing_of_its_own(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_manifest(chain_of(tmp_path, **changes))
+
+
+def test_a_chain_whose_models_changed_is_told(tmp_path: Path) -> None:
+    model = load_manifest(chain_of(tmp_path))
+    write_model(tmp_path / "fine", **SEGMENT, background_class="normal", temperature=2.0)
+    with pytest.raises(ModelError, match=r"fine in .* is not the one that the chain cascade was"):
+        find_steps(model)
+    (tmp_path / "fine" / "model.json").unlink()
+    with pytest.raises(ModelError, match="The chain cascade cannot be used: There is no model"):
+        find_steps(model)
+
+
+def test_a_refiner_takes_four_channels(tmp_path: Path) -> None:
+    four: dict[str, Any] = {
+        **SEGMENT,
+        "architecture": {"name": "smp/unet", "arguments": {"in_channels": 4}},
+        "inputs": ["overview", "heatmap"],
+        "normalisation": {"mean": [0.5] * 4, "std": [0.2] * 4},
+    }
+    assert load_manifest(write_model(tmp_path / "m", **four)).channels == 4
+    for change in (
+        {"inputs": ...},
+        {"architecture": {"name": "smp/unet"}},
+        {"normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3}},
+    ):
+        with pytest.raises(ModelError, match="a net has in_channels 4 and four numbers"):
+            load_manifest(write_model(tmp_path / "m", **{**four, **change}))
+    with pytest.raises(ModelError, match="inputs are for models that segment"):
+        load_manifest(
+            write_model(
+                tmp_path / "m", inputs=["overview", "heatmap"], normalisation=four["normalisation"]
+            )
+        )

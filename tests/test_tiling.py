@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_histomil.errors import MissingMppError, RunError
 from napari_histomil.slides.slide import Level, SlideInfo
-from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid, morton
+from napari_histomil.tiling import BLOCK_TILES, GridSpec, TileGrid, any_within, morton
 
 
 def make_info(
@@ -157,3 +157,24 @@ def test_selecting_keeps_the_order() -> None:
     assert chosen.cells.tolist() == grid.cells[[3, 70, 100]].tolist()
     assert chosen.shape == grid.shape, "a heatmap keeps the slide's frame"
     assert [b.stop - b.start for b in chosen.blocks()] == [3]
+
+
+@given(st.integers(0, 2**31), st.floats(0, 40))
+def test_any_within_is_what_looking_at_every_pixel_gives(seed: int, margin: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((7, 9)) < 0.1
+    rects = np.column_stack([rng.uniform(-20, 110, (30, 2)), rng.uniform(1, 30, (30, 2))])
+    margins = np.array([margin, margin / 2])
+    low, high = rects[:, :2] - margins, rects[:, :2] + rects[:, 2:] + margins
+    wanted = np.zeros(30, bool)
+    for row, column in np.argwhere(mask):
+        first, last = np.array([column * 10.0, row * 12.0]), np.array([10.0, 12.0])
+        wanted |= ((low < first + last) & (high > first)).all(axis=1)
+    np.testing.assert_array_equal(any_within(mask, (10.0, 12.0), rects, margins), wanted)
+
+
+def test_what_only_touches_is_not_within() -> None:
+    mask = np.zeros((4, 4), bool)
+    mask[1, 1] = True
+    rects = np.array([[0.0, 0, 10, 10], [20, 10, 10, 10], [9, 9, 2, 2], [10, 10, 10, 10]])
+    assert any_within(mask, (10.0, 10.0), rects).tolist() == [False, False, True, True]

@@ -17,12 +17,13 @@ from __future__ import annotations
 import gzip
 import math
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_histomil.annotations.files import (
     AnnotationFile,
+    fast_json,
     other_slide_notes,
     parsed_json,
     read_bytes,
@@ -40,6 +41,14 @@ SCHEMA_VERSION = 1
 """Version of the member ``histomil`` that is written, and the newest that is read."""
 
 MEMBER = "histomil"
+
+PIECE_BYTES = 1 << 20
+"""Of a file of our own, so much is parsed at a time."""
+
+MAX_HEAD_BYTES = 1 << 20
+"""Within so much its features begin."""
+
+_OPENING, _CLOSING = b',"features":[\n', b"\n]}\n"
 
 
 def read_geojson(path: Path, *, frame: SlideFrame | None = None) -> AnnotationFile:
@@ -60,9 +69,9 @@ def read_geojson(path: Path, *, frame: SlideFrame | None = None) -> AnnotationFi
     """
     data = read_bytes(path)
     with without_collection():
-        document = parsed_json(data, path.name)
         try:
-            return read_document(document, frame=frame)
+            found = _read_own(data, frame)
+            return found or read_document(parsed_json(data, path.name), frame=frame)
         except (AnnotationError, RecursionError) as error:
             raise refusal(path.name, error) from None
 
@@ -76,8 +85,40 @@ def read_document(document: Any, *, frame: SlideFrame | None = None) -> Annotati
         If it is not what QuPath writes; the words name the place and not the file.
     """
     features, extra = _features(document)
+    return _read([features], extra, frame)
+
+
+def _read_own(data: bytes, frame: SlideFrame | None) -> AnnotationFile | None:
+    """Return what a file holds that `_collection` wrote; None for any other.
+
+    It is read some lines at a time. In one go, parsing would hold Python's lock, and the window
+    would stand still as long as that takes.
+    """
+    begin = data.find(_OPENING, 0, MAX_HEAD_BYTES) + len(_OPENING)
+    if begin < len(_OPENING) or not data.endswith(_CLOSING):
+        return None
+    try:
+        features, extra = _features(fast_json(data[:begin] + b"]}"))
+        return None if features else _read(_pieces(data, begin), extra, frame)
+    except ValueError:  # what is the matter is said where the whole is read
+        return None
+
+
+def _pieces(data: bytes, begin: int) -> Iterator[list[Any]]:
+    """Yield the Features of whole lines; a line's end is never inside of one."""
+    end = len(data) - len(_CLOSING)
+    while begin < end:
+        stop = data.find(b",\n", min(begin + PIECE_BYTES, end), end)
+        stop = end if stop < 0 else stop
+        yield fast_json(b"[" + data[begin:stop] + b"]")
+        begin = stop + 2
+
+
+def _read(
+    pieces: Iterable[Sequence[Any]], extra: dict[str, Any], frame: SlideFrame | None
+) -> AnnotationFile:
     found, notes = _frame(extra.pop(MEMBER, None), frame or SlideFrame())
-    regions, flat = read_features(features, found.origin_px0)
+    regions, flat = read_features(pieces, found.origin_px0)
     regions, again = with_own_ids(regions)
     return AnnotationFile(regions, found, (*notes, *flat, *again), extra)
 
@@ -152,12 +193,12 @@ def _collection(
     }
     ours = {"type": "FeatureCollection", MEMBER: member}
     head = ours | {k: v for k, v in extra.items() if k not in (*ours, "features")}
-    yield dumped(head)[:-1] + b',"features":['
-    separator = b"\n"
+    yield dumped(head)[:-1] + _OPENING
+    separator = b""
     for line in lines:
         yield separator + line
         separator = b",\n"
-    yield b"\n]}\n"
+    yield _CLOSING
 
 
 def _lines(

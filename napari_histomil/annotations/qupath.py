@@ -11,7 +11,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shapely.geometry.base import BaseGeometry
@@ -88,22 +88,31 @@ def regions_from_features(features: Sequence[Any], shift: Shift) -> tuple[Region
     AnnotationError
         As `region_from_feature`, which calls them ``feature 1`` and so on.
     """
-    return read_features(features, shift)[0]
+    return read_features([features], shift)[0]
 
 
-def read_features(features: Sequence[Any], shift: Shift) -> tuple[tuple[Region, ...], list[str]]:
-    """Return the regions that the Features of a file describe, and notes; see above."""
+def read_features(
+    pieces: Iterable[Sequence[Any]], shift: Shift
+) -> tuple[tuple[Region, ...], list[str]]:
+    """Return the regions that the Features of a file describe, and notes; see above.
+
+    Parameters
+    ----------
+    pieces
+        The Features, some at a time: what the last ones took is free before the next come.
+    """
     reader = _Reader(shift)
-    reader.prepare(features)
-    regions = tuple(
-        reader.region(feature, f"feature {n}") for n, feature in enumerate(features, 1)
-    )
+    regions: list[Region] = []
+    for features in pieces:
+        reader.prepare(features)
+        start = len(regions) + 1
+        regions += [reader.region(each, f"feature {n}") for n, each in enumerate(features, start)]
     notes = []
     if reader.heights:
         notes.append(
             f"{reader.heights:,} shapes have heights (a third number), which were left out."
         )
-    return regions, notes
+    return tuple(regions), notes
 
 
 def region_from_feature(feature: Any, where: str, shift: Shift) -> Region:
@@ -137,7 +146,7 @@ class _Reader:
         self._classes: dict[str, tuple[AnnotationClass | None, Mapping[str, Any]]] = {}
 
     def prepare(self, features: Sequence[Any]) -> None:
-        """Make the polygons of all Features in one go, if all are as they should be."""
+        """Make the polygons of some Features in one go, if all are as they should be."""
         members = list(_polygon_members(features, 0))
         self._polygons = read_polygons(members, self.shift, MAX_COORDINATE_PX0) or {}
 

@@ -8,9 +8,7 @@ rounds' own ratios counts.
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from napari_histomil.annotations.masks import LabelTable, MaskGrid
 from napari_histomil.annotations.model import STANDARD_CLASSES, Region
 from napari_histomil.annotations.raster import NUDGE, Painting, band_rows, bands, prepare
 from napari_histomil.bench.figures import AT_MOST, Figure, table, verdict
+from napari_histomil.bench.peak import peak_bytes
 
 ROUNDS = 5
 POLYGONS = 5000
@@ -164,12 +163,12 @@ def measure_masks(
 
 def write_and_weigh() -> tuple[float, float]:
     """Write the mask as an OME-TIFF; return this process's peak memory before and after, bytes."""
-    before = _peak_bytes()
+    before = peak_bytes()
     painting = made_painting()
     facts = MaskFacts(painting.grid, painting.table)
     with tempfile.TemporaryDirectory() as folder:
         write_mask(Path(folder) / "mask.ome.tif", bands(painting), facts)
-    return before, _peak_bytes()
+    return before, peak_bytes()
 
 
 def report(figures: MaskFigures) -> str:
@@ -215,8 +214,3 @@ def _by_rasterio(
         transform = Affine(width, 0, x0, 0, height, y0)
         rasterize(list(pairs), out=out, transform=transform)
         yield out
-
-
-def _peak_bytes() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

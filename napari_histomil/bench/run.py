@@ -1,10 +1,13 @@
-"""How near the engine comes to what the machine can do, from one command.
+"""How near the engine comes to what the machine can do, for one network on one slide.
 
-A run reads and predicts every tile. With F the tiles a second of the model alone and R those of
-reading and preparing alone, each with all the workers that a run has, a machine whose cores do
-both can at best do 1 / (1 / F + 1 / R). The engine is measured against that bound, and reading
-against openslide-python. Rounds take turns, so that other work on the machine falls on all alike;
-the median of each counts, and what was spent of CPU time beside it, which others disturb less.
+A run reads and predicts every tile. With F the tiles a second of the model alone, by the fastest
+backend there is, and R those of reading and preparing alone, each with all the workers that a run
+has, a machine whose cores do both can at best do 1 / (1 / F + 1 / R). The engine is measured
+against that bound. Rounds take turns, so that other work on the machine falls on all alike; the
+median of each counts, and what was spent of CPU time beside it, which others disturb less.
+
+Of a network that would take long, a sample of the job is measured: tiles that lie together, as
+many as the network does in some seconds.
 """
 
 from __future__ import annotations
@@ -13,33 +16,37 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import openslide
+import shapely
 
-from napari_histomil.bench.figures import append_section
-from napari_histomil.errors import RunError
-from napari_histomil.inference.backends import Net, in_bf16, prepare_net
+from napari_histomil.errors import ModelError, RunError
+from napari_histomil.inference.backend_choice import choose, in_onnxruntime
+from napari_histomil.inference.backends import Net, prepare_net
 from napari_histomil.inference.devices import describe_device, resolve_device
 from napari_histomil.inference.engine import run
-from napari_histomil.inference.job import Job, RegionSpec, plan_job
-from napari_histomil.inference.lanes import one_thread_each, worker_count
-from napari_histomil.inference.plan import Plan
-from napari_histomil.inference.predictor import Predictor
+from napari_histomil.inference.job import Job, Progress, RegionSpec, plan_job
+from napari_histomil.inference.lanes import Pieces, one_thread_each, worker_count
+from napari_histomil.inference.plan import Plan, select_tiles, spread_tiles
+from napari_histomil.inference.predictor import Predictor, settle
+from napari_histomil.inference.segmentation import BandPlan
+from napari_histomil.inference.session import SAMPLE_FLOPS, SAMPLE_TILES
 from napari_histomil.inference.tiles import TileReader
 from napari_histomil.manifest import ModelManifest
-from napari_histomil.results import RunStore
+from napari_histomil.results.bands import Picture
 from napari_histomil.slides.readers import open_slide
+from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.tiling import BLOCK_TILES, TileGrid
 
-ROUNDS = 5
+ROUNDS = 3
+SAMPLE_SECONDS = 8.0
+"""So long a run over the sample takes, roughly."""
+
 FORWARD_SECONDS = 2.0
-READS = 500
-READ_PX = 256
+LEAST_TILES = 2 * BLOCK_TILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +69,28 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class RunBenchmark:
+class NetworkFigures:
     """Medians of the rounds."""
 
     model: str
+    task: str
     slide: str
     device: str
-    precision: str
+    backend: str
+    """What the engine chose, e.g. ``onnxruntime fp32``."""
     batch: int
     workers: int
     tiles: int
+    """Measured: all of the job, or a sample."""
+    tiles_of_job: int
     tile_px: int
     stride_px: int
     mpp: float
     rounds: int
     end_to_end: float
     """Tiles a second of whole runs, from the first tile to the last block on disk."""
-    forward: float
-    """F: tiles a second of the model alone, on all workers."""
+    forward: dict[str, float]
+    """Backend -> tiles a second of the model alone, on all workers; F is the largest."""
     reading: float
     """R: tiles a second of reading and preparing alone, on all workers."""
     bound: float
@@ -87,39 +98,37 @@ class RunBenchmark:
     efficiency: float
     """End to end over the bound: the median of the rounds' own ratios."""
     cpu_efficiency: float
-    """CPU time of F and R for a tile over that of a run."""
-    random_reads: float
-    """Regions of 256 px of level 0, at random, a second; one thread, nothing read before."""
-    random_reads_openslide: float | None
-    """The same with openslide-python; None where it does not open the slide."""
+    """CPU time of F (of the engine's backend) and R for a tile over that of a run."""
 
     @property
-    def reads_ratio(self) -> float | None:
-        """Random reads of ours over those of openslide-python."""
-        other = self.random_reads_openslide
-        return None if other is None else self.random_reads / other
+    def best_forward(self) -> float:
+        """F."""
+        return max(self.forward.values())
 
 
-def run_benchmark(
+def measure_network(
     model: ModelManifest,
     slide_path: Path,
     *,
     device: str = "auto",
     region: RegionSpec | None = None,
     rounds: int = ROUNDS,
-) -> RunBenchmark:
-    """Measure the engine with one model on one slide.
+    seconds: float = SAMPLE_SECONDS,
+) -> NetworkFigures:
+    """Measure the engine with one network on one slide.
 
     Parameters
     ----------
     model, slide_path
-        What is run on what.
+        What is run on what; no chain.
     device
         As for `run`.
     region
         Where; tissue by default.
     rounds
         How often everything is measured.
+    seconds
+        Of a job that takes longer a sample is run.
 
     Raises
     ------
@@ -127,131 +136,116 @@ def run_benchmark(
         If the job holds too few tiles to measure anything.
     """
     target = resolve_device(device)
-    with open_slide(slide_path) as slide:
-        job = plan_job(slide.info, model, region=region)
-    _, store = _whole_run(job, device)  # warm up: file cache, kernels, allocators
-    grid, session = store.grid, store.sessions[0]
-    if len(grid) < 4 * BLOCK_TILES:
-        raise RunError(
-            f"{slide_path.name} gives only {len(grid)} tiles, too few to measure: take a larger "
-            f"slide, or --region all."
-        )
-    with open_slide(slide_path, mpp=job.slide.mpp_xy) as slide:
-        shape = TileReader(slide, grid, model).shape
-    net = prepare_net(model, shape, target)
-    if session["precision"] == "bf16":
-        net = in_bf16(net)
-    workers = worker_count(target)
     beside = target.type != "cpu"
+    with open_slide(slide_path) as slide:
+        whole_job = plan_job(slide.info, model, region=region)
+        whole_grid = select_tiles(slide, whole_job)
+        if len(whole_grid) < LEAST_TILES:
+            raise RunError(
+                f"{slide_path.name} gives only {len(whole_grid)} tiles, too few to measure: take "
+                f"a larger slide, or --region all."
+            )
+        reader = TileReader(slide, whole_grid, model)
+        shape = reader.shape
+        net = prepare_net(model, shape, target)
+        few = min(SAMPLE_TILES, max(int(SAMPLE_FLOPS / max(net.flops, 1)), 1))
+        tiles = np.empty((few, *shape, 3), np.uint8)
+        reader.read(spread_tiles(whole_grid, few), tiles)
+        torch_net, settings = settle(net, model, tiles, batch=None)
+        # The clock decides as it would for a whole slide, and the runs below remember.
+        chosen = choose(net, torch_net, model, tiles, tiles=10**12, cancel=threading.Event())
+    workers = worker_count(target)
+    lanes, batch = (1 if beside else workers), settings.batch
+    nets = {_name(each): each for each in (torch_net, chosen, *_also_onnx(net, model, shape))}
+    speed = _forward(chosen, model, tiles, batch, lanes).per_second
+    job, grid = sample_job(whole_job, whole_grid, max(int(speed * seconds), LEAST_TILES))
+    whole_run(job, device)  # warm up: file cache, kernels, allocators
     table = []
     for _ in range(rounds):
-        whole, _ = _whole_run(job, device)
-        forward = _forward(net, model, shape, session["batch"], 1 if beside else workers)
-        reading = _reading(job, grid, model, BLOCK_TILES if beside else session["batch"], workers)
-        both = 1 / forward.per_second + 1 / reading.per_second
-        bound = min(forward.per_second, reading.per_second) if beside else 1 / both
-        table.append(
-            (
-                whole.per_second,
-                forward.per_second,
-                reading.per_second,
-                bound,
-                whole.per_second / bound,
-                (forward.cpu_each + reading.cpu_each) / whole.cpu_each,
-                _random_reads(lambda: open_slide(slide_path)),
-                _random_reads(lambda: openslide.OpenSlide(slide_path))
-                if openslide.OpenSlide.detect_format(slide_path)
-                else None,
-            )
-        )
-    medians = [_median([row[i] for row in table]) for i in range(len(table[0]))]
-    end_to_end, forward_rate, reading_rate, bound, efficiency, cpu, ours = (
-        m or 0.0 for m in medians[:7]
-    )
-    return RunBenchmark(
+        end_to_end = whole_run(job, device)[0]
+        forward = {name: _forward(each, model, tiles, batch, lanes) for name, each in nets.items()}
+        reading = _reading(job, grid, model, BLOCK_TILES if beside else batch, workers)
+        table.append((end_to_end, forward, reading))
+    rates = {name: _median([row[1][name].per_second for row in table]) for name in nets}
+    fastest = max(rates, key=lambda name: rates[name])
+
+    def bound(f: float, r: float) -> float:
+        return min(f, r) if beside else 1 / (1 / f + 1 / r)
+
+    bounds = [bound(f[fastest].per_second, r.per_second) for _, f, r in table]
+    own = _name(chosen)
+    return NetworkFigures(
         model=model.name,
+        task=model.task,
         slide=slide_path.name,
         device=describe_device(device),
-        precision=session["precision"],
-        batch=session["batch"],
+        backend=own,
+        batch=batch,
         workers=workers,
         tiles=len(grid),
+        tiles_of_job=len(whole_grid),
         tile_px=grid.spec.tile_px,
         stride_px=grid.spec.stride_px,
         mpp=grid.spec.mpp,
         rounds=rounds,
-        end_to_end=end_to_end,
-        forward=forward_rate,
-        reading=reading_rate,
-        bound=bound,
-        efficiency=efficiency,
-        cpu_efficiency=cpu,
-        random_reads=ours,
-        random_reads_openslide=medians[7],
+        end_to_end=_median([row[0].per_second for row in table]),
+        forward=rates,
+        reading=_median([row[2].per_second for row in table]),
+        bound=_median(bounds),
+        efficiency=_median([e.per_second / b for (e, _, _), b in zip(table, bounds, strict=True)]),
+        cpu_efficiency=_median([(f[own].cpu_each + r.cpu_each) / e.cpu_each for e, f, r in table]),
     )
 
 
-def report(result: RunBenchmark) -> str:
-    """Return the figures as lines of text, Markdown too."""
-    r = result
-    rule = "1 / (1/F + 1/R)" if r.device.endswith("(cpu)") else "min(F, R)"
-    lines = [
-        (
-            f"- {r.model} ({r.precision}, batch {r.batch}) on {r.slide}: {r.tiles} tiles of "
-            f"{r.tile_px} px, stride {r.stride_px} px, at {r.mpp:g} µm/px"
-        ),
-        f"- device: {r.device}; {r.workers} workers; medians of {r.rounds} rounds",
-        (
-            f"- **end to end {r.end_to_end:,.0f} tiles/s, {r.efficiency:.2f} of the bound** "
-            f"{rule} = {r.bound:,.0f}"
-        ),
-        (
-            f"- F, the model alone: {r.forward:,.0f} tiles/s; R, reading and preparing alone: "
-            f"{r.reading:,.0f} tiles/s"
-        ),
-        f"- in CPU time a tile: F and R together are {r.cpu_efficiency:.2f} of a run",
-    ]
-    if r.random_reads_openslide is None:
-        lines.append(
-            f"- random reads of {READ_PX} px: {r.random_reads:,.0f} a second on one thread "
-            f"(openslide-python does not open this slide)"
-        )
-    else:
-        lines.append(
-            f"- random reads of {READ_PX} px, one thread: {r.random_reads:,.0f} a second, "
-            f"openslide-python {r.random_reads_openslide:,.0f}: {r.reads_ratio:.1f} times"
-        )
-    return "\n".join(lines)
+def sample_job(job: Job, grid: TileGrid, tiles: int) -> tuple[Job, TileGrid]:
+    """Return the job over `tiles` tiles from the middle of its order, which lie together.
+
+    The job itself, and its grid, where it holds no more.
+    """
+    if len(grid) <= tiles:
+        return job, grid
+    first = (len(grid) - tiles) // 2
+    keep = np.zeros(len(grid), bool)
+    keep[first : first + tiles] = True
+    part = grid.select(keep)
+    x, y, width, height = part.cell_rects_px0.T
+    union = shapely.union_all(shapely.box(x, y, x + width, y + height))
+    parts = tuple(shapely.get_parts(union).tolist())
+    region = RegionSpec("polygons", polygons_wkt=tuple(p.wkt for p in parts), min_fraction=0.5)
+    return replace(job, region=region), part
 
 
-def append_results(file: Path, result: RunBenchmark, command: str) -> None:
-    """Add a dated section to a Markdown file of results, which is made where it is missing."""
-    append_section(file, "engine", command, report(result))
-
-
-def _whole_run(job: Job, device: str) -> tuple[Rate, RunStore]:
-    """Run the job from nothing, in a folder that is thrown away."""
+def whole_run(job: Job, device: str, models: Sequence[Path] = ()) -> tuple[Rate, Progress]:
+    """Run a job from nothing, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        progress = run(job, out=Path(folder), device=device)
+        progress = run(job, out=Path(folder), device=device, models=models)
         first = next(progress)
-        cpu, last = 0.0, first
+        cpu, last, done = 0.0, first, 0
         for last in progress:
             if cpu == 0.0:
                 # set-up is over when the first block is there: CPU time is taken from here on
                 cpu, done = time.process_time(), last.done
         used = time.process_time() - cpu
-        store = RunStore.open(last.store)
-        store.refresh()
         rate = Rate(last.total, last.seconds, used * last.total / max(last.total - done, 1))
-    return rate, store
+    return rate, last
 
 
-def _forward(
-    net: Net, model: ModelManifest, shape: tuple[int, int], batch: int, workers: int
-) -> Rate:
+def _also_onnx(net: Net, model: ModelManifest, shape: tuple[int, int]) -> list[Net]:
+    """Return the net in ONNX Runtime, where that is installed: F counts it, chosen or not."""
+    try:
+        return [in_onnxruntime(net, model, shape)]
+    except ModelError:
+        return []
+
+
+def _name(net: Net) -> str:
+    return f"{net.backend} {net.precision}"
+
+
+def _forward(net: Net, model: ModelManifest, sample: Uint8Image, batch: int, workers: int) -> Rate:
     """Predict the same tiles again and again, on every worker, for a while."""
     predictor = Predictor(net, model, batch)
-    tiles = np.random.default_rng(0).integers(0, 256, (batch, *shape, 3), np.uint8)
+    tiles = np.ascontiguousarray(np.resize(sample, (batch, *sample.shape[1:])))
     end = time.perf_counter() + FORWARD_SECONDS
     counts: list[int] = []
 
@@ -270,10 +264,18 @@ def _reading(
     job: Job, grid: TileGrid, model: ModelManifest, piece_tiles: int, workers: int
 ) -> Rate:
     """Read every tile of the job as a run does, from a slide that is opened anew."""
+    plan: Pieces
+    if model.segments:
+        picture = Picture(grid)
+        grid = picture.grid
+        none = np.zeros(len(picture.bands), bool)
+        most = len(grid) + 1
+        plan = BandPlan(picture, none, piece_tiles=piece_tiles, ahead=2 * most, near=None)
+    else:
+        none = np.zeros(len(list(grid.blocks())), bool)
+        plan = Plan(grid, none, piece_tiles=piece_tiles, near=None)
     with open_slide(job.slide.path, mpp=job.slide.mpp_xy) as slide:
         reader = TileReader(slide, grid, model)
-        blocks = len(list(grid.blocks()))
-        plan = Plan(grid, np.zeros(blocks, bool), piece_tiles=piece_tiles, near=None)
 
         def work() -> None:
             while (piece := plan.take()) is not None:
@@ -282,19 +284,6 @@ def _reading(
 
         seconds, cpu = _in_threads(work, workers)
     return Rate(len(grid), seconds, cpu)
-
-
-def _random_reads(open_it: Callable[[], Any]) -> float:
-    """Return regions a second; both libraries have the same method, ours gives an array."""
-    rng = np.random.default_rng(0)
-    with open_it() as slide:
-        info = getattr(slide, "info", None)
-        width, height = (info.width_px0, info.height_px0) if info is not None else slide.dimensions
-        corners = rng.integers(0, (max(width - READ_PX, 1), max(height - READ_PX, 1)), (READS, 2))
-        start = time.perf_counter()
-        for x, y in corners.tolist():
-            np.asarray(slide.read_region((x, y), 0, (READ_PX, READ_PX)))
-        return READS / (time.perf_counter() - start)
 
 
 def _in_threads(work: Callable[[], None], count: int) -> tuple[float, float]:
@@ -314,6 +303,5 @@ def _in_threads(work: Callable[[], None], count: int) -> tuple[float, float]:
         return time.perf_counter() - start, time.process_time() - cpu
 
 
-def _median(values: list[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return statistics.median(numbers) if numbers else None
+def _median(values: Sequence[float]) -> float:
+    return float(statistics.median(values))

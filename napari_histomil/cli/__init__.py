@@ -39,6 +39,8 @@ FAMILIES = (
     "models",
     "sidecars",
     "train",
+    "evaluate",
+    "pretrain",
     "bench",
     "demo",
 )

@@ -1,11 +1,18 @@
-"""Verbs about models: ``models list``, ``models show``, ``models verify``."""
+"""Verbs about models: ``models list``, ``show``, ``verify``.
+
+``chain`` is in `chains.py`, ``export`` and ``fetch`` are in `model_forms.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histomil.cli.chains import add_chain
+from napari_histomil.cli.model_forms import add_export, add_fetch
 from napari_histomil.cli.shared import add_models, add_verb, find_model_near, say
 from napari_histomil.errors import ModelError
 
@@ -18,9 +25,10 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the verbs of this file."""
     parser = subparsers.add_parser(
         "models",
-        help="which models there are, what they are, whether they are whole",
-        description="List, show and verify models. A model is a folder: model.json with its "
-        "weights, or WSInfer's config.json with a TorchScript file.",
+        help="which models there are, what they are, whether they are whole; export, fetch",
+        description="List, show, chain, verify, export and fetch models. A model is a folder: "
+        "model.json with its weights or the steps of a chain, or WSInfer's config.json with a "
+        "TorchScript file.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -47,6 +55,8 @@ def add_parser(subparsers: Subparsers) -> None:
     add_models(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
+    add_chain(verbs)
+
     parser = add_verb(
         verbs,
         "verify",
@@ -59,10 +69,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="*", help="name or folder; all by default")
     add_models(parser)
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+    add_export(verbs)
+    add_fetch(verbs)
 
 
 def list_verb(args: argparse.Namespace) -> int:
     """Print the models there are; broken ones are told on stderr."""
+    from napari_histomil.inference.remembered import recall_model
     from napari_histomil.manifest import list_models
 
     found, broken = list_models(args.models)
@@ -71,8 +84,12 @@ def list_verb(args: argparse.Namespace) -> int:
     else:
         width = max((len(model.name) for model in found), default=0)
         for model in found:
-            print(f"{model.name:<{width}}  {_needs(model)}  {', '.join(model.class_names)}")
+            print(f"{model.name:<{width}}  {_needs(model)}  {_gives(model)}")
             print(f"{'':<{width}}  {model.description}")
+            for number, words in enumerate(model.chain.words() if model.chain else (), 1):
+                print(f"{'':<{width}}  {number}. {words}")
+            for measured in recall_model(model.sha256):
+                print(f"{'':<{width}}  fastest: {measured.sentence()}")
     for error in broken:
         say(f"histomil: {error}")
     if not found:
@@ -81,7 +98,9 @@ def list_verb(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print all that a model says of itself."""
+    """Print all that a model says of itself, and what runs it fastest here."""
+    from napari_histomil.inference.remembered import recall_model
+
     model = find_model_near(args.model, args.models)
     facts = model_json(model)
     if args.json:
@@ -93,14 +112,20 @@ def show(args: argparse.Namespace) -> int:
         ("folder", str(model.path)),
         ("kind", f"{model.kind}, {model.architecture or model.weights_format}"),
         ("task", model.task),
-        ("classes", ", ".join(model.class_names) + f" ({model.activation})"),
+        *_outputs(model),
         ("needs", _needs(model)),
         ("stain", model.stain),
         ("licence", model.licence),
-        ("weights", f"{model.weights.name}, sha256 {model.weights_sha256}"),
     ]
+    if model.chain is not None:
+        rows += [("step", words) for words in model.chain.words()]
+    else:
+        rows.append(("weights", f"{model.weights.name}, sha256 {model.weights_sha256}"))
+    rows.append(("content", f"sha256 {model.sha256}"))
     rows += [("training", f"{name}: {_plain(value)}") for name, value in model.training.items()]
     rows += [("scores", f"{name}: {_plain(value)}") for name, value in model.scores.items()]
+    rows += [("export", f"{name}: {_plain(value)}") for name, value in model.export.items()]
+    rows += [("fastest", measured.sentence()) for measured in recall_model(model.sha256)]
     for name, value in rows:
         print(f"{name:<12}{value}")
     if (model.path / "README.md").is_file():
@@ -121,6 +146,8 @@ def verify(args: argparse.Namespace) -> int:
     for model in found:
         try:
             verify_model(model)
+            for step in _steps(model, args.models):
+                verify_model(step)
         except ModelError as error:
             results.append({"name": model.name, "ok": False, "reason": str(error)})
         else:
@@ -135,8 +162,20 @@ def verify(args: argparse.Namespace) -> int:
     return 0 if not broken and all(result["ok"] for result in results) else 1
 
 
+def _steps(model: ModelManifest, models: Sequence[Path]) -> list[ModelManifest]:
+    """Return the models of a chain; none of another model."""
+    from napari_histomil.manifest import find_steps
+
+    if model.chain is None:
+        return []
+    steps = find_steps(model, models)
+    return [each for each in (steps.detect, steps.refine, steps.segment) if each is not None]
+
+
 def model_json(model: ModelManifest) -> dict[str, Any]:
     """Return what a model says of itself as plain JSON values."""
+    from napari_histomil.manifest.chain import chain_json
+
     return {
         "name": model.name,
         "path": str(model.path),
@@ -148,11 +187,14 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "positive_class": model.positive_class,
         "background_class": model.background_class,
         "activation": model.activation,
+        "embedding_dim": model.embedding_dim,
         "mpp": model.grid.mpp,
         "tile_px": model.grid.tile_px,
         "stride_px": model.grid.stride_px,
         "margin_px": model.grid.margin_px,
         "stain": model.stain,
+        "inputs": list(model.inputs),
+        "steps": [] if model.chain is None else chain_json(model.chain),
         "licence": model.licence,
         "weights": model.weights.name,
         "weights_format": model.weights_format,
@@ -160,6 +202,7 @@ def model_json(model: ModelManifest) -> dict[str, Any]:
         "sha256": model.sha256,
         "training": dict(model.training),
         "scores": dict(model.scores),
+        "export": dict(model.export),
     }
 
 
@@ -167,6 +210,18 @@ def _needs(model: ModelManifest) -> str:
     grid = model.grid
     margin = f", margins of {grid.margin_px} px" if grid.margin_px else ""
     return f"{grid.mpp:g} µm/px, tiles of {grid.tile_px} px every {grid.stride_px} px{margin}"
+
+
+def _gives(model: ModelManifest) -> str:
+    if model.task == "embed":
+        return f"embeddings of {model.embedding_dim} values"
+    return ", ".join(model.class_names)
+
+
+def _outputs(model: ModelManifest) -> list[tuple[str, str]]:
+    if model.task == "embed":
+        return [("gives", _gives(model))]
+    return [("classes", f"{_gives(model)} ({model.activation})")]
 
 
 def _plain(value: Any) -> str:

@@ -6,12 +6,12 @@ import argparse
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_histomil.cli.shared import (
     add_icc,
@@ -55,9 +55,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "run",
         run_verb,
         "run a model over slides",
-        "Run a patch classifier or a model that segments over the tissue of slides (or another "
-        "region) and keep what it says as a run: one folder <id>.zarr a slide, model and "
-        "settings.",
+        "Run a patch classifier, a model that segments or a chain of them over the tissue of "
+        "slides (or another region) and keep what it says as a run: one folder <id>.zarr a slide, "
+        "model and settings.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -87,7 +87,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--mpp",
         metavar="MPP",
         type=positive(float),
-        help="µm/px to work at, other than the model's: for experiments",
+        help="µm/px to work at, other than the model's: for experiments; here, and below, of a "
+        "chain its last model's",
     )
     parser.add_argument(
         "--stride",
@@ -134,7 +135,7 @@ def run_verb(args: argparse.Namespace) -> int:
     """Run a model over slides, one after the other; a failing slide does not stop the rest."""
     from napari_histomil.cli import FAILED, OK, USAGE, exit_code
 
-    model = find_model_near(args.model, args.models)
+    model = find_model_near(args.model, args.models, zoo=True)
     failed: list[str] = []
     codes: list[int] = []
     with _cancelled_by_ctrl_c() as stop:
@@ -193,7 +194,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     if last is None or stop.cancel.is_set():
         return
     store: RunStore | SegmentationStore
-    if model.task == "segment":
+    if model.segments:
         store = SegmentationStore.open(last.store)
         found = _areas(store)
     else:
@@ -223,6 +224,8 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
 def _summary(
     store: RunStore | SegmentationStore, last: Progress, device: str, found: str
 ) -> Iterator[str]:
+    from napari_histomil.results import SegmentationStore
+
     new = last.total - last.resumed
     if new:
         resumed = f", {last.resumed} were done before" if last.resumed else ""
@@ -232,10 +235,22 @@ def _summary(
         )
     else:
         yield f"all {last.total} tiles were done before"
+    if isinstance(store, SegmentationStore) and store.chain is not None:
+        yield _spared(store.chain, store.stage_seconds)
     yield found
     if store.skipped:
         yield f"{len(store.skipped)} tiles were skipped because they could not be read"
     yield from (f"note: {text}" for text in store.warnings)
+
+
+def _spared(chain: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
+    """Return what a chain spared, and how long its steps took."""
+    fine, all_tiles = chain["fine_tiles"], chain["tiles"]
+    took = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
+    return (
+        f"fine segmenter on {fine:,} of {all_tiles:,} tiles ({100 * fine / all_tiles:.0f} %); "
+        f"{took}"
+    )
 
 
 def _hot_area(store: RunStore) -> str:

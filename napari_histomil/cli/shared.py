@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -172,8 +173,10 @@ def window_problem() -> str | None:
     return None
 
 
-def find_model_near(name: str, models: Sequence[Path]) -> ModelManifest:
+def find_model_near(name: str, models: Sequence[Path], *, zoo: bool = False) -> ModelManifest:
     """Return a model by name or folder; of an unknown name, say which one may be meant.
+
+    With `zoo` the WSInfer zoo is asked for a name that is unknown here, and its model downloaded.
 
     Raises
     ------
@@ -181,15 +184,35 @@ def find_model_near(name: str, models: Sequence[Path]) -> ModelManifest:
         If there is no such model or it is broken.
     """
     from napari_histomil.manifest import find_model, list_models
+    from napari_histomil.manifest.schema import MODEL_NAME
 
     try:
         return find_model(name, models)
     except ModelError as error:
+        found = _from_zoo(name) if zoo and re.fullmatch(MODEL_NAME, name) else None
+        if found is not None:
+            return found
         known = [] if Path(name).exists() else [model.name for model in list_models(models)[0]]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         if not near:
             raise
         raise ModelError(f"{error} Did you mean {near[0]}?") from error
+
+
+def _from_zoo(name: str) -> ModelManifest | None:
+    """Return a model of the zoo, downloaded; None if it has none, or cannot be asked."""
+    from napari_histomil.manifest import load_manifest
+    from napari_histomil.manifest.zoo import fetch, registry
+
+    try:
+        known = registry()
+    except ModelError as error:
+        say(f"The WSInfer zoo could not be asked: {error}")
+        return None
+    if name not in known:
+        return None
+    say(f"{name} is a model of the WSInfer zoo: downloading it ...")
+    return load_manifest(fetch(name))
 
 
 def new_file(path: Path, *, force: bool) -> Path:

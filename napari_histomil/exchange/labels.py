@@ -7,7 +7,7 @@ wherever bands meet, areas are exact, and memory is that of a band and of the ou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,17 @@ from napari_histomil.exchange.facts import class_column
 from napari_histomil.results import SegmentationStore
 from napari_histomil.results.bands import BAND_PX
 from napari_histomil.results.segmentation import CERTAIN, UNKNOWN
+
+STEP_PX = 0.75
+"""A slanting edge of pixels lies no farther than that from a straight line."""
+
+Turn = Callable[[], None]
+"""Called before each strip and object; it may raise to stop, or let others have their turn."""
+
+
+def _go_on() -> None:
+    """Neither stop nor wait."""
+
 
 SIMPLIFY_SHARE = 0.1
 """Smoothed outlines leave out vertices that move them by less than this share of the radius."""
@@ -81,7 +92,7 @@ def label_facts(store: SegmentationStore, names: Sequence[str] = ()) -> MaskFact
 
 
 def label_bands(
-    store: SegmentationStore, steps: Steps, names: Sequence[str] = ()
+    store: SegmentationStore, steps: Steps, names: Sequence[str] = (), *, turn: Turn = _go_on
 ) -> Iterator[LabelImage]:
     """Yield the label mask from top to bottom, with the values of `label_facts`.
 
@@ -90,13 +101,14 @@ def label_bands(
     """
     table = label_facts(store, names).table
     if not steps.on_outlines:
-        for stored in _strips(store):
+        for stored in _strips(store, turn):
             yield _labels(store, stored, steps, names, table)
         return
-    regions = regions_of(store, steps, names)
+    regions = regions_of(store, steps, names, turn=turn)
     painting = raster.prepare(regions, _grid(store), table, fully_annotated=True)
     top = 0
     for band in raster.bands(painting, BAND_PX):
+        turn()
         rows = slice(top, top + len(band))
         unknown = (store.strip(rows) == UNKNOWN).any(axis=0)
         yield np.where(unknown, table.unlabelled, band).astype(table.dtype)
@@ -123,7 +135,9 @@ def outline_bands(bands: Iterator[LabelImage], table: LabelTable) -> Iterator[La
         above, band = band, below
 
 
-def regions_of(store: SegmentationStore, steps: Steps, names: Sequence[str] = ()) -> list[Region]:
+def regions_of(
+    store: SegmentationStore, steps: Steps, names: Sequence[str] = (), *, turn: Turn = _go_on
+) -> list[Region]:
     """Return the objects of a segmentation as regions, with the model as author.
 
     Parameters
@@ -134,6 +148,8 @@ def regions_of(store: SegmentationStore, steps: Steps, names: Sequence[str] = ()
         What is done.
     names
         Classes; all but the model's background by default.
+    turn
+        Called now and then; what it raises stops the work.
 
     Returns
     -------
@@ -147,9 +163,9 @@ def regions_of(store: SegmentationStore, steps: Steps, names: Sequence[str] = ()
     """
     columns = _columns(store, names)
     tracers = {index: Tracer(skip=(0,)) for index in columns}
-    for stored in _strips(store):
+    for stored in _strips(store, turn):
         for index, tracer in tracers.items():
-            tracer.add(_is_class(store, stored, index, steps).astype(np.uint8))
+            tracer.add(is_class(store, stored, index, steps).astype(np.uint8))
     grid = _grid(store)
     stamp = Stamp(str(store.model["name"]), _time(store))
     found: list[tuple[float, Region]] = []
@@ -157,6 +173,7 @@ def regions_of(store: SegmentationStore, steps: Steps, names: Sequence[str] = ()
         tracer.end()
         kind = _class(store, index)
         for outline in tracer.outlines:
+            turn()
             for polygon in after_steps(outline.polygon, steps, store.grid.spec.mpp):
                 region = Region(on_slide(polygon, grid), kind)
                 found.append((polygon.area, as_drawn(region, stamp)))
@@ -181,8 +198,12 @@ def after_steps(polygon: Polygon, steps: Steps, pixel_um: float) -> list[Polygon
     shape: shapely.Geometry = Polygon(polygon.exterior, holes)
     radius = steps.smooth_um / pixel_um
     if radius > 0:
-        shape = shape.buffer(radius).buffer(-2 * radius).buffer(radius)
-        shape = shapely.make_valid(shape.simplify(SIMPLIFY_SHARE * radius))
+        least = SIMPLIFY_SHARE * radius
+        # The steps along pixels' edges are nine vertices of ten.
+        shape = shape.simplify(max(least, min(STEP_PX, radius / 4)))
+        for by in (radius, -2 * radius, radius):
+            shape = shape.buffer(by, quad_segs=4).simplify(0.5 * least)
+        shape = shapely.make_valid(shape.simplify(least))
     parts = [part for part in shapely.get_parts(shape) if isinstance(part, Polygon)]
     return [
         part
@@ -191,8 +212,21 @@ def after_steps(polygon: Polygon, steps: Steps, pixel_um: float) -> list[Polygon
     ]
 
 
-def class_areas_mm2(store: SegmentationStore, steps: Steps) -> tuple[dict[str, float], float]:
-    """Return the area of each class but the background, before steps on outlines, and of all.
+def class_areas_mm2(
+    store: SegmentationStore, steps: Steps, names: Sequence[str] = (), *, turn: Turn = _go_on
+) -> tuple[dict[str, float], float]:
+    """Return the area of each class, before steps on outlines, and of all that is known.
+
+    Parameters
+    ----------
+    store
+        The segmentation.
+    steps
+        Only the threshold counts.
+    names
+        Classes; all but the model's background by default.
+    turn
+        Called now and then; what it raises stops the work.
 
     Returns
     -------
@@ -202,12 +236,12 @@ def class_areas_mm2(store: SegmentationStore, steps: Steps) -> tuple[dict[str, f
         mm² of all that is known.
     """
     pixel_mm2 = store.grid.spec.mpp**2 / 1e6
-    columns = _columns(store, ())
+    columns = _columns(store, names)
     counts, looked_at = np.zeros(len(columns), np.int64), 0
-    for stored in _strips(store):
+    for stored in _strips(store, turn):
         looked_at += int((stored != UNKNOWN).all(axis=0).sum())
         for place, index in enumerate(columns):
-            counts[place] += int(_is_class(store, stored, index, steps).sum())
+            counts[place] += int(is_class(store, stored, index, steps).sum())
     areas = {
         store.class_names[index]: float(count * pixel_mm2)
         for index, count in zip(columns, counts, strict=True)
@@ -218,16 +252,29 @@ def class_areas_mm2(store: SegmentationStore, steps: Steps) -> tuple[dict[str, f
 # --- pixels -----------------------------------------------------------------------------------
 
 
-def _strips(store: SegmentationStore) -> Iterator[NDArray[np.uint8]]:
+def _strips(store: SegmentationStore, turn: Turn) -> Iterator[NDArray[np.uint8]]:
     rows = store.picture.shape[0]
     for top in range(0, rows, BAND_PX):
+        turn()
         yield store.strip(slice(top, min(top + BAND_PX, rows)))
 
 
-def _is_class(
+def is_class(
     store: SegmentationStore, stored: NDArray[np.uint8], index: int, steps: Steps
 ) -> NDArray[np.bool_]:
-    """Bool [rows, columns]: where a class is, other classes or not."""
+    """Bool [rows, columns]: where a class is, other classes or not.
+
+    Parameters
+    ----------
+    store
+        The segmentation.
+    stored
+        A part of one of its levels, as it is stored: uint8 [C, rows, columns].
+    index
+        Of the class.
+    steps
+        Only the threshold counts here.
+    """
     known = stored[index] != UNKNOWN
     likely = known & (stored[index] >= _least(store, steps))
     if store.model["activation"] == "softmax":
@@ -245,7 +292,7 @@ def _labels(
 ) -> LabelImage:
     """Return the most likely of the classes at each pixel."""
     columns = _columns(store, names)
-    found = np.stack([_is_class(store, stored, index, steps) for index in columns])
+    found = np.stack([is_class(store, stored, index, steps) for index in columns])
     likely = np.where(found, stored[columns].astype(np.int16), -1)
     values = np.array(table.values)[likely.argmax(axis=0)]
     labels = np.where(found.any(axis=0), values, table.background)

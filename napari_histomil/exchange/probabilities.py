@@ -19,6 +19,7 @@ from zarr.codecs import ZstdCodec
 
 from napari_histomil.errors import RunError
 from napari_histomil.exchange.facts import class_column, ome_metadata, provenance
+from napari_histomil.exchange.labels import Turn
 from napari_histomil.files import whole_file, whole_folder
 from napari_histomil.results import SegmentationStore
 from napari_histomil.results.segmentation import from_stored
@@ -27,7 +28,13 @@ TILE_PX = 512
 BIG_TIFF_BYTES = 2**31
 
 
-def write_probabilities(store: SegmentationStore, path: Path, names: Sequence[str] = ()) -> None:
+def write_probabilities(
+    store: SegmentationStore,
+    path: Path,
+    names: Sequence[str] = (),
+    *,
+    turn: Turn = lambda: None,
+) -> None:
     """Write probabilities in the format that the name tells.
 
     Parameters
@@ -38,6 +45,8 @@ def write_probabilities(store: SegmentationStore, path: Path, names: Sequence[st
         Ends in ``.ome.tif``, ``.tif`` or ``.zarr``.
     names
         Classes, a channel each; all by default.
+    turn
+        Called before each row of tiles; what it raises stops the work, and no file is left.
 
     Raises
     ------
@@ -48,16 +57,16 @@ def write_probabilities(store: SegmentationStore, path: Path, names: Sequence[st
     """
     columns = [class_column(store, name) for name in names or store.class_names]
     if path.suffix.lower() == ".zarr":
-        _write_zarr(store, path, columns)
+        _write_zarr(store, path, columns, turn)
     elif path.suffix.lower() in (".tif", ".tiff"):
-        _write_tiff(store, path, columns)
+        _write_tiff(store, path, columns, turn)
     else:
         raise RunError(
             f"Probabilities are written as .ome.tif or .zarr, and {path.name} ends otherwise."
         )
 
 
-def _write_tiff(store: SegmentationStore, path: Path, columns: list[int]) -> None:
+def _write_tiff(store: SegmentationStore, path: Path, columns: list[int], turn: Turn) -> None:
     mpp, levels = store.grid.spec.mpp, store.levels
     names = [store.class_names[column] for column in columns]
     metadata = ome_metadata(store, names, mpp)
@@ -69,7 +78,7 @@ def _write_tiff(store: SegmentationStore, path: Path, columns: list[int]) -> Non
         for index, level in enumerate(levels):
             per_cm = 1e4 / (mpp * 2**index)
             tiff.write(
-                _tiles(level, columns),
+                _tiles(level, columns, turn),
                 shape=(len(columns), *level.shape[1:]),
                 dtype=np.float32,
                 photometric="minisblack",
@@ -84,11 +93,12 @@ def _write_tiff(store: SegmentationStore, path: Path, columns: list[int]) -> Non
             )
 
 
-def _tiles(level: Any, columns: list[int]) -> Iterator[NDArray[np.float32]]:
+def _tiles(level: Any, columns: list[int], turn: Turn) -> Iterator[NDArray[np.float32]]:
     """Yield the tiles of every channel in rows; those at the edges are filled up with NaN."""
     _, height, width = level.shape
     for column in columns:
         for top in range(0, height, TILE_PX):
+            turn()
             for left in range(0, width, TILE_PX):
                 part = level[column, top : top + TILE_PX, left : left + TILE_PX]
                 full = np.full((TILE_PX, TILE_PX), np.nan, np.float32)
@@ -96,7 +106,7 @@ def _tiles(level: Any, columns: list[int]) -> Iterator[NDArray[np.float32]]:
                 yield full
 
 
-def _write_zarr(store: SegmentationStore, path: Path, columns: list[int]) -> None:
+def _write_zarr(store: SegmentationStore, path: Path, columns: list[int], turn: Turn) -> None:
     with whole_folder(path, "zarr.json") as part:
         group = zarr.create_group(part, zarr_format=3)
         for index, level in enumerate(store.levels):
@@ -112,6 +122,7 @@ def _write_zarr(store: SegmentationStore, path: Path, columns: list[int]) -> Non
             )
             for place, column in enumerate(columns):
                 for top in range(0, height, TILE_PX):
+                    turn()
                     stored = np.asarray(level[column, top : top + TILE_PX])
                     array[place, top : top + TILE_PX] = from_stored(stored)
         ome: dict[str, Any] = json.loads(json.dumps(store.ome))

@@ -22,8 +22,12 @@ from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, Normalisation
 from napari_histomil.nets.fold import first_convolution, fold_batch_norm, fold_scaling
 from napari_histomil.nets.load import load_module
+from napari_histomil.nets.onnx_graph import OnnxGraph, graph_flops
 
 Precision = Literal["fp32", "bf16"]
+
+Backend = Literal["eager", "torchscript", "onnxruntime"]
+"""What runs a net: torch layer by layer, a TorchScript graph, ONNX Runtime."""
 
 FOLD_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest logit."""
@@ -55,6 +59,13 @@ class Net:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
+    def backend(self) -> Backend:
+        """What runs it."""
+        if isinstance(self.module, OnnxGraph):
+            return "onnxruntime"
+        return "torchscript" if isinstance(self.module, torch.jit.ScriptModule) else "eager"
+
+    @property
     def scaling_folded(self) -> bool:
         """Whether the first convolution takes pixels of 0 to 255 as they are."""
         return self.border is not None
@@ -62,9 +73,12 @@ class Net:
     def logits(self, tiles: Tensor) -> Tensor:
         """Answer uint8 [B, H, W, 3] on the net's device with float32 [B, C] or [B, C, H, W]."""
         with torch.inference_mode(), _true_float32(self.device):
-            x = self._pad(tiles) if self.border is not None else self.scaled(tiles)
-            answer: Tensor = self.module(x)  # (B, C) or (B, C, H, W)
+            answer: Tensor = self.module(self.prepared(tiles))  # (B, C) or (B, C, H, W)
             return answer.float()
+
+    def prepared(self, tiles: Tensor) -> Tensor:
+        """Return uint8 [B, H, W, 3] as the module takes it; good until the thread's next call."""
+        return self._pad(tiles) if self.border is not None else self.scaled(tiles)
 
     def scaled(self, tiles: Tensor) -> Tensor:
         """Return uint8 [B, H, W, 3] as the net was trained to get it, [B, 3, H, W]."""
@@ -135,8 +149,9 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     module = load_module(model)
     normalisation = _normalisation(model)
     generator = torch.Generator().manual_seed(0)
-    tiles = torch.randint(0, 256, (2, *shape, 3), dtype=torch.uint8, generator=generator)
-    plain = _bare_net(module, normalisation)
+    size = (2, *shape, model.channels)
+    tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    plain = bare_net(module, model)
     wanted = _first_answer(plain, model, tiles)
     plain = replace(plain, flops=_count_flops(plain, tiles))
     limit = FOLD_TOLERANCE * max(float(wanted.abs().max()), 1e-3)
@@ -145,11 +160,20 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     for net in _cheaper(plain, normalisation, tiles, foldings):
         if float((net.logits(tiles) - wanted).abs().max()) <= limit:
             return _to_device(net, device)
-    _logger.info("folding changes the answers of %s: it is left as it is", model.name)
+    if plain.backend != "onnxruntime":
+        _logger.info("folding changes the answers of %s: it is left as it is", model.name)
     return _to_device(plain, device)
 
 
-def _bare_net(module: nn.Module, normalisation: Normalisation) -> Net:
+def bare_net(module: nn.Module, model: ModelManifest) -> Net:
+    """Return a module as a net on the CPU in which nothing is folded.
+
+    Raises
+    ------
+    ModelError
+        If the model states its scaling in a way that is none.
+    """
+    normalisation = _normalisation(model)
     mean = torch.tensor(normalisation.mean, dtype=torch.float64)
     std = torch.tensor(normalisation.std, dtype=torch.float64)
     return Net(
@@ -181,7 +205,7 @@ def _normalisation(model: ModelManifest) -> Normalisation:
             if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
                 raise ModelError(f"{model.path}: Normalize needs 3 means and 3 std above 0.")
             return Normalisation(mean, std)
-    return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Normalisation((0.0,) * model.channels, (1.0,) * model.channels)
 
 
 def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
@@ -204,6 +228,8 @@ def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
 
 
 def _count_flops(net: Net, tiles: Tensor) -> float:
+    if isinstance(net.module, OnnxGraph):  # torch does not see what happens in it
+        return graph_flops(net.module.data, (tiles.shape[3], *tiles.shape[1:3]))
     with FlopCounterMode(display=False) as counter:
         net.logits(tiles[:1])
     return float(counter.get_total_flops())
@@ -213,8 +239,10 @@ def _cheaper(
     plain: Net, normalisation: Normalisation, tiles: Tensor, foldings: tuple[bool, ...]
 ) -> Iterator[Net]:
     """Yield what should answer as `plain` does, the cheapest first."""
-    if isinstance(plain.module, torch.jit.ScriptModule):
+    if plain.backend == "torchscript":
         yield _freeze(plain)
+        return
+    if plain.backend == "onnxruntime":  # which folds by itself
         return
     for scaling in foldings:
         yield _fold(plain, normalisation, tiles, scaling=scaling)
@@ -247,8 +275,9 @@ def _freeze(plain: Net) -> Net:
 
 
 def _to_device(net: Net, device: torch.device) -> Net:
-    module = net.module.to(device)
-    if not isinstance(module, torch.jit.ScriptModule):
+    graph = net.module
+    module = graph.moved(device) if isinstance(graph, OnnxGraph) else graph.to(device)
+    if net.backend == "eager":
         module = module.to(memory_format=torch.channels_last)
     return replace(
         net,

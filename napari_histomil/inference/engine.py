@@ -7,13 +7,12 @@ The cycle:
    (`session.py`);
 3. threads take pieces of the plan, read their tiles and predict them (`lanes.py`);
 4. pieces come together to a block (`patches.py`) or are stitched to a band of a picture
-   (`segmentation.py`), which is written, then flagged done;
+   (`segmentation.py`), which is written, then flagged done; a chain does so twice (`chain.py`);
 5. its `Progress` is yielded; cancelling, closing the generator and errors all end in one place.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,14 +20,15 @@ from pathlib import Path
 from typing import Literal
 
 from napari_histomil.errors import RunError
+from napari_histomil.inference.chain import ChainSession
 from napari_histomil.inference.devices import resolve_device
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.inference.opening import find_job_model, open_job_slide, open_job_store
 from napari_histomil.inference.patches import PatchSession
 from napari_histomil.inference.plan import Near, whole_rect_px0
 from napari_histomil.inference.segmentation import SegmentSession
+from napari_histomil.manifest import find_steps
 from napari_histomil.results import RunStore, SegmentationStore, run_path
-from napari_histomil.tiling import TileGrid
 
 
 def run(
@@ -80,37 +80,41 @@ def run(
     path = run_path(job.slide.path, job.run_id, fingerprint=job.slide.fingerprint, out=out)
     finished = _finished(path, job.task)
     if finished is not None:
-        total = len(finished)
-        yield Progress(total, total, total, 0.0, whole_rect_px0(finished), path)
+        yield finished
         return
     with ExitStack() as stack:
         model = find_job_model(job, models)
         resolved = resolve_device(device)  # before anything is made on disk
         slide = stack.enter_context(open_job_slide(job))
-        session: PatchSession | SegmentSession
-        if job.task == "segment":
-            pictures, created = open_job_store(SegmentationStore, path, job, model, slide)
-            session = SegmentSession(job, model, slide, pictures, resolved, batch, on_error)
+        session: PatchSession | SegmentSession | ChainSession
+        how = (resolved, batch, on_error)
+        if model.segments:
+            steps = find_steps(model, models) if job.task == "chain" else None
+            picture = stack.enter_context(
+                open_job_store(SegmentationStore, path, job, model, slide)
+            )
+            if steps is None:
+                session = SegmentSession(job, model, slide, picture, *how)
+            else:
+                session = ChainSession(job, model, steps, slide, picture, *how, out=out)
         else:
-            scores, created = open_job_store(RunStore, path, job, model, slide)
-            session = PatchSession(job, model, slide, scores, resolved, batch, on_error)
-        stack.callback(session.store.close)
-        try:
-            yield from session.work(cancel or threading.Event(), near)
-        except BaseException as error:
-            empty = not session.store.done_tiles.any()
-            if created and not isinstance(error, GeneratorExit) and empty:
-                shutil.rmtree(path, ignore_errors=True)  # an error leaves no empty run behind
-            raise
+            scores = stack.enter_context(open_job_store(RunStore, path, job, model, slide))
+            session = PatchSession(job, model, slide, scores, *how)
+        yield from session.work(cancel or threading.Event(), near)
 
 
-def _finished(path: Path, task: str) -> TileGrid | None:
-    """Return the grid of a run that is done, or None."""
+def _finished(path: Path, task: str) -> Progress | None:
+    """Return what a run that is done has to tell, or None."""
     if not path.exists():
         return None
     store: RunStore | SegmentationStore
     try:
-        store = (SegmentationStore if task == "segment" else RunStore).open(path)
+        store = (SegmentationStore if task in ("segment", "chain") else RunStore).open(path)
     except RunError:
         return None  # opening it for writing mends a torn run, or says what is the matter
-    return store.grid if store.complete else None
+    if not store.complete:
+        return None
+    total = len(store.grid)
+    if isinstance(store, SegmentationStore) and store.chain is not None:
+        total += store.chain["detector_tiles"]
+    return Progress(total, total, total, 0.0, whole_rect_px0(store.grid), path)

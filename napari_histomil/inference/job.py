@@ -83,7 +83,7 @@ class Job:
     model: ModelRef
     task: str
     grids: tuple[GridSpec, ...]
-    """One grid per magnification; patch classifiers have one."""
+    """One grid per magnification; of a chain, that of the result."""
     region: RegionSpec = field(default_factory=RegionSpec)
     stain: StainSpec = field(default_factory=StainSpec)
 
@@ -177,9 +177,9 @@ def plan_job(
     region
         Where to look; tissue by default.
     stain
-        Stain normalisation; the model's own by default.
+        Stain normalisation; the model's own by default. Of a chain, before its last model.
     mpp, stride_px
-        Resolution and stride other than the model's.
+        Resolution and stride other than the model's; of a chain, of its last model.
     reader
         The slide's reader, where it is forced.
     icc
@@ -191,15 +191,26 @@ def plan_job(
     MissingMppError
         If the slide's µm/px are unknown.
     RunError
-        If mpp or stride make no grid.
+        If mpp or stride make no grid, the model works only within a chain, or it is an encoder.
     """
+    if model.inputs:
+        raise RunError(
+            f"{model.name} refines heatmaps and is given one by a chain: run a chain that names "
+            f"it, see 'histomil models chain --help'."
+        )
     grid = GridSpec(
         mpp=model.grid.mpp if mpp is None else mpp,
         tile_px=model.grid.tile_px,
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
         margin_px=model.grid.margin_px,
     )
-    if model.task == "segment" and (grid.tile_px - grid.stride_px) % 2:
+    if model.task == "embed":
+        raise RunError(
+            f"{model.name} is an encoder: it embeds tiles and tells no classes, so a run of it "
+            f"has nothing to show. Train a classifier from it: name it as `encoder` in the "
+            f"training's table [network]."
+        )
+    if model.segments and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
             f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "
             f"the result: choose a stride that is {'even' if grid.tile_px % 2 == 0 else 'odd'}."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,12 +53,29 @@ def open_job_slide(job: Job) -> Slide:
     return slide
 
 
+@contextmanager
 def open_job_store(
     kind: type[Store], path: Path, job: Job, model: ModelManifest, slide: Slide
-) -> tuple[Store, bool]:
-    """Open the job's run for writing, or make it; returns whether it was made."""
-    if path.exists():
-        return kind.open(path, writable=True), False
+) -> Iterator[Store]:
+    """Open the job's run for writing, or make it; an error leaves no empty run behind."""
+    created = not path.exists()
+    if created:
+        store = _make_store(kind, path, job, model, slide)
+    else:
+        store = kind.open(path, writable=True)
+    try:
+        yield store
+    except BaseException as error:
+        if created and not isinstance(error, GeneratorExit) and not store.done_tiles.any():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        store.close()
+
+
+def _make_store(
+    kind: type[Store], path: Path, job: Job, model: ModelManifest, slide: Slide
+) -> Store:
     grid = select_tiles(slide, job)
     info = slide.info
     bounds = info.bounds_px0
@@ -91,7 +110,7 @@ def open_job_store(
     )
     for warning in _warnings(grid, model):
         store.add_warning(warning)
-    return store, True
+    return store
 
 
 def _warnings(grid: TileGrid, model: ModelManifest) -> Iterator[str]:

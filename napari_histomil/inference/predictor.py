@@ -131,7 +131,7 @@ def settle(
     """
     difference = None
     precision: Precision = "fp32"
-    graph = isinstance(net.module, torch.jit.ScriptModule)  # may hold constants in float32
+    graph = net.backend != "eager"  # may hold constants in float32
     if has_fast_bf16(net.device) and len(sample) and not graph:
         low = in_bf16(net)
         exact, rounded = (Predictor(n, model, CPU_BATCH).scores(sample) for n in (net, low))

@@ -7,25 +7,29 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from napari_histomil.inference.backends import Net
 from napari_histomil.inference.devices import describe_device
 from napari_histomil.inference.predictor import Settings
+from napari_histomil.nets.onnx_graph import OnnxGraph, runtime_version
 
 PACKAGES = ("napari-histomil", "numpy", "pillow", "timm", "torch", "torchvision", "zarr")
 
 
 def begin_session(net: Net, settings: Settings) -> dict[str, Any]:
     """Return the record of a session that begins now, as plain JSON values."""
+    graph = net.module if isinstance(net.module, OnnxGraph) else None
+    versions = {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}}
+    if graph is not None:
+        versions["onnxruntime"] = str(runtime_version())
     return {
         "started": now(),
         "finished": None,
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+        "versions": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "device": describe_device(str(net.device)),
         "device_type": net.device.type,
-        "backend": "torchscript" if isinstance(net.module, torch.jit.ScriptModule) else "eager",
+        "backend": net.backend,
+        **({"providers": list(graph.providers)} if graph is not None else {}),
         "precision": settings.precision,
         "bf16_difference": settings.bf16_difference,
         "batch": settings.batch,

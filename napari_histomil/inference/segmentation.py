@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,8 @@ class BandPlan:
         Pieces.
     near
         The lane where a person looks when the run begins comes first.
+    needed
+        bool [N], the tiles that are computed; all by default.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class BandPlan:
         piece_tiles: int,
         ahead: int,
         near: Near | None,
+        needed: NDArray[np.bool_] | None = None,
     ) -> None:
         self.stretches: list[Stretch] = picture.stretches(done)
         point = near() if near is not None else None
@@ -66,8 +71,12 @@ class BandPlan:
         """(stretch, piece) for every piece; ``piece.block`` is its place here."""
         for number, stretch in enumerate(self.stretches):
             for row in picture.rows_of_tiles(stretch):
-                for piece in pieces(0, row, piece_tiles):
-                    self.order.append((number, Piece(len(self.order), piece.tiles)))
+                for tiles in [row] if needed is None else _where(needed, row):
+                    for piece in pieces(0, tiles, piece_tiles):
+                        self.order.append((number, Piece(len(self.order), piece.tiles)))
+        counts = Counter(number for number, _ in self.order)
+        self.pieces_of = [counts[number] for number in range(len(self.stretches))]
+        """Number of pieces of each stretch; of a chain, many have none."""
         self._ahead = ahead
         self._given = self._stitched = 0
         self._over = False
@@ -101,6 +110,12 @@ class BandPlan:
             self._changed.notify_all()
 
 
+def _where(needed: NDArray[np.bool_], row: slice) -> list[slice]:
+    """Return the runs of tiles of a row that are needed."""
+    edges = np.flatnonzero(np.diff(needed[row].astype(np.int8), prepend=0, append=0)) + row.start
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
 def _distance(x: float, columns: slice) -> float:
     return float(max(columns.start - x, x - columns.stop, 0))
 
@@ -117,23 +132,37 @@ class SegmentSession(Session[SegmentationStore]):
         # A device holds two batches, fills a third, and one waits here until its turn.
         batches = 1 if on_cpu else 4 * -(-batch // piece_tiles)
         ahead = 2 * worker_count(self.device) + batches
+        left_out, picture = self.store.left_out, self.store.picture
         self._plan = BandPlan(
-            self.store.picture,
+            picture,
             self.store.done_bands,
             piece_tiles=piece_tiles,
             ahead=ahead,
             near=near,
+            needed=None if left_out is None else picture.tiles_touching(~left_out),
         )
         return self._plan
 
     def _collect(self, crew: Crew[Answer], cancel: threading.Event) -> Iterator[Progress]:
-        plan, waiting, next_place = self._plan, dict[int, Answer](), 0
-        strips = [_Strip(self.store, stretch) for stretch in plan.stretches[:1]]
-        current = 0
+        plan = self._plan
+        answers = self._in_order(crew, cancel)
         try:
-            while next_place < len(plan.order):
+            for number, stretch in enumerate(plan.stretches):
+                strip = _Strip(self.store, stretch)
+                for answer in islice(answers, plan.pieces_of[number]):
+                    yield from self._written(strip.add(answer), cancel)
+                    plan.stitched()
                 if cancel.is_set():
                     return
+                yield from self._written(strip.end(), cancel)
+        finally:
+            plan.end()  # else the crew could not be closed
+
+    def _in_order(self, crew: Crew[Answer], cancel: threading.Event) -> Iterator[Answer]:
+        """Yield the answers in the order of the plan; ends when the run is cancelled."""
+        waiting: dict[int, Answer] = {}
+        for place in range(len(self._plan.order)):
+            while place not in waiting and not cancel.is_set():
                 try:
                     answer = crew.take(timeout=WAIT_SECONDS)
                 except TimeoutError:
@@ -142,28 +171,20 @@ class SegmentSession(Session[SegmentationStore]):
                 if answer.failed and self.on_error == "raise":
                     raise answer.failed[min(answer.failed)]
                 waiting[answer.piece.block] = answer
-                while next_place in waiting:
-                    number = plan.order[next_place][0]
-                    if number != current:
-                        yield from self._written(strips.pop().end())
-                        strips.append(_Strip(self.store, plan.stretches[number]))
-                        current = number
-                    yield from self._written(strips[0].add(waiting.pop(next_place)))
-                    plan.stitched()
-                    next_place += 1
-                    if cancel.is_set():
-                        return
-            for strip in strips:
-                yield from self._written(strip.end())
-        finally:
-            plan.end()  # else the crew could not be closed
+            if cancel.is_set():
+                return
+            yield waiting.pop(place)
 
-    def _written(self, bands: Iterator[Band]) -> Iterator[Progress]:
+    def _written(self, bands: Iterator[Band], cancel: threading.Event) -> Iterator[Progress]:
         for band in bands:
             self.done = int(self.store.done_tiles.sum())
             yield self._progress(self.store.picture.rect_px0([band]))
+            if cancel.is_set():
+                return
 
     def _warning(self) -> str | None:
+        if self.store.left_out is not None and self.store.left_out.any():
+            return None  # what was not looked at does say the same
         coarse = np.asarray(self.store.levels[-1][:])
         values = [level[level != UNKNOWN] for level in coarse]
         if len(self.store.grid) > 1 and all(len(v) > 1 and np.ptp(v) == 0 for v in values):
@@ -182,6 +203,12 @@ class _Strip:
         self._store = store
         self._bands = list(stretch.bands)
         self._skipped: dict[int, str] = {}
+        self._background = np.array(
+            [[name == store.model.get("background_class")] for name in store.class_names],
+            np.float32,
+        )
+        left_out, picture = store.left_out, store.picture
+        self._wanted = None if left_out is None else picture.cells_image(~left_out)
         weights = window(spec.inner_px, spec.stride_px)
         classes = len(store.classes)
         self._stitcher = Stitcher(stretch.rows, stretch.columns, classes, weights, BAND_PX)
@@ -204,9 +231,18 @@ class _Strip:
     def _write(self, stop: int) -> Iterator[Band]:
         while self._bands and self._bands[0].rows.stop <= stop:
             band = self._bands.pop(0)
+            picture = self._store.picture
+            if self._wanted is not None and not picture.reaches(self._wanted, band):
+                self._stitcher.drop(band.rows.stop)
+                self._store.write_background(band)
+                yield band
+                continue
             probabilities = self._stitcher.take(band.rows.stop)
-            known = self._store.picture.known(band.rows, band.columns)
+            known = picture.known(band.rows, band.columns)
             probabilities[:, ~known] = np.nan
+            if self._wanted is not None:
+                wanted = picture.pixels(self._wanted, band.rows, band.columns)
+                probabilities[:, known & ~wanted] = self._background
             self._store.write_band(band, probabilities, self._skipped)
             self._skipped = {}
             yield band

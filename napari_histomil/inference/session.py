@@ -10,12 +10,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Generic, Literal
 
 import numpy as np
 import torch
 
 from napari_histomil.geometry import Rect
+from napari_histomil.inference.backend_choice import as_before, choose
 from napari_histomil.inference.backends import Net, in_bf16, prepare_net
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.inference.lanes import Answer, Pieces, cpu_lane, device_lane
@@ -66,7 +68,9 @@ class Session(ABC, Generic[Store]):
         net = prepare_net(self.model, reader.shape, self.device)
         if cancel.is_set():
             return
-        net, settings = self._settle(net, reader)
+        net, settings = self._settle(net, reader, cancel)
+        if cancel.is_set():
+            return
         predictor = Predictor(net, self.model, settings.batch)
         on_cpu = self.device.type == "cpu"
         pieces = self._pieces(settings.batch, on_cpu=on_cpu, near=near)
@@ -114,8 +118,10 @@ class Session(ABC, Generic[Store]):
         failed = reader.read(indices, tiles)
         return np.delete(tiles, list(failed), axis=0)
 
-    def _settle(self, net: Net, reader: TileReader) -> tuple[Net, Settings]:
-        """Settle precision and batch, or take them from an earlier session on such a device."""
+    def _settle(
+        self, net: Net, reader: TileReader, cancel: threading.Event
+    ) -> tuple[Net, Settings]:
+        """Settle backend, precision, batch, or take an earlier session's on such a device."""
         for session in self.store.sessions:
             if session["device_type"] == self.device.type:
                 kept = Settings(
@@ -123,9 +129,14 @@ class Session(ABC, Generic[Store]):
                     self.batch or session["batch"],
                     session["bf16_difference"],
                 )
+                net = as_before(net, self.model, reader.shape, session["backend"])
                 return (in_bf16(net) if kept.precision == "bf16" else net), kept
         few = min(SAMPLE_TILES, max(int(SAMPLE_FLOPS / max(net.flops, 1)), 1))
-        return settle(net, self.model, self._sample(reader, few), batch=self.batch)
+        sample = self._sample(reader, few)
+        torch_net, settings = settle(net, self.model, sample, batch=self.batch)
+        left = len(self.store.grid) - self.done
+        chosen = choose(net, torch_net, self.model, sample, tiles=left, cancel=cancel)
+        return chosen, replace(settings, precision=chosen.precision)
 
     def _progress(self, rect_px0: Rect) -> Progress:
         return Progress(

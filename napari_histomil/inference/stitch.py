@@ -93,13 +93,20 @@ class Stitcher:
 
         No tile that is added afterwards may touch them.
         """
+        weights = self._weights[: stop - self.top]
+        sums = self._sums[:, : stop - self.top]
+        mean = np.full(sums.shape, np.nan, np.float32)
+        np.divide(sums, weights, out=mean, where=weights > 0)
+        self.drop(stop)
+        return mean
+
+    def drop(self, stop: int) -> None:
+        """Leave out the rows up to `stop`; as of `take`."""
         count = stop - self.top
-        weights = self._weights[:count]
-        mean = np.full(self._sums[:, :count].shape, np.nan, np.float32)
-        np.divide(self._sums[:, :count], weights, out=mean, where=weights > 0)
+        self.top = stop
+        if not self._weights.any():
+            return
         for buffer in (self._sums, self._weights):
             rest = buffer.shape[-2] - count
             buffer[..., :rest, :] = buffer[..., count:, :].copy()
             buffer[..., rest:, :] = 0
-        self.top = stop
-        return mean

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from napari_histomil.errors import HistomilError, ModelError
+from napari_histomil.manifest.chain import Chain, read_chain
 from napari_histomil.manifest.schema import (
     MODEL_SCHEMA,
     SCHEMA_VERSION,
@@ -21,6 +22,10 @@ from napari_histomil.tiling import GridSpec
 
 MODEL_FILE = "model.json"
 WSINFER_FILE = "config.json"
+ZOO_FILE = "zoo.json"
+"""Beside a model that was downloaded: where from, and its hash."""
+
+_OF_CLASSES = ("classes", "activation", "temperature", "positive_class")
 
 _LFS_BEGINNING = b"version https://git-lfs.github.com/spec/"
 
@@ -57,7 +62,7 @@ class ClassSpec:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """``(pixel / 255 - mean) / std`` for each of red, green and blue."""
+    """``(pixel / 255 - mean) / std`` for each of red, green and blue, and a heatmap after them."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -78,11 +83,14 @@ class ModelManifest:
     graph."""
     arguments: Mapping[str, Any]
     weights: Path
-    weights_format: Literal["safetensors", "torchscript"]
+    """Of a chain, which has none of its own, `model.json`."""
+    weights_format: Literal["safetensors", "torchscript", "onnx", "chain"]
     weights_sha256: str
-    """As `model.json` states it (checked by `verify_model`); computed for WSInfer folders."""
+    """As `model.json` states it (checked by `verify_model`). Of a WSInfer folder as it was when it
+    was downloaded, or computed; computed of a chain's steps."""
     classes: tuple[ClassSpec, ...]
-    activation: Literal["softmax", "sigmoid"]
+    """In the order of the outputs; none where `task` is ``embed``."""
+    activation: Literal["softmax", "sigmoid", "none"]
     grid: GridSpec
     read: Literal["area", "level0"]
     """``area``: tiles area-averaged to ``grid.mpp``; ``level0``: WSInfer's way, see above."""
@@ -100,6 +108,24 @@ class ModelManifest:
     scores: Mapping[str, Any]
     sha256: str
     """Hash of all that decides an answer: weights, architecture, classes, scaling, activation."""
+    export: Mapping[str, Any] = field(default_factory=dict)
+    """Of which model this is another form, and how far its answers are from that one's."""
+    inputs: tuple[str, ...] = ()
+    """What is stacked to the input of a refiner, ``("overview", "heatmap")``; else tiles are."""
+    chain: Chain | None = None
+    """The steps, if it is a chain: of the rest, what the result has."""
+    embedding_dim: int | None = None
+    """Values of an embedding, where `task` is ``embed``."""
+
+    @property
+    def segments(self) -> bool:
+        """Whether a run of it is a picture: each pixel has probabilities, not each tile."""
+        return self.task in ("segment", "chain")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the net takes."""
+        return 4 if self.inputs else 3
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,7 +151,7 @@ def load_manifest(folder: Path) -> ModelManifest:
     """
     folder = Path(folder)
     if (folder / MODEL_FILE).is_file():
-        return _load_own(folder)
+        return read_manifest(_read_json(folder / MODEL_FILE), folder / MODEL_FILE)
     if (folder / WSINFER_FILE).is_file():
         return _load_wsinfer(folder)
     if not folder.is_dir():
@@ -136,13 +162,15 @@ def load_manifest(folder: Path) -> ModelManifest:
 
 
 def verify_model(manifest: ModelManifest) -> None:
-    """Check that the weights are those that the manifest states.
+    """Check that the weights are those that the manifest states; a chain has none of its own.
 
     Raises
     ------
     ModelError
         If their sha256 differs, or git-lfs has not fetched them.
     """
+    if manifest.chain is not None:
+        return
     actual = _file_sha256(manifest.weights)
     with manifest.weights.open("rb") as stream:
         if stream.read(len(_LFS_BEGINNING)) == _LFS_BEGINNING:
@@ -158,9 +186,17 @@ def verify_model(manifest: ModelManifest) -> None:
         )
 
 
-def _load_own(folder: Path) -> ModelManifest:
-    file = folder / MODEL_FILE
-    raw = _read_json(file)
+def read_manifest(raw: Any, file: Path) -> ModelManifest:
+    """Return what a `model.json` holds as a manifest; raises `ModelError` as `load_manifest`.
+
+    Parameters
+    ----------
+    raw
+        The JSON values.
+    file
+        Where they stand, or will; weights lie beside it.
+    """
+    folder = file.parent
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ModelError(
@@ -168,25 +204,30 @@ def _load_own(folder: Path) -> ModelManifest:
             f"program knows {SCHEMA_VERSION}): update napari-histomil."
         )
     validate(raw, MODEL_SCHEMA, file)
-    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw["classes"])
+    classes = tuple(ClassSpec(c["name"], tuple(c["color"])) for c in raw.get("classes", []))
     names = [c.name for c in classes]
     if len(set(names)) < len(names):
         raise ModelError(f"{file}: two classes have the same name: give each its own.")
     for member in ("positive_class", "background_class"):
         if raw.get(member) is not None and raw[member] not in names:
             raise ModelError(f"{file}: {member} {raw[member]!r} is none of the classes {names}.")
-    weights = _weights_inside(folder, raw["weights"]["file"], file)
-    architecture = raw.get("architecture", {})
-    weights_format = raw["weights"]["format"]
-    if (weights_format == "safetensors") != bool(architecture):
-        raise ModelError(
-            f"{file}: safetensors need 'architecture', a TorchScript graph must not have it."
-        )
     try:
         grid = GridSpec(**raw["grid"])
     except HistomilError as error:
         raise ModelError(f"{file}: grid: {error}") from error
     _check_task(raw, grid, file)
+    if raw["task"] == "chain":
+        chain = read_chain(raw["steps"], file)
+        weights, stated = file, {"format": "chain", "sha256": _json_sha256(chain.canonical())}
+    else:
+        chain, stated = None, raw["weights"]
+        weights = _weights_inside(folder, stated["file"], file)
+    architecture = raw.get("architecture", {})
+    if (stated["format"] == "safetensors") != bool(architecture):
+        raise ModelError(
+            f"{file}: safetensors need 'architecture', a graph of TorchScript or ONNX must not "
+            f"have it."
+        )
     normalisation = raw.get("normalisation")
     return _with_hash(
         name=raw["name"],
@@ -197,10 +238,11 @@ def _load_own(folder: Path) -> ModelManifest:
         architecture=architecture.get("name", ""),
         arguments=architecture.get("arguments", {}),
         weights=weights,
-        weights_format=weights_format,
-        weights_sha256=raw["weights"]["sha256"],
+        weights_format=stated["format"],
+        weights_sha256=stated["sha256"],
         classes=classes,
-        activation=raw["activation"],
+        activation=raw.get("activation", "none"),
+        embedding_dim=raw.get("embedding_dim"),
         grid=grid,
         read="area",
         normalisation=normalisation
@@ -213,17 +255,35 @@ def _load_own(folder: Path) -> ModelManifest:
         licence=raw["licence"],
         training=raw.get("training", {}),
         scores=raw.get("scores", {}),
+        export=raw.get("export", {}),
+        inputs=tuple(raw.get("inputs", ())),
+        chain=chain,
     )
 
 
 def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
-    """Refuse what only the other task has."""
-    segments = raw["task"] == "segment"
+    """Refuse what only another task has."""
+    if raw["task"] == "embed":
+        odd = [name for name in _OF_CLASSES if raw.get(name) is not None]
+        if odd:
+            raise ModelError(f"{file}: {odd[0]} is for models with classes, and embed has none.")
+    elif raw.get("embedding_dim") is not None:
+        raise ModelError(f"{file}: embedding_dim is for models that embed.")
+    segments = raw["task"] in ("segment", "chain")
+    if raw["task"] == "chain":
+        odd = [m for m in ("weights", "architecture", "normalisation", "inputs") if raw.get(m)]
+        wanted, words = "steps", "A chain has steps, and what its models are is their own matter"
+    else:
+        odd = ["steps"] if raw.get("steps") else []
+        wanted, words = "weights", "A model that is no chain has weights, and no steps"
+    if odd or wanted not in raw:
+        problem = f"{odd[0]} cannot stand here" if odd else f"{wanted} are missing"
+        raise ModelError(f"{file}: {problem}. {words}.")
     family = raw.get("architecture", {}).get("name", "").partition("/")[0]
     if family and (family == "smp") != segments:
         raise ModelError(
             f"{file}: {raw['architecture']['name']} cannot {raw['task']}: nets of the family smp "
-            f"segment, all others classify."
+            f"segment, all others classify or embed."
         )
     if not segments and (grid.margin_px or raw.get("background_class")):
         raise ModelError(f"{file}: margin_px and background_class are for models that segment.")
@@ -232,10 +292,35 @@ def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
             f"{file}: grid: tile_px - stride_px must be even, so that the pixels of tiles lie on "
             f"those of the result, and {grid.tile_px} - {grid.stride_px} is not."
         )
+    _check_inputs(raw, file)
     if raw.get("background_class") is not None and raw["activation"] == "sigmoid":
         raise ModelError(
             f"{file}: background_class is for softmax: with sigmoid, background is where no class "
             f"is likely."
+        )
+    if raw["task"] == "chain" and (raw.get("background_class") is None) == (
+        raw["activation"] == "softmax"
+    ):
+        raise ModelError(
+            f"{file}: a chain with softmax needs background_class: it is what the result says "
+            f"where the last step does not look."
+        )
+
+
+def _check_inputs(raw: Mapping[str, Any], file: Path) -> None:
+    """Refuse a net that takes another number of channels than it is given."""
+    channels = 4 if raw.get("inputs") else 3
+    if raw.get("inputs") and raw["task"] != "segment":
+        raise ModelError(f"{file}: inputs are for models that segment.")
+    if raw.get("inputs") and raw.get("stain", "none") != "none":
+        raise ModelError(f"{file}: a model with inputs cannot ask for stain normalisation.")
+    taken = raw.get("architecture", {}).get("arguments", {}).get("in_channels", 3)
+    scaling = raw.get("normalisation") or {}
+    numbers = {len(scaling[member]) for member in ("mean", "std") if member in scaling}
+    if ("architecture" in raw and taken != channels) or numbers - {channels}:
+        raise ModelError(
+            f"{file}: with inputs {json.dumps(['overview', 'heatmap'])} a net has in_channels 4 "
+            f"and four numbers of mean and std, without them 3 and three."
         )
 
 
@@ -266,7 +351,7 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         arguments={},
         weights=graphs[0],
         weights_format="torchscript",
-        weights_sha256=_file_sha256(graphs[0]),
+        weights_sha256=_recorded_sha256(folder) or _file_sha256(graphs[0]),
         classes=tuple(ClassSpec(name, _color(name, i)) for i, name in enumerate(names)),
         activation="softmax" if len(names) > 1 else "sigmoid",
         grid=GridSpec(float(raw["spacing_um_px"]), size, size),
@@ -283,6 +368,18 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         training={},
         scores={},
     )
+
+
+def _recorded_sha256(folder: Path) -> str | None:
+    """Return the hash that was recorded when the model was downloaded, if it was."""
+    file = folder / ZOO_FILE
+    if not file.is_file():
+        return None
+    raw = _read_json(file)
+    digest = raw.get("sha256") if isinstance(raw, dict) else None
+    if not isinstance(digest, str):
+        raise ModelError(f"{file} lacks the sha256 of the weights: get the model again.")
+    return digest
 
 
 def _with_hash(**members: Any) -> ModelManifest:
@@ -304,8 +401,16 @@ def _with_hash(**members: Any) -> ModelManifest:
         "normalisation": normalisation and [list(normalisation.mean), list(normalisation.std)],
         "transforms": members["transforms"],
     }
-    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
-    return ModelManifest(**members, sha256=hashlib.sha256(text.encode()).hexdigest())
+    if members.get("inputs"):  # what is not there has no name: so other models keep their hash
+        decisive["inputs"] = list(members["inputs"])
+    if members.get("chain") is not None:
+        decisive["background_class"] = members["background_class"]
+    return ModelManifest(**members, sha256=_json_sha256(decisive))
+
+
+def _json_sha256(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_json(file: Path) -> Any:

@@ -15,16 +15,44 @@ from napari_histomil.errors import ModelError
 SCHEMA_VERSION = 1
 """Version of `model.json` that this program writes and the newest it reads."""
 
-_NUMBERS3 = {
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a model may be called: it is a folder's name too."""
+
+_NUMBERS = {
     "type": "array",
     "items": {"type": "number", "description": "a number"},
     "minItems": 3,
-    "maxItems": 3,
-    "description": "three numbers, for red, green and blue",
+    "maxItems": 4,
+    "description": "three numbers, for red, green and blue (four, if a heatmap comes with them)",
 }
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0, "description": "a number above 0"}
 _COUNT = {"type": "integer", "minimum": 1, "description": "a whole number of at least 1"}
 _TEXT = {"type": "string", "minLength": 1, "description": "a text"}
+_SHA256 = {
+    "type": "string",
+    "pattern": "^[0-9a-f]{64}$",
+    "description": "64 hexadecimal digits in lower case",
+}
+_STAIN = {
+    "enum": ["none", "macenko", "reinhard"],
+    "description": "'none', 'macenko' or 'reinhard'",
+}
+_GRID = {
+    "type": "object",
+    "description": "an object with mpp, tile_px and stride_px",
+    "additionalProperties": False,
+    "required": ["mpp", "tile_px", "stride_px"],
+    "properties": {
+        "mpp": _POSITIVE,
+        "tile_px": _COUNT,
+        "stride_px": _COUNT,
+        "margin_px": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "a whole number of at least 0",
+        },
+    },
+}
 
 MODEL_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -35,21 +63,61 @@ MODEL_SCHEMA: dict[str, Any] = {
         "name",
         "description",
         "task",
-        "weights",
-        "classes",
-        "activation",
         "grid",
         "licence",
     ],
+    "if": {"properties": {"task": {"const": "embed"}}},
+    "then": {"required": ["embedding_dim"]},
+    "else": {"required": ["classes", "activation"]},
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION, "description": f"{SCHEMA_VERSION}"},
         "name": {
             "type": "string",
-            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "pattern": MODEL_NAME,
             "description": "a name of letters, digits, '.', '_' and '-'",
         },
         "description": _TEXT,
-        "task": {"enum": ["classify", "segment"], "description": "'classify' or 'segment'"},
+        "task": {
+            "enum": ["classify", "segment", "chain", "embed"],
+            "description": "'classify', 'segment', 'chain' or 'embed'",
+        },
+        "steps": {
+            "type": "array",
+            "minItems": 2,
+            "description": "a list of steps",
+            "items": {
+                "type": "object",
+                "description": "an object with do, model and sha256",
+                "additionalProperties": False,
+                "required": ["do", "model", "sha256"],
+                "properties": {
+                    "do": {
+                        "enum": ["detect", "refine", "segment"],
+                        "description": "'detect', 'refine' or 'segment'",
+                    },
+                    "model": _TEXT,
+                    "sha256": _SHA256,
+                    "class": _TEXT,
+                    "grid": _GRID,
+                    "stain": _STAIN,
+                    "threshold": {
+                        "type": "number",
+                        "minimum": 0,
+                        "maximum": 1,
+                        "description": "a probability of 0 to 1",
+                    },
+                    "margin_um": {
+                        "type": "number",
+                        "minimum": 0,
+                        "description": "a number of at least 0",
+                    },
+                },
+            },
+        },
+        "inputs": {
+            "const": ["overview", "heatmap"],
+            "description": '["overview", "heatmap"]; what takes tiles of a slide has no inputs',
+        },
         "architecture": {
             "type": "object",
             "description": "an object with name and arguments",
@@ -72,14 +140,11 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "file": _TEXT,
                 "format": {
-                    "enum": ["safetensors", "torchscript"],
-                    "description": "'safetensors' or 'torchscript' (pickles are never loaded)",
+                    "enum": ["safetensors", "torchscript", "onnx"],
+                    "description": "'safetensors', 'torchscript' or 'onnx' (pickles are never "
+                    "loaded)",
                 },
-                "sha256": {
-                    "type": "string",
-                    "pattern": "^[0-9a-f]{64}$",
-                    "description": "64 hexadecimal digits in lower case",
-                },
+                "sha256": _SHA256,
             },
         },
         "classes": {
@@ -115,43 +180,27 @@ MODEL_SCHEMA: dict[str, Any] = {
             "description": "'softmax' or 'sigmoid'",
         },
         "temperature": _POSITIVE,
-        "grid": {
-            "type": "object",
-            "description": "an object with mpp, tile_px and stride_px",
-            "additionalProperties": False,
-            "required": ["mpp", "tile_px", "stride_px"],
-            "properties": {
-                "mpp": _POSITIVE,
-                "tile_px": _COUNT,
-                "stride_px": _COUNT,
-                "margin_px": {
-                    "type": "integer",
-                    "minimum": 0,
-                    "description": "a whole number of at least 0",
-                },
-            },
-        },
+        "embedding_dim": _COUNT,
+        "grid": _GRID,
         "normalisation": {
             "type": ["object", "null"],
             "description": "an object with mean and std",
             "additionalProperties": False,
             "required": ["mean", "std"],
             "properties": {
-                "mean": _NUMBERS3,
+                "mean": _NUMBERS,
                 "std": {
-                    **_NUMBERS3,
+                    **_NUMBERS,
                     "items": _POSITIVE,
-                    "description": "three numbers above 0",
+                    "description": "three numbers above 0 (four, if a heatmap comes with them)",
                 },
             },
         },
-        "stain": {
-            "enum": ["none", "macenko", "reinhard"],
-            "description": "'none', 'macenko' or 'reinhard'",
-        },
+        "stain": _STAIN,
         "licence": _TEXT,
         "training": {"type": "object", "description": "an object"},
         "scores": {"type": "object", "description": "an object"},
+        "export": {"type": "object", "description": "an object"},
     },
 }
 
@@ -185,6 +234,37 @@ WSINFER_SCHEMA: dict[str, Any] = {
                         "description": "'Resize', 'ToTensor' or 'Normalize'",
                     },
                     "arguments": {"type": "object", "description": "an object of keywords"},
+                },
+            },
+        },
+    },
+}
+
+
+ZOO_REGISTRY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "an object with models",
+    "required": ["models"],
+    "properties": {
+        "models": {
+            "type": "object",
+            "description": "an object of models by name",
+            "additionalProperties": {
+                "type": "object",
+                "description": "an object with description, hf_repo_id and hf_revision",
+                "required": ["description", "hf_repo_id", "hf_revision"],
+                "properties": {
+                    "description": _TEXT,
+                    "hf_repo_id": {
+                        "type": "string",
+                        "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+                        "description": "owner/name on the Hugging Face hub",
+                    },
+                    "hf_revision": {
+                        "type": "string",
+                        "pattern": MODEL_NAME,
+                        "description": "a branch, tag or commit",
+                    },
                 },
             },
         },

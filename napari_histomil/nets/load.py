@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
+from napari_histomil.nets.onnx_graph import OnnxGraph, read_graph
 from napari_histomil.nets.patch import build_patch_net
 from napari_histomil.nets.segmenters import build_segmenter
 
@@ -44,11 +45,14 @@ def load_module(manifest: ModelManifest) -> nn.Module:
     Raises
     ------
     ModelError
-        If the weights are not those of the manifest, or do not fit the architecture.
+        If the weights are not those of the manifest, or do not fit the architecture, or a graph
+        cannot be trusted or run.
     """
     verify_model(manifest)
     if manifest.weights_format == "torchscript":
         return _load_torchscript(manifest)
+    if manifest.weights_format == "onnx":
+        return OnnxGraph(read_graph(manifest.weights)).eval()
     module = build_module(manifest.architecture, len(manifest.classes), manifest.arguments)
     try:
         state = safetensors.torch.load_file(manifest.weights)

@@ -13,12 +13,17 @@ from typing import Any
 
 from torch import nn
 
-SETTLED = ("in_channels", "activation", "aux_params")
-"""Arguments that a model folder cannot choose: RGB comes in, logits come out, nothing else."""
+SETTLED = ("activation", "aux_params")
+"""Arguments that a model folder cannot choose: logits come out, nothing else."""
+
+CHANNELS = (3, 4)
+"""RGB comes in, or RGB of an overview with a heatmap."""
 
 
 def build_segmenter(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     """Build ``smp/<name>`` with random weights: [B, 3, H, W] -> logits [B, classes, H, W].
+
+    With ``in_channels`` 4 it refines heatmaps: [B, 4, H, W].
 
     Parameters
     ----------
@@ -46,11 +51,13 @@ def build_segmenter(name: str, classes: int, arguments: Mapping[str, Any]) -> nn
     odd = [key for key in SETTLED if key in arguments]
     if odd:
         raise ValueError(f"{odd[0]} cannot be chosen")
+    if arguments.get("in_channels", 3) not in CHANNELS:
+        raise ValueError("in_channels must be 3, or 4 to refine heatmaps")
     taken = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters
     unknown = [key for key in arguments if key not in taken]
     if unknown and not str(arguments.get("encoder_name", "")).startswith("tu-"):
         raise ValueError(f"{name} takes no {unknown[0]!r}")  # smp itself passes it over silently
     net: nn.Module = smp.create_model(
-        name, **{**arguments, "encoder_weights": None, "in_channels": 3, "classes": classes}
+        name, **{"in_channels": 3, **arguments, "encoder_weights": None, "classes": classes}
     )
     return net

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_histomil.geometry import Rect
 from napari_histomil.tiling import TileGrid
@@ -109,12 +110,37 @@ class Picture:
 
     def known(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
         """Bool [rows, columns]: which pixels lie in a cell of the grid."""
-        stride, (most_rows, most_columns) = self.grid.spec.stride_px, self._selected.shape
+        return self.pixels(self._selected, rows, columns)
+
+    def cells_image(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return bool [N], for each tile, as an image of cells, bool of the grid's shape."""
+        image = np.zeros_like(self._selected)
+        image[tuple(self.grid.cells[chosen].T)] = True
+        return image
+
+    def pixels(
+        self, cells_image: NDArray[np.bool_], rows: slice, columns: slice
+    ) -> NDArray[np.bool_]:
+        """Bool [rows, columns]: which pixels lie in one of these cells."""
+        stride, (most_rows, most_columns) = self.grid.spec.stride_px, cells_image.shape
         # The last pixel may begin in what is too little of a cell to count as one.
         down = np.minimum(np.arange(rows.start, rows.stop) // stride, most_rows - 1)
         across = np.minimum(np.arange(columns.start, columns.stop) // stride, most_columns - 1)
-        known: NDArray[np.bool_] = self._selected[down][:, across]
-        return known
+        pixels: NDArray[np.bool_] = cells_image[down][:, across]
+        return pixels
+
+    def reaches(self, cells_image: NDArray[np.bool_], band: Band) -> bool:
+        """Whether a pixel of a band lies in one of these cells."""
+        return bool(cells_image[self._cells(band.rows), self._cells(band.columns)].any())
+
+    def tiles_touching(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bool [N]: the tiles that say something of the cells chosen by bool [N]."""
+        reach = -(-self.overhang_px // self.grid.spec.stride_px)  # in cells
+        near: NDArray[np.bool_] = ndimage.maximum_filter(
+            self.cells_image(chosen), size=2 * reach + 1, mode="constant"
+        )
+        tiles: NDArray[np.bool_] = near[tuple(self.grid.cells.T)]
+        return tiles
 
     def tiles_done(self, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Bool [N]: which tiles have the middle of their cell in a band that is done.

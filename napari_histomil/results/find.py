@@ -17,6 +17,8 @@ from napari_histomil.resources import (
     sidecars,
 )
 from napari_histomil.results.layout import ATTRIBUTE, task_of
+from napari_histomil.results.segmentation import SegmentationStore
+from napari_histomil.results.store import RunStore
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
 
@@ -60,6 +62,18 @@ def find_runs(
         if task is None or _task_of(run) in (task, None)
     }
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
+
+
+def open_run(path: Path) -> RunStore | SegmentationStore:
+    """Open a run for reading, whichever kind of result it holds: scores, or a picture.
+
+    Raises
+    ------
+    RunError
+        If it cannot be opened, as `RunFolder.open`.
+    """
+    kind = RunStore if (path / "scores").is_dir() else SegmentationStore
+    return kind.open(path)
 
 
 def is_run(path: Path) -> bool:

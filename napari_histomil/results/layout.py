@@ -58,9 +58,10 @@ def check_version(path: Path, attributes: Any) -> None:
 
 
 def task_of(attributes: Mapping[str, Any]) -> str:
-    """Return the task of a run; runs know it from their job."""
+    """Return the task of a run; runs know it from their job. A chain ends in a segmentation."""
     job = attributes.get("job")
-    return str(job.get("task", "classify")) if isinstance(job, Mapping) else "classify"
+    task = str(job.get("task", "classify")) if isinstance(job, Mapping) else "classify"
+    return "segment" if task == "chain" else task
 
 
 def check_task(path: Path, attributes: Mapping[str, Any], wanted: str) -> None:

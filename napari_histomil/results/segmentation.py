@@ -5,9 +5,11 @@
                       254 times the probability, 255 where nothing is known (`to_stored`)
 ``done``              bool [B], one flag a band (`bands.py`)
 ``cells``             int32 [N, 2], (row, column) of each tile's cell, row by row
+``left_out``          bool [N], of a chain: cells that its last model did not look at, because
+                      the steps before found nothing there; the picture says background
 attribute ``ome``     the levels as an image of OME-Zarr 0.5
-attribute             as of every run (`folder.py`)
-``histomil``
+attribute             as of every run (`folder.py`); of a chain also ``chain``: its steps, and
+``histomil``          what they spared (`SegmentationStore.chain`)
 ====================  ===================================================================
 
 A band is written in all levels, its flag after; each chunk with its CRC-32C. A process killed at
@@ -17,7 +19,7 @@ the mean of what is known of the pixels below them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,6 +70,7 @@ class SegmentationStore(RunFolder):
         self.picture = Picture(self.grid)
         self.grid = self.picture.grid  # row by row, as the picture's bands count tiles
         self._done = np.zeros(len(self.picture.bands), bool)
+        self._left_out: NDArray[np.bool_] | None = None
         self.level_shapes = _level_shapes(self.picture.shape)
         """(rows, columns) of each level."""
         for index, shape in enumerate(self.level_shapes):
@@ -114,6 +117,29 @@ class SegmentationStore(RunFolder):
         return self.picture.tiles_done(self.done_bands)
 
     @property
+    def chain(self) -> Mapping[str, Any] | None:
+        """What the steps of a chain before the last one found; None before that, or elsewhere.
+
+        ``steps``: what was done, in words; ``detector_run``: id of the run of the first model;
+        ``detector_tiles``: how many it looked at; ``tiles``: those of the last model on all of
+        the region; ``fine_tiles``: those it looks at; ``cells_left_out``; ``seconds``: what each
+        step before the last took, over all its sessions.
+        """
+        chain = self._attributes.get("chain")
+        return None if chain is None else dict(chain)
+
+    @property
+    def left_out(self) -> NDArray[np.bool_] | None:
+        """Bool [N]: cells at which the last model of a chain does not look; None as `chain`."""
+        return self._left_out
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that each step took, over all sessions that came to their end."""
+        last = sum(session.get("seconds", 0.0) for session in self.sessions)
+        return {**(self.chain or {}).get("seconds", {}), "segment": last}
+
+    @property
     def complete(self) -> bool:
         """Whether every band is done."""
         return bool(self.done_bands.all())
@@ -136,14 +162,26 @@ class SegmentationStore(RunFolder):
         RunError
             If they do not pass their check.
         """
+        return self.read(0, rows, slice(None))
+
+    def read(self, level: int, rows: slice, columns: slice) -> Stored:
+        """Return a part of a level as it is stored, uint8 [C, rows, columns].
+
+        Raises
+        ------
+        RunError
+            If it does not pass its check.
+        """
         try:
-            return np.asarray(self._array("0")[:, rows], np.uint8)
+            return np.asarray(self._array(str(level))[:, rows, columns], np.uint8)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             raise self._damaged(error) from error
 
     def _load(self) -> None:
         try:
             self._done = np.asarray(self._array("done")[:], bool)
+            if self.chain is not None and self._left_out is None:
+                self._left_out = np.asarray(self._array("left_out")[:], bool)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise self._damaged(error) from error
 
@@ -170,18 +208,67 @@ class SegmentationStore(RunFolder):
         RunError
             If somebody has deleted the run meanwhile.
         """
+        means = _halves(probabilities, len(self.level_shapes))
+        self._write(band, (to_stored(level) for level in means), skipped)
+
+    def write_background(self, band: Band) -> None:
+        """Store that a band is background where it is known; raises as `write_band`.
+
+        That is what the last model of a chain does not look at, and it costs next to nothing.
+        """
+        background = self.model.get("background_class")
+        values = [CERTAIN if name == background else 0 for name in self.class_names]
+        stored = np.array(values, np.uint8)[:, None, None]
+        known = self.picture.known(band.rows, band.columns)
+
+        def levels() -> Iterator[Stored]:
+            level = known
+            for _ in self.level_shapes:
+                yield np.where(level, stored, np.uint8(UNKNOWN))
+                level = _any_of_four(level)
+
+        self._write(band, levels(), None)
+
+    def _write(
+        self, band: Band, levels: Iterable[Stored], skipped: Mapping[int, str] | None
+    ) -> None:
         with self._writing():
-            for index, means in enumerate(_halves(probabilities, len(self.level_shapes))):
+            for index, values in enumerate(levels):
                 rows, columns = _at_level(band, index)
-                self._array(str(index))[:, rows, columns] = to_stored(means)
+                self._array(str(index))[:, rows, columns] = values
             self._add_skipped(skipped)
             done = self._done.copy()
             done[band.index] = True
             self._array("done")[:] = done
         self._done = done
 
+    def set_chain(self, facts: Mapping[str, Any], left_out: NDArray[np.bool_]) -> None:
+        """Keep what the steps of a chain found, before its last one begins; see `chain`.
+
+        Parameters
+        ----------
+        facts
+            Plain JSON values.
+        left_out
+            bool [N]
+        """
+        with self._writing():
+            self._group.create_array(
+                "left_out", data=left_out, compressors=[ZstdCodec(), Crc32cCodec()], overwrite=True
+            )
+        self._left_out = left_out
+        self._update(chain=dict(facts))  # last: it says that the array is there
+
     def _mend(self) -> None:
-        """Take the flag from bands that cannot be read in a level, or lack what they must have."""
+        """Take the flag from bands that cannot be read in a level, or lack what they must have.
+
+        A chain whose `left_out` cannot be read finds it once more.
+        """
+        if self.chain is not None:
+            try:
+                self._array("left_out")[:]
+            except (KeyError, ValueError, OSError, RuntimeError):
+                self._update(chain=None)
         flags = self._array("done")
         done = np.asarray(flags[:], bool)
         unsound = [b for b in self.picture.bands if done[b.index] and not self._is_sound(b)]
@@ -254,6 +341,14 @@ def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
     four = even.reshape(classes, -(-rows // 2), 2, -(-columns // 2), 2)
     summed: NDArray[np.float32] = four.sum(axis=(2, 4))
     return summed
+
+
+def _any_of_four(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    rows, columns = mask.shape
+    even = np.pad(mask, ((0, rows % 2), (0, columns % 2)))
+    four = even.reshape(-(-rows // 2), 2, -(-columns // 2), 2)
+    found: NDArray[np.bool_] = np.asarray(four.any(axis=(1, 3)))
+    return found
 
 
 def _check(array: Any, name: str, shape: tuple[int, ...]) -> None:

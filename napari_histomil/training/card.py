@@ -1,117 +1,18 @@
-"""Write a trained net as a model folder: weights, `model.json`, and the card for people."""
+"""The card of a model, for people: Markdown of a configuration and of `model.json`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from torch import nn
+from napari_histomil.training.card_scores import block_lines
+from napari_histomil.training.config import TrainingConfig
+from napari_histomil.training.start import first_weights
 
-from napari_histomil.errors import OutputError
-from napari_histomil.files import whole_file
-from napari_histomil.manifest.model import MODEL_FILE
-from napari_histomil.manifest.schema import SCHEMA_VERSION
-from napari_histomil.training import dense
-from napari_histomil.training.config import Source, TrainingConfig
-from napari_histomil.training.start import first_weights, kept_arguments
-
-WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "README.md"
-
-
-def write_model(
-    folder: Path,
-    config: TrainingConfig,
-    net: nn.Module,
-    *,
-    temperature: float,
-    scores: Mapping[str, Any],
-    seed: int,
-) -> Path:
-    """Write a model folder that `load_manifest` accepts and return its path.
-
-    Parameters
-    ----------
-    folder
-        Made if it is missing; other files in it stay.
-    config
-        The training.
-    net
-        The finished net, float32, on the CPU.
-    temperature
-        Logits are divided by it.
-    scores
-        Held-out results for `model.json` and the card.
-    seed
-        Of the finished net.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
-    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    packed = safetensors.torch.save(state)
-    model = {
-        "schema_version": SCHEMA_VERSION,
-        "name": config.name,
-        "description": config.description,
-        "task": config.task,
-        "architecture": {
-            "name": config.network.architecture,
-            "arguments": kept_arguments(config.network),
-        },
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "format": "safetensors",
-            "sha256": hashlib.sha256(packed).hexdigest(),
-        },
-        "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
-        "positive_class": config.positive_class,
-        "activation": config.activation,
-        "temperature": round(temperature, 4),
-        "grid": {
-            "mpp": config.grid.mpp,
-            "tile_px": config.grid.tile_px,
-            "stride_px": config.grid.stride_px,
-            **({"margin_px": config.grid.margin_px} if config.grid.margin_px else {}),
-        },
-        "normalisation": {
-            "mean": list(config.normalisation.mean),
-            "std": list(config.normalisation.std),
-        },
-        "stain": "none",
-        "licence": config.licence,
-        "training": {
-            "command": "histomil train train.toml --data DATA -o FOLDER",
-            "seed": seed,
-            "steps": config.schedule.steps,
-            "batch": config.schedule.batch,
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "versions": {name: version(name) for name in ("napari-histomil", "torch", "timm")},
-            "data": [_source(s, config) for s in config.sources],
-        },
-        "scores": dict(scores),
-    }
-    if config.background_class:
-        model["background_class"] = config.background_class
-    # The description comes last: until it is there, the folder is no model, or the old one.
-    with whole_file(folder / WEIGHTS_FILE) as part:
-        part.write_bytes(packed)
-    with whole_file(folder / CARD_FILE) as part:
-        part.write_text(card(config, model), encoding="utf-8")
-    with whole_file(folder / MODEL_FILE) as part:
-        part.write_text(json.dumps(model, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
+ERRORS_FILE = "errors.jpg"
+CURVES_FILE = "curves.png"
 
 
 def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
@@ -127,45 +28,45 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
         "## Scores",
         "",
     ]
-    scores = model["scores"]
-    if model["task"] == "segment" and scores.get("fields"):
+    scores, mixed = model["scores"], config.validation.unmixed
+    if "all" in scores or "pixels" in scores:
         lines += [f"**{_capital(scores['what'])}.**", "", f"{_capital(scores['method'])}.", ""]
-        lines += dense.lines(scores)
-    elif scores.get("unmixed"):
-        lines += [f"**{_capital(scores['what'])}.**", "", f"{_capital(scores['method'])}.", ""]
-        lines += _table(
-            [
-                (f"cells at most {100 * config.validation.unmixed:g} % mixed", scores["unmixed"]),
-                ("all cells, truth = share of at least half", scores["all"]),
-                ("unmixed, mean of the seeds' nets", scores.get("unmixed_ensemble")),
-            ]
-        )
-        each = ", ".join(f"{v:.3f}" for v in scores["unmixed"]["auroc_each_seed"])
-        lines += ["", f"AUROC on unmixed cells of each seed: {each}.", ""]
-        lines += ["AUROC within single pictures (unmixed cells, left out):", ""]
-        lines += [
-            ", ".join(
-                f"{name} {'-' if value is None else format(value, '.2f')}"
-                for name, value in scores["fields"].items()
-            )
-            + ".",
-            "",
-        ]
+        lines += block_lines(scores, unmixed=mixed)
+        for name, block in scores.get("sources", {}).items():
+            lines += [f"The same of {name} alone:", "", *block_lines(block, unmixed=mixed)]
     else:
         lines += ["It was not scored on groups left out.", ""]
-    if scores.get("test"):
-        lines += [f"{_capital(scores['test']['what'])}:", ""]
-        if model["task"] == "segment":
-            lines += dense.lines(scores["test"])
-        else:
-            lines += [*_table([("all", scores["test"]["all"])]), ""]
-    if scores.get("synthetic"):
-        lines += [f"{_capital(scores['synthetic']['what'])}:", ""]
-        lines += _table(
-            [("unmixed", scores["synthetic"]["unmixed"]), ("all", scores["synthetic"]["all"])]
-        )
-        lines += [""]
+    for block in (scores.get("test"), *scores.get("apart", ()), scores.get("synthetic")):
+        if block:
+            by = f" (`{block['command']}`)" if "command" in block else ""
+            lines += [f"{_capital(block['what'])}{by}:", ""]
+            lines += block_lines(block, unmixed=mixed)
+    lines += _pictures(model["training"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _pictures(training: Mapping[str, Any]) -> list[str]:
+    examples = training.get("examples", {})
+    lines = []
+    if "file" in examples:
+        lines += [
+            "## Worst errors",
+            "",
+            "Of each picture left out the place with the largest cross-entropy, the worst first.",
+            "",
+            f"![Worst errors among the groups left out]({examples['file']})",
+            "",
+        ]
+    elif "reason" in examples:
+        lines += ["## Worst errors", "", f"They are not shown: {examples['reason']}.", ""]
+    if "curves" in training:
+        lines += [
+            "## Learning curves",
+            "",
+            f"![Loss and scores by step]({training['curves']})",
+            "",
+        ]
+    return lines
 
 
 def _what_it_is(model: Mapping[str, Any]) -> list[str]:
@@ -206,7 +107,7 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
     training, schedule, varied = model["training"], config.schedule, config.augmentation
     sources = [
         f"- **{d['name']}** ({d['kind']}, {d['licence']}): {100 * d['part']:.0f} % of the tiles "
-        "trained on."
+        f"trained on.{_extent(d)}"
         for d in training["data"]
     ]
     asked = (
@@ -255,44 +156,14 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
     ]
 
 
-def number(value: float | None) -> str:
-    """Return a score as the card writes it."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _table(rows: list[tuple[str, Mapping[str, Any] | None]]) -> list[str]:
-    lines = [
-        "| | cells (positive) | groups | AUROC (95 %) | average precision (95 %) |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, score in rows:
-        if score is None:
-            continue
-        values = [
-            f"{number(score[key])} ({number(score[f'{key}_95'][0])} to "
-            f"{number(score[f'{key}_95'][1])})"
-            for key in ("auroc", "average_precision")
-        ]
-        lines.append(
-            f"| {name} | {score['cells']} ({score['positive']}) | {score['groups']} | "
-            f"{' | '.join(values)} |"
-        )
-    return lines
-
-
-def _source(source: Source, config: TrainingConfig) -> dict[str, Any]:
-    total = sum(s.share for s in config.sources)
-    facts: dict[str, Any] = {
-        "name": source.name,
-        "kind": source.kind,
-        "licence": source.licence,
-        "part": round(source.share / total, 4),
-    }
-    if source.resize_px:
-        facts["resize_px"] = source.resize_px
-    if source.seeds:
-        facts["seeds"] = list(source.seeds)
-    return facts
+def _extent(data: Mapping[str, Any]) -> str:
+    """Return how much there was of a source, and its fingerprint."""
+    if "sha256" not in data:
+        return ""
+    return (
+        f" {data['fields']} pictures or slides in {data['groups']} groups, sha256 of names, "
+        f"pixels and labels `{data['sha256']}`."
+    )
 
 
 def _paragraphs(texts: tuple[str, ...]) -> list[str]:

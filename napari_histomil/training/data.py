@@ -234,7 +234,7 @@ def _groups(
 ) -> dict[str, str]:
     """Return the group of each picture: listed together, or of one patient or slide."""
     listed = {name: "+".join(group) for group in source.groups for name in group}
-    stems = {Path(name).stem for name in names}
+    stems = {_stem(name) for name in names}
     unknown = sorted(set(listed) - stems)
     if unknown:
         raise TrainingError(
@@ -242,12 +242,18 @@ def _groups(
         )
     keys = []
     for name in names:
-        together = listed.get(Path(name).stem)
+        together = listed.get(_stem(name))
         own = [rows[name].get("patient"), rows[name].get("slide"), together]
         keys.append([key for key in own if key] or [name])
     return {
         name: f"{source.name}/{group}" for name, group in zip(names, connect(keys), strict=True)
     }
+
+
+def _stem(name: str) -> str:
+    """Return the name of a picture without folders and suffix; other dots belong to it."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in PICTURES else path.name
 
 
 def make_synthetic(

@@ -18,6 +18,9 @@ class Network:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Of the net's builder. `start.py` fetches the weights that ``encoder_weights`` (smp) or
     ``pretrained = true`` (timm) asks for; without it training starts from random weights."""
+    encoder: str = ""
+    """Name or folder of an encoder (`histomil pretrain` makes one) whose weights the backbone
+    starts with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,23 @@ from torch import nn
 
 from napari_histomil.errors import OutputError, TrainingError
 from napari_histomil.files import whole_file
-from napari_histomil.training import checkpoint, curves, dense
-from napari_histomil.training.card import write_model
+from napari_histomil.training import checkpoint, curves
+from napari_histomil.training.answers import AnyAnswers, ask, join
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import read_sources
 from napari_histomil.training.fields import Field, SlideField
 from napari_histomil.training.loop import TrainingProgress, fit
-from napari_histomil.training.patch import SAME_SLIDES, Validated, ask, judge, score_synthetic
-from napari_histomil.training.scores import fit_temperature, join, summarise
+from napari_histomil.training.model_folder import describe_data, write_model
+from napari_histomil.training.scores import (
+    Validated,
+    cells_of,
+    fit_temperature,
+    judge,
+    score,
+    score_synthetic,
+)
 from napari_histomil.training.splits import Sides, hold_out, refuse_leakage, split_groups
+from napari_histomil.training.start import first_encoder
 
 ABOUT_FILE, SPLIT_FILE = "training.json", "split.json"
 
@@ -110,13 +118,25 @@ def train_model(
             folder=run.folder / FINISHED,
         )
         scores, temperature = dict(validated.scores), validated.temperature
-        if config.task == "classify" and not scores and sides.validation:
-            temperature = fit_temperature(join([ask(config, net, f) for f in sides.validation]))
+        if not scores and sides.validation:
+            answers = join([ask(config, net, f) for f in sides.validation])
+            temperature = fit_temperature(cells_of(answers))
+        temperature = round(temperature, 4)  # as it is stored: whoever asks again has no other
         if sides.test:
-            scores["test"] = _test(config, net, sides.test)
+            scores["test"] = _test(config, net, sides.test, temperature)
         if config.validation.synthetic_seeds:
-            scores["synthetic"] = _synthetic(config, net)
-        folder = write_model(out, config, net, temperature=temperature, scores=scores, seed=seed)
+            scores["synthetic"] = score_synthetic(config, net)
+        folder = write_model(
+            out,
+            config,
+            net,
+            temperature=temperature,
+            scores=scores,
+            seed=seed,
+            data=describe_data(fields),
+            errors=validated.errors,
+            curves=run.folder / FINISHED / curves.FILE,
+        )
         _tidy(run, folder)
         return folder
     finally:
@@ -168,9 +188,9 @@ def cross_validate(
     """
     validation = config.validation
     parts = split_groups((f.group for f in scored), validation.folds)
-    runs: list[list[Any]] = []
+    runs = []
     for seed in validation.seeds:
-        answers: list[Any] = []
+        answers: list[AnyAnswers] = []
         for number, part in enumerate(parts):
             held_out = [f for f in scored if f.group in part]
             rest = [*always, *(f for f in scored if f.group not in part)]
@@ -186,38 +206,26 @@ def cross_validate(
                 validation=sides.validation,
                 folder=run.folder / f"seed-{seed}-fold-{number + 1}",
             )
-            about = ask if config.task == "classify" else dense.overlap
-            answers += [about(config, net, f) for f in held_out]
-        runs.append(answers)
-    if config.task == "classify":
-        return judge(config, [join(answers) for answers in runs], parts)
-    scores = {
-        "what": SAME_SLIDES,
-        "method": (
-            f"{len(parts)}-fold cross-validation over groups, seeds {list(validation.seeds)}; one "
-            f"net answers, nothing is averaged"
+            answers += [ask(config, net, f, objects=validation.objects) for f in held_out]
+        runs.append(join(answers))
+    return judge(config, runs, parts, scored)
+
+
+def _test(
+    config: TrainingConfig, net: nn.Module, test: Sequence[Field], temperature: float
+) -> dict[str, Any]:
+    validation = config.validation
+    answers = join([ask(config, net, f, objects=validation.objects) for f in test])
+    return {
+        "what": "groups that were kept for a test, asked once: no choice was made on them",
+        "test_groups": sorted({f.group for f in test}),
+        **score(
+            [answers],
+            rounds=validation.bootstraps,
+            unmixed=validation.unmixed,
+            temperature=temperature,
         ),
-        "folds": [sorted(part) for part in parts],
-        **dense.summary(config, runs),
     }
-    return Validated(scores, 1.0)
-
-
-def _test(config: TrainingConfig, net: nn.Module, test: Sequence[Field]) -> dict[str, Any]:
-    what = "groups that were kept for a test, asked once: no choice was made on them"
-    groups = sorted({f.group for f in test})
-    if config.task == "segment":
-        found = [dense.overlap(config, net, f) for f in test]
-        return {"what": what, "test_groups": groups, **dense.summary(config, [found])}
-    answers = join([ask(config, net, f) for f in test])
-    rounds = config.validation.bootstraps
-    return {"what": what, "test_groups": groups, "all": summarise([answers], rounds=rounds)}
-
-
-def _synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
-    if config.task == "segment":
-        raise TrainingError("validation.synthetic_seeds is for classifiers so far: leave it out.")
-    return score_synthetic(config, net)
 
 
 # --- the working folder -------------------------------------------------------------------------
@@ -258,7 +266,9 @@ def _open(
 
 def _hash(config: TrainingConfig, fields: Sequence[Field], seed: int) -> str:
     """Return the SHA-256 of all that decides the weights."""
-    found = hashlib.sha256(f"{config.hash()} {seed}".encode())
+    encoder = first_encoder(config.network)
+    start = "" if encoder is None else encoder.weights_sha256
+    found = hashlib.sha256(f"{config.hash()} {seed} {start}".encode())
     for field in fields:
         about = [field.name, field.group, field.source, sorted(field.tags.items())]
         found.update(json.dumps(about).encode())

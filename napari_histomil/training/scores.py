@@ -1,145 +1,232 @@
-"""How good are answers: AUROC and average precision, with intervals over groups."""
+"""How good answers are, for both tasks: of groups left out, of data that is new to a model.
+
+Everything here is a dictionary as `model.json` holds it and the card shows it. One block of
+scores says what it is of (``what``), then ``unmixed`` and ``all`` of a classifier's cells or
+``pixels`` of a segmentation, ``fields`` one by one, and ``calibration``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
 
 from napari_histomil.errors import TrainingError
+from napari_histomil.review import calibration
+from napari_histomil.training.answers import AnyAnswers, ask, join
+from napari_histomil.training.cells import Answers, Floats
+from napari_histomil.training.config import TrainingConfig, Validation
+from napari_histomil.training.data import make_synthetic
+from napari_histomil.training.fields import Field
+from napari_histomil.training.figures import (
+    area,
+    dice_each,
+    rounded,
+    rounded_all,
+    summarise,
+    summarise_pixels,
+)
+from napari_histomil.training.pixels import PixelAnswers
+from napari_histomil.training.worst import Sheet, worst_sheet
 
-Floats = NDArray[np.float64]
-Metric = Callable[[NDArray[np.bool_], Floats], float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What was asked and answered, one row a cell."""
-
-    field: NDArray[np.str_]
-    group: NDArray[np.str_]
-    share: Floats
-    """True share of the positive class."""
-    logit: Floats
-    """Log odds of the positive class."""
-
-    def __len__(self) -> int:
-        return len(self.share)
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """Whether the positive class has at least half of the cell."""
-        return self.share >= 0.5
-
-    def where(self, keep: NDArray[np.bool_]) -> Answers:
-        """Return some of the rows."""
-        return Answers(self.field[keep], self.group[keep], self.share[keep], self.logit[keep])
-
-    def unmixed(self, tolerance: float) -> Answers:
-        """Return the cells that hold (nearly) nothing else than one side."""
-        return self.where((self.share <= tolerance) | (self.share >= 1 - tolerance))
+FIT_ROWS = 2**18
+"""At most so many answers decide a temperature, evenly taken from all."""
 
 
-def join(parts: Sequence[Answers]) -> Answers:
-    """Put answers one after the other."""
-    if not parts:
-        raise TrainingError("There are no answers to score.")
-    return Answers(
-        np.concatenate([p.field for p in parts]),
-        np.concatenate([p.group for p in parts]),
-        np.concatenate([p.share for p in parts]),
-        np.concatenate([p.logit for p in parts]),
-    )
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What the cross-validation gave."""
+
+    scores: dict[str, Any]
+    temperature: float
+    errors: Sheet | None = None
+    """The worst answers, where sources may be shown."""
 
 
-def auroc(truth: NDArray[np.bool_], score: Floats) -> float:
-    """Return the area under the ROC curve; NaN where only one side is there."""
-    return float(roc_auc_score(truth, score)) if truth.any() and not truth.all() else float("nan")
+def judge(
+    config: TrainingConfig,
+    runs: Sequence[AnyAnswers],
+    parts: Sequence[frozenset[str]],
+    fields: Sequence[Field] = (),
+) -> Validated:
+    """Score the answers for groups left out.
 
-
-def average_precision(truth: NDArray[np.bool_], score: Floats) -> float:
-    """Return the average precision; NaN where only one side is there."""
-    if not truth.any() or truth.all():
-        return float("nan")
-    return float(average_precision_score(truth, score))
-
-
-def bootstrap(
-    metric: Metric, runs: Sequence[Answers], *, rounds: int, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a metric over groups.
-
-    Whole groups are drawn with replacement (Efron 1979; cluster bootstrap), because cells of one
-    group are alike: drawing single cells would make the interval far too narrow. Rounds in which
-    one side is missing are left out.
+    The temperature is fitted on all of them; calibration is shown with temperatures that were
+    fitted without the fold that is looked at.
 
     Parameters
     ----------
-    metric
-        Takes truth and score.
+    config
+        The training.
     runs
-        Answers of one or more trainings to the same cells; the metric's mean over them counts.
-    rounds, seed
-        How often, and from which random numbers, groups are drawn.
+        Answers to all cells (or fields), one for each seed, in the same order.
+    parts
+        Groups of each fold.
+    fields
+        Those that were asked about; of sources that may be shown (`Source.examples`) the worst
+        errors are drawn.
     """
-    names, inverse = np.unique(runs[0].group, return_inverse=True)
-    rows = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    random = np.random.default_rng(seed)
-    values = []
-    for _ in range(rounds):
-        drawn = np.concatenate([rows[i] for i in random.integers(len(names), size=len(names))])
-        value = np.mean([metric(run.truth[drawn], run.logit[drawn]) for run in runs])
-        if np.isfinite(value):
-            values.append(value)
-    if not values:
-        return float("nan"), float("nan")
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    validation = config.validation
+    together = cells_of(join(runs))
+    warm = fit_temperature(together)
+    each = np.full(len(together), warm)
+    for part in parts:
+        mine = np.isin(together.group, sorted(part))
+        if mine.any() and not mine.all():
+            each[mine] = fit_temperature(together.where(~mine))
+    scores: dict[str, Any] = {
+        "what": validation.what,
+        "method": (
+            f"{len(parts)}-fold cross-validation over groups, seeds {list(validation.seeds)}; one "
+            f"net answers, nothing is averaged; answers of all folds are scored together; 95 % "
+            f"intervals by bootstrap over groups ({validation.bootstraps} rounds)"
+        ),
+        **score(runs, rounds=validation.bootstraps, unmixed=validation.unmixed, temperature=each),
+        "folds": [sorted(part) for part in parts],
+    }
+    sources = [source.name for source in config.sources if source.evaluate]
+    if len(sources) > 1:
+        scores["sources"] = {name: _of_source(runs, name, validation) for name in sources}
+    scores["calibration"]["temperature"] = round(warm, 4)
+    scores["calibration"]["fitted_on"] = "the other folds"
+    if len(runs) > 1 and isinstance(runs[0], Answers):
+        mean = np.mean([cells_of(run).logits for run in runs], axis=0)
+        ensemble = replace(runs[0], logits=mean).unmixed(validation.unmixed)
+        scores["unmixed_ensemble"] = summarise([ensemble], rounds=validation.bootstraps)
+    shown = {source.name for source in config.sources if source.examples}
+    errors = worst_sheet(config, runs[0], [f for f in fields if f.source in shown])
+    return Validated(scores, warm, errors)
 
 
-def summarise(runs: Sequence[Answers], *, rounds: int) -> dict[str, Any]:
-    """Return AUROC and average precision with their intervals, and how much they stand on.
+def _of_source(runs: Sequence[AnyAnswers], source: str, validation: Validation) -> dict[str, Any]:
+    """Return the figures of the fields of one source."""
+    own = np.char.startswith(runs[0].group, f"{source}/")
+    some = [run.where(own) for run in runs]
+    pixels = [run for run in some if isinstance(run, PixelAnswers)]
+    cells = [run for run in some if isinstance(run, Answers)]
+    if pixels:
+        return {"pixels": summarise_pixels(pixels, rounds=validation.bootstraps)}
+    clear = [run.unmixed(validation.unmixed) for run in cells]
+    return {
+        "unmixed": summarise(clear, rounds=validation.bootstraps),
+        "all": summarise(cells, rounds=validation.bootstraps),
+    }
+
+
+def score(
+    runs: Sequence[AnyAnswers],
+    *,
+    rounds: int,
+    unmixed: float = 0.05,
+    temperature: float | Floats = 1.0,
+) -> dict[str, Any]:
+    """Return all that is said of answers to labelled fields.
 
     Parameters
     ----------
     runs
-        Answers of one or more trainings to the same cells, in the same order.
+        Answers of one or more trainings to the same fields, in the same order.
     rounds
-        Of the bootstrap.
+        Of the bootstrap over groups.
+    unmixed
+        A cell with at most this share of the positive class, or of the others, is unmixed.
+    temperature
+        Of the model; or one for each row of all runs joined. Figures of order and overlap do not
+        depend on it, the calibration does.
     """
     first = runs[0]
-    summary: dict[str, Any] = {
-        "cells": len(first),
-        "positive": int(first.truth.sum()),
-        "groups": len(np.unique(first.group)),
+    if isinstance(first, PixelAnswers):
+        pixels = [run for run in runs if isinstance(run, PixelAnswers)]
+        scores = {"pixels": summarise_pixels(pixels, rounds=rounds), "fields": dice_each(pixels)}
+    else:
+        cells = [run for run in runs if isinstance(run, Answers)]
+        clear = [run.unmixed(unmixed) for run in cells]
+        scores = {
+            "unmixed": summarise(clear, rounds=rounds),
+            "all": summarise(cells, rounds=rounds),
+            "fields": {
+                name: rounded(np.mean([area(run.where(run.field == name)) for run in clear]))
+                for name in np.unique(first.field).tolist()
+            },
+        }
+    together = cells_of(join(runs))
+    scores["calibration"] = calibrate(together, temperature, rounds=min(rounds, 1000))
+    return scores
+
+
+def cells_of(answers: AnyAnswers) -> Answers:
+    """Return the rows that have probabilities: all cells, or the sampled pixels."""
+    return answers.sample if isinstance(answers, PixelAnswers) else answers
+
+
+def calibrate(answers: Answers, temperature: float | Floats, *, rounds: int) -> dict[str, Any]:
+    """Return what is said of the probabilities of a model after its temperature.
+
+    With two classes (or one) it is the positive class's probability against its true share, with
+    more that of the likeliest class; the Brier score of more than two classes sums over them.
+    """
+    if not len(answers):
+        return {"cases": 0, "answers": 0, "reason": "nothing was labelled"}
+    cold, warm = answers.probabilities(), answers.probabilities(temperature)
+    outcome = answers.shares
+    if answers.shares.shape[1] <= 2 or answers.activation == "sigmoid":
+        own = answers.positive
+        cold, warm, outcome = cold[:, own], warm[:, own], outcome[:, own]
+    found: dict[str, Any] = {
+        "temperature": rounded(np.mean(temperature)),
+        "brier_before": calibration.brier(cold, outcome),
+        **calibration.report(warm, outcome, answers.group, rounds=rounds),
     }
-    for name, metric in (("auroc", auroc), ("average_precision", average_precision)):
-        each = [metric(run.truth, run.logit) for run in runs]
-        summary[name] = _round(float(np.mean(each)))
-        summary[f"{name}_95"] = [_round(v) for v in bootstrap(metric, runs, rounds=rounds)]
-        summary[f"{name}_each_seed"] = [_round(v) for v in each]
-    return summary
+    plain: dict[str, Any] = rounded_all(found)
+    return plain
 
 
 def fit_temperature(answers: Answers) -> float:
     """Return the temperature that makes the probabilities fit the true shares best.
 
-    Logits are divided by it (Guo et al. 2017, "On calibration of modern neural networks"); here
-    the cross-entropy against the share is minimised, on answers for groups that were left out.
+    Fitted on answers for groups that were left out; see `review.calibration.fit_temperature`.
     """
-
-    def cross_entropy(log_temperature: float) -> float:
-        z = answers.logit / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, z) - answers.share * z))
-
-    found = minimize_scalar(cross_entropy, bounds=(np.log(0.25), np.log(8.0)), method="bounded")
-    return float(np.exp(found.x))
+    some = slice(None, None, -(-len(answers) // FIT_ROWS) or 1)
+    return calibration.fit_temperature(
+        answers.logits[some], answers.shares[some], answers.activation
+    )
 
 
-def _round(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
+def score_synthetic(config: TrainingConfig, net: nn.Module) -> dict[str, Any]:
+    """Score a finished net on synthetic slides that it was not trained on; tissue only.
+
+    Raises
+    ------
+    TrainingError
+        If the training has no synthetic source to take the size from.
+    """
+    sources = [s for s in config.sources if s.kind == "synthetic"]
+    if not sources:
+        raise TrainingError(
+            "validation.synthetic_seeds needs a source of kind 'synthetic' in the training."
+        )
+    validation = config.validation
+    slides = [
+        make_synthetic(
+            seed,
+            sources[0].name,
+            config.grid.mpp,
+            sources[0].size_px,
+            only_tissue=True,
+            labels=config.labels,
+        )
+        for seed in validation.synthetic_seeds
+    ]
+    answers = join([ask(config, net, slide) for slide in slides])
+    scores = score([answers], rounds=validation.bootstraps, unmixed=validation.unmixed)
+    del scores["calibration"], scores["fields"]  # of drawings
+    return {
+        "what": (
+            "the finished net on procedural slides of seeds "
+            f"{list(validation.synthetic_seeds)}, tissue only: drawings, not patients"
+        ),
+        **scores,
+    }

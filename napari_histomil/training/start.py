@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_histomil.errors import TrainingError, brief
+from napari_histomil.manifest import ModelManifest, find_model, verify_model
+from napari_histomil.nets.encoders import load_encoder_weights
 from napari_histomil.nets.load import build_module
 from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.training.config import Network, TrainingConfig
@@ -30,7 +32,7 @@ def initial_net(config: TrainingConfig, seed: int) -> nn.Module:
     Raises
     ------
     ModelError
-        If there is no such net.
+        If there is no such net, or no such encoder, or they do not fit each other.
     TrainingError
         If the weights that are asked for cannot be fetched, or the net does not take the tiles.
     """
@@ -39,6 +41,10 @@ def initial_net(config: TrainingConfig, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         net = build_module(network.architecture, classes, kept_arguments(network))
     _fetch(network, net)
+    encoder = first_encoder(network)
+    if encoder is not None:
+        verify_model(encoder)
+        load_encoder_weights(net, encoder)
     _try(config, net)
     return net
 
@@ -56,8 +62,21 @@ def kept_arguments(network: Network) -> dict[str, Any]:
 
 def first_weights(network: Network) -> str:
     """Return in words what training starts from."""
-    given = _asked(network)
+    encoder, given = first_encoder(network), _asked(network)
+    if encoder is not None:
+        return f"the encoder {encoder.name} ({encoder.weights_sha256[:12]})"
     return "random weights" if not given else f"{given} weights of the encoder"
+
+
+def first_encoder(network: Network) -> ModelManifest | None:
+    """Return the encoder whose weights the backbone starts with; None for none.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    """
+    return find_model(network.encoder) if network.encoder else None
 
 
 def _asked(network: Network) -> str:

@@ -6,10 +6,10 @@ a slide over which the camera goes until the cache is full and long after.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from napari_histomil.bench.peak import peak_bytes
 from napari_histomil.bench.views import View, anchors
 from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.slide import SlideInfo
@@ -82,20 +82,3 @@ def look_around(window: BenchWindow, opened: Any, places: list[tuple[float, floa
     for view in reversed(seen):
         window.show(view, info, complete)
     return shared_cache().misses - before
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had, in bytes."""
-    if sys.platform == "win32":
-        import psutil  # comes with napari
-
-        return int(psutil.Process().memory_info().peak_wset)
-    status = Path("/proc/self/status")
-    if status.exists():  # `getrusage` counts what the parent had before it became this process
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10

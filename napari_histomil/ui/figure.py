@@ -26,7 +26,7 @@ from napari_histomil.files import whole_file
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.ui import camera
 from napari_histomil.ui.figure_paint import Figure, FigureOptions, Legend, paint, write_pdf
-from napari_histomil.ui.legend import entries_in_view
+from napari_histomil.ui.legend import entries_in_view, entries_of_run
 from napari_histomil.ui.orientation import center_of_world, look_at_world, world_step
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.painting import painting
@@ -105,6 +105,10 @@ def take_figure(viewer: Any, slide: SlideSession, options: FigureOptions) -> Fig
         )
     legend = Legend.of(current) if shows and current is not None else None
     classes = tuple(entries_in_view(viewer, slide)) if options.classes else ()
+    if shows and current is not None:
+        known = {entry.name for entry in classes}
+        found = entries_of_run(current)
+        classes = (*(entry for entry in found if entry.name not in known), *classes)
     return Figure(picture, um_per_pixel, power, legend, options, classes)
 
 
@@ -147,8 +151,10 @@ def grab(viewer: Any, slide: SlideSession, scale: int) -> Uint8Image:
 
 def _shot(viewer: Any, slide: SlideSession) -> Uint8Image:
     QApplication.processEvents()
-    painted = painting(slide.layer)
-    if painted is not None and not painted.wait(WAIT_SECONDS):
+    painted, current = painting(slide.layer), overlays(viewer).current
+    result = None if current is None else current.painter
+    complete = painted is None or painted.wait(WAIT_SECONDS)
+    if not complete or not (result is None or result.wait(WAIT_SECONDS)):
         raise HistomilError(
             f"The picture of {slide.name} was not complete after {WAIT_SECONDS:.0f} seconds: wait "
             f"until the slide is loaded, and save the figure again."

@@ -56,9 +56,15 @@ class Legend:
     threshold: float
 
     @classmethod
-    def of(cls, run: RunView) -> Legend:
-        """Return the legend of a heatmap as it is shown."""
+    def of(cls, run: RunView) -> Legend | None:
+        """Return the legend of a heatmap, or of a probability; None where classes are shown."""
         heatmap = run.heatmap
+        if heatmap is None:
+            view = run.segmentation
+            if not view.style.probability:
+                return None
+            cut = view.style.steps.threshold or 0.0
+            return cls(view.style.colours, ("0", "1"), view.title, cut, cut)
         cut = heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0.0
         return cls(
             heatmap.colours, heatmap.scale_ends, heatmap.scale_title, cut, heatmap.threshold

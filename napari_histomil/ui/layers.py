@@ -41,6 +41,7 @@ ELLIPSE_VERTICES = 128
 
 _KIND_SLIDE = "slide"
 _KIND_HEATMAP = "heatmap"
+_KIND_SEGMENTATION = "segmentation"
 
 
 # --- coordinates ------------------------------------------------------------------------------
@@ -111,7 +112,9 @@ def rect_in_view_px0(viewer: Any, info: SlideInfo) -> Rect | None:
     return rect_around_px0(viewer, info, 0.0).intersection(info.rect_px0)
 
 
-def rect_around_px0(viewer: Any, info: SlideInfo, share: float) -> Rect:
+def rect_around_px0(
+    viewer: Any, info: SlideInfo, share: float, *, affine: NDArray[np.float64] | None = None
+) -> Rect:
     """Return what the canvas shows, on the slide or beside it, and more around it.
 
     Parameters
@@ -120,12 +123,19 @@ def rect_around_px0(viewer: Any, info: SlideInfo, share: float) -> Rect:
         As in `rect_in_view_px0`.
     share
         Share of the view's sides that is added on each side.
+    affine
+        [3, 3] in (row, col), how the slide lies in the world; not moved by default. What is then
+        returned is the smallest rectangle along the slide's sides.
     """
     height, width = viewer.canvas.size
     half = np.abs(world_step(viewer, (width / 2, height / 2)))  # however the view is turned
-    center, half = center_of_world(viewer), half * (1 + 2 * share)
-    x0, y0 = to_px0(center - half, info)
-    x1, y1 = to_px0(center + half, info)
+    half = half * (1 + 2 * share)
+    corners = center_of_world(viewer) + half * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    if affine is not None:
+        back = np.linalg.inv(affine)
+        corners = corners @ back[:2, :2].T + back[:2, 2]
+    found = to_px0(corners, info)
+    (x0, y0), (x1, y1) = found.min(axis=0), found.max(axis=0)
     return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))
 
 
@@ -201,6 +211,53 @@ def heatmap_layer(
         "metadata": {METADATA_KEY: {"kind": _KIND_HEATMAP, **(metadata or {})}},
     }
     return image, given | attributes, "image"
+
+
+def picture_layer(
+    info: SlideInfo, *, name: str, metadata: Mapping[str, Any] | None = None, **attributes: Any
+) -> LayerData:
+    """Return the RGBA image layer of a segmentation; it is empty, and gets its pixels later.
+
+    Parameters
+    ----------
+    info
+        The facts of the slide.
+    name
+        Name of the layer.
+    metadata
+        Kept in the layer's metadata under `METADATA_KEY`.
+    attributes
+        Further attributes of the layer, such as ``opacity``.
+    """
+    given = {
+        "name": name,
+        "rgb": True,
+        "multiscale": False,
+        "interpolation2d": "nearest",  # a pixel is what the model said of it
+        "blending": "translucent",
+        "units": world_units(info),
+        "axis_labels": ("y", "x"),
+        "metadata": {METADATA_KEY: {"kind": _KIND_SEGMENTATION, **(metadata or {})}},
+    }
+    return np.zeros((8, 8, 4), np.uint8), given | attributes, "image"
+
+
+def picture_affine(mpp: float, level: int, corner: tuple[int, int]) -> NDArray[np.float64]:
+    """Return where a part of a picture's level lies in the world, [3, 3] in (row, col) µm.
+
+    Parameters
+    ----------
+    mpp
+        µm that a pixel of level 0 spans.
+    level
+        Of the picture's pyramid; each halves the one before.
+    corner
+        (row, column) of the part's first pixel.
+    """
+    scale = mpp * 2**level
+    affine = np.diag([scale, scale, 1.0])
+    affine[:2, 2] = (np.array(corner) + 0.5) * scale
+    return affine
 
 
 def kinds_layer(

@@ -19,7 +19,7 @@ from napari_histomil.annotations.spatial import shapes_of
 from napari_histomil.ui.annotator import Annotator, annotator
 from napari_histomil.ui.layers import rect_in_view_px0
 from napari_histomil.ui.region_layers import found_region_layers
-from napari_histomil.ui.session import SlideSession
+from napari_histomil.ui.session import RunView, SlideSession
 
 UNCLASSIFIED = "unclassified"
 """What regions without a class are called."""
@@ -59,6 +59,18 @@ def drawn_entries(state: Annotator) -> list[LegendEntry]:
     totals = {} if regions is None else regions.totals()
     names = [name for name, total in totals.items() if total.count and name not in state.hidden]
     return entries_of(names, state.classes)
+
+
+def entries_of_run(run: RunView) -> list[LegendEntry]:
+    """Return the lines for the classes that a segmentation shows; none for what has colours."""
+    view = run.segmentation
+    if view is None or view.style.probability:
+        return []
+    return [
+        LegendEntry(kind.name, kind.color)
+        for kind, on in zip(run.store.classes, view.style.on, strict=True)
+        if on
+    ]
 
 
 def entries_in_view(viewer: Any, slide: SlideSession) -> list[LegendEntry]:

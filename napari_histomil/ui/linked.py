@@ -136,7 +136,8 @@ class Linked:
             return []
         choices = []
         if current is not None:
-            choices.append(("This slide with the heatmap", Shown(current=True)))
+            what = "heatmap" if current.heatmap is not None else "segmentation"
+            choices.append((f"This slide with the {what}", Shown(current=True)))
         choices.append(("This slide without heatmap", Shown()))
         runs = session.runs_of(active)
         if len(runs) > 1:
@@ -165,7 +166,7 @@ class Linked:
             run = current if current is not None and current.layer.visible else None
         lines = [slide.name]
         if run is not None:
-            lines.append(f"with {run.heatmap.class_name} ({run.store.model['name']})")
+            lines.append(f"with {run.title}")
         elif self._left is self._right:
             lines.append("without heatmap")
         if side == "right" and self._left is not self._right:

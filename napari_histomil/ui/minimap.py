@@ -141,13 +141,27 @@ def coarse_picture(layer: Any, frame: MapFrame, pixel_ratio: float) -> tuple[Uin
 
 
 def heat_picture(run: RunView) -> Uint8Image:
-    """Return a heatmap as it is coloured in the view, uint8 [rows, cols, 4], thinned out."""
+    """Return a heatmap as it is coloured in the view, uint8 [rows, cols, 4], thinned out.
+
+    A segmentation has a small picture of its own; there is nothing before it is painted.
+    """
+    if run.heatmap is None:
+        small = run.segmentation.small
+        return np.zeros((1, 1, 4), np.uint8) if small is None else small.pixels
     image, layer = run.heatmap.image, run.layer
     step = max(math.ceil(max(image.shape) / MOST_CELLS), 1)
     low, high = layer.contrast_limits
     values = np.clip((image[::step, ::step] - low) / (high - low), 0, 1)
     colours = layer.colormap.map(values.ravel()).reshape(*values.shape, 4)
     return np.rint(255 * np.asarray(colours)).astype(np.uint8)
+
+
+def _extent(run: RunView) -> tuple[int, int, float]:
+    """Return rows, columns and µm a cell of what is shown of a run."""
+    if run.heatmap is not None:
+        return *run.heatmap.image.shape, run.heatmap.grid.spec.cell_um
+    small = run.segmentation.small
+    return (1, 1, 1.0) if small is None else (*small.pixels.shape[:2], small.pixel_um)
 
 
 def paint_map(
@@ -178,8 +192,7 @@ def paint_map(
     whole = (0.0, 0.0, info.width_px0 * column_unit, info.height_px0 * row_unit)
     painter.drawImage(frame._placed(whole), _image(picture))
     if run is not None:
-        rows, columns = run.heatmap.image.shape
-        cell_um = run.heatmap.grid.spec.cell_um
+        rows, columns, cell_um = _extent(run)
         painter.setOpacity(FAINT * run.layer.opacity)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=False)
         extent = (0.0, 0.0, columns * cell_um, rows * cell_um)

@@ -1,7 +1,8 @@
-"""Heatmaps in a viewer: add a run's layer, keep it as chosen, toggle it, walk the hottest tiles.
+"""Results in a viewer: add a run's layer, keep it as chosen, toggle it, walk the hottest tiles.
 
 One `Overlays` belongs to a viewer; the Run dock fills it, the Overlay dock steers it, the keys act
-on it whichever docks are open. Only one heatmap lies over a slide at a time: the current one.
+on it whichever docks are open. Only one result lies over a slide at a time: the current one. A
+segmentation's layer is kept painted by `segmentation_painter.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ from napari.layers import Image, Vectors
 from psygnal import Signal
 
 from napari_histomil.errors import RunError
-from napari_histomil.results import RunStore
+from napari_histomil.results import RunStore, SegmentationStore
 from napari_histomil.ui import keys
 from napari_histomil.ui.camera import go_to_px0, set_magnification
 from napari_histomil.ui.colours import colour_map
 from napari_histomil.ui.heatmap_view import HeatmapView
-from napari_histomil.ui.layers import METADATA_KEY, heatmap_layer, to_world_um, world_units
+from napari_histomil.ui.layers import (
+    METADATA_KEY,
+    heatmap_layer,
+    picture_layer,
+    to_world_um,
+    world_units,
+)
 from napari_histomil.ui.per_viewer import PerViewer
+from napari_histomil.ui.segmentation_painter import SegmentationPainter
+from napari_histomil.ui.segmentation_view import SegmentationView
 from napari_histomil.ui.session import RunView, Session, SlideSession, session
 
 DEFAULT_OPACITY = 0.5
@@ -38,7 +47,7 @@ FRAME_COLOUR = "#00e5ff"
 
 
 class Overlays:
-    """The heatmaps of one viewer; get it with `overlays`."""
+    """The results shown in one viewer; get it with `overlays`."""
 
     current_changed = Signal(object)
     """The `RunView` that the docks and keys speak of, or None."""
@@ -80,13 +89,14 @@ class Overlays:
 
     # ------------------------------------------------------------------- runs and layers
 
-    def add(self, store: RunStore) -> RunView:
+    def add(self, store: RunStore | SegmentationStore) -> RunView:
         """Lay a run over its slide, which must be open, and make it the current one.
 
         Parameters
         ----------
         store
-            The run; its scores are read once, later ones come by `HeatmapView.fill`.
+            The run. Scores are read once, later ones come by `HeatmapView.fill`; a segmentation
+            is read beside the window, anew after `SegmentationView.fill`.
 
         Returns
         -------
@@ -101,9 +111,37 @@ class Overlays:
         slide = self._slide_of(store)
         for run in self.session.runs_of(slide):
             if run.store.run_id == store.run_id:
-                run.heatmap.fill(store.scores)
+                if run.segmentation is not None:
+                    run.segmentation.fill()
+                else:
+                    run.heatmap.fill(store.scores)
                 self.choose(run)
                 return run
+        made = self._segmentation if isinstance(store, SegmentationStore) else self._heatmap
+        run = made(store, slide)
+        run.layer.events.visible.connect(lambda _: self.shown_changed.emit())
+        run.layer.events.opacity.connect(lambda _: self.shown_changed.emit())
+        layers = self.session.viewer.layers
+        with selection_kept(layers):
+            layers.insert(layers.index(slide.layer) + 1, run.layer)
+        self._chosen[slide] = run
+        self.session.add_run(run)
+        self.choose(run)
+        return run
+
+    def _segmentation(self, store: SegmentationStore, slide: SlideSession) -> RunView:
+        view = SegmentationView(store)
+        data, attributes, _ = picture_layer(
+            slide.info,
+            name=f"Segmentation ({store.model['name']})",
+            metadata={"run": store.path},
+            opacity=DEFAULT_OPACITY,
+        )
+        layer = Image(data, **attributes)
+        painter = SegmentationPainter(self.session.viewer, slide.info, view, layer)
+        return RunView(store, slide, layer, segmentation=view, painter=painter)
+
+    def _heatmap(self, store: RunStore, slide: SlideSession) -> RunView:
         heatmap = HeatmapView(
             store.grid,
             store.class_names,
@@ -136,17 +174,9 @@ class Overlays:
 
         heatmap.changed.connect(follow_choice)
         heatmap.filled.connect(repaint)
-        layer.events.visible.connect(lambda _: self.shown_changed.emit())
-        layer.events.opacity.connect(lambda _: self.shown_changed.emit())
-        layers = self.session.viewer.layers
-        with selection_kept(layers):
-            layers.insert(layers.index(slide.layer) + 1, layer)
-        self._chosen[slide] = run
-        self.session.add_run(run)
-        self.choose(run)
         return run
 
-    def _slide_of(self, store: RunStore) -> SlideSession:
+    def _slide_of(self, store: RunStore | SegmentationStore) -> SlideSession:
         made_of = store.slide
         for slide in self.session.slides:
             if slide.info.fingerprint != made_of["fingerprint"]:
@@ -193,16 +223,16 @@ class Overlays:
     # ----------------------------------------------------------------------------- keys
 
     def toggle(self) -> None:
-        """Show the current heatmap, or hide it."""
+        """Show the current result, or hide it."""
         if self._current is not None:
             self._current.layer.visible = not self._current.layer.visible
 
     def fainter(self) -> None:
-        """Lower the opacity of the current heatmap by a step."""
+        """Lower the opacity of the current result by a step."""
         self._change_opacity(-OPACITY_STEP)
 
     def stronger(self) -> None:
-        """Raise the opacity of the current heatmap by a step."""
+        """Raise the opacity of the current result by a step."""
         self._change_opacity(OPACITY_STEP)
 
     def next_hottest(self) -> None:
@@ -220,7 +250,7 @@ class Overlays:
 
     def _step(self, by: int) -> None:
         run = self._current
-        tile = run.heatmap.step(by) if run is not None else None
+        tile = run.heatmap.step(by) if run is not None and run.heatmap is not None else None
         if run is None or tile is None:
             return
         viewer, info = self.session.viewer, run.slide.info
@@ -277,7 +307,7 @@ _OVERLAYS = PerViewer(Overlays)
 
 
 def overlays(viewer: Any) -> Overlays:
-    """Return the heatmaps of a viewer, begun at the first call.
+    """Return the results shown in a viewer, begun at the first call.
 
     Parameters
     ----------

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_histomil.geometry import magnification
-from napari_histomil.results import RunStore
-from napari_histomil.ui.heatmap_view import HeatmapView
+from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.ui.session import RunView
 from napari_histomil.ui.words import count
+
+AnyStore = RunStore | SegmentationStore
 
 _REGIONS = {
     "tissue": "tissue",
@@ -18,12 +20,12 @@ _REGIONS = {
 }
 
 
-def title(store: RunStore) -> str:
+def title(store: AnyStore) -> str:
     """Return one line that tells a run from the slide's others."""
     return f"{store.created.astimezone():%d %b %H:%M}  {store.model['name']}"
 
 
-def made_by(store: RunStore) -> str:
+def made_by(store: AnyStore) -> str:
     """Return what decides a result, in two short lines."""
     grid = store.grid.spec
     stain = store.job.get("stain", {}).get("method", "none")
@@ -35,7 +37,7 @@ def made_by(store: RunStore) -> str:
     )
 
 
-def provenance(store: RunStore) -> str:
+def provenance(store: AnyStore) -> str:
     """Return everything that was recorded about how a result came to be, a line each."""
     lines = [
         f"Model: {store.model['name']}",
@@ -48,15 +50,24 @@ def provenance(store: RunStore) -> str:
     return "\n".join([*lines, f"Stored in: {store.path}"])
 
 
-def doubts(store: RunStore, heatmap: HeatmapView) -> list[str]:
+def doubts(run: RunView) -> list[str]:
     """Return why a result should not simply be believed, a sentence each."""
+    store = run.store
     found = list(store.warnings)
-    total, done = len(heatmap.grid), heatmap.done_tiles
+    total, done = len(store.grid), _done(run)
     if done + len(store.skipped) < total:
         found.append(f"Not finished: {count(done)} of {count(total)} tiles are done.")
     if store.skipped:
         found.append(f"{count(len(store.skipped))} tiles could not be read and have no score.")
     return found
+
+
+def _done(run: RunView) -> int:
+    """Return how many tiles are done, as far as this window knows."""
+    if run.heatmap is not None:
+        return run.heatmap.done_tiles
+    facts = run.segmentation.facts
+    return facts.done_tiles if facts is not None else len(run.store.grid)
 
 
 def _session(session: Mapping[str, Any]) -> str:

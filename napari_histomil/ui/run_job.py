@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.inference.job import Job, Progress
-from napari_histomil.results import RunStore
+from napari_histomil.results import RunStore, SegmentationStore, open_run
 from napari_histomil.ui.torch_shield import shield_torch
 
 READ_EVERY_S = 0.2
@@ -36,10 +36,10 @@ class RunUpdate:
     """How far a run is, and its scores where they were read anew."""
 
     progress: Progress
-    store: RunStore
+    store: RunStore | SegmentationStore
     """Opened for reading; the same in every update of a run."""
     scores: NDArray[np.float32] | None
-    """[N, C], NaN where not done."""
+    """[N, C], NaN where not done; of a segmentation, what is in view is read when it is shown."""
 
 
 def run_updates(
@@ -80,7 +80,7 @@ def run_updates(
     shield_torch()
     from napari_histomil.inference.engine import run
 
-    store: RunStore | None = None
+    store: RunStore | SegmentationStore | None = None
     progress: Progress | None = None
     read_at = -READ_EVERY_S
     with contextlib.closing(
@@ -88,10 +88,11 @@ def run_updates(
     ) as steps:
         for progress in steps:
             if store is None:
-                store = RunStore.open(progress.store)
+                store = open_run(progress.store)
             scores = None
-            if time.monotonic() - read_at >= READ_EVERY_S:
+            is_due = time.monotonic() - read_at >= READ_EVERY_S
+            if isinstance(store, RunStore) and is_due:
                 scores, read_at = store.scores, time.monotonic()
             yield RunUpdate(progress, store, scores)
     if store is not None and progress is not None:
-        yield RunUpdate(progress, store, store.scores)
+        yield RunUpdate(progress, store, store.scores if isinstance(store, RunStore) else None)

@@ -1,6 +1,6 @@
-"""The layers of a second view: a slide and a heatmap, as the first view's layers show them.
+"""The layers of a second view: a slide and a result, as the first view's layers show them.
 
-There are at most two, and they stay as long as the view does: what is shown otherwise changes
+There are at most three, and they stay as long as the view does: what is shown otherwise changes
 their data. With Mesa's software OpenGL, napari 0.9 crashes when slides' layers come and go in a
 shown canvas.
 """
@@ -17,8 +17,9 @@ from psygnal import Signal
 
 from napari_histomil.ui.brightness import Tone
 from napari_histomil.ui.colours import colour_map
-from napari_histomil.ui.layers import heatmap_layer, pyramid_of, slide_of
+from napari_histomil.ui.layers import heatmap_layer, picture_layer, pyramid_of, slide_of
 from napari_histomil.ui.painting import follow
+from napari_histomil.ui.segmentation_painter import SegmentationPainter
 from napari_histomil.ui.session import RunView, SlideSession
 
 
@@ -41,6 +42,9 @@ class SecondLayers:
         self.slide_layer: Image | None = None
         self.run: RunView | None = None
         self._heat: Image | None = None
+        self._picture: Image | None = None
+        self._painter: SegmentationPainter | None = None
+        self._matrix = np.eye(3)
 
     def show_slide(self, slide: SlideSession) -> None:
         """Show a slide as the first view's layer of it does; both take pixels from one place."""
@@ -75,6 +79,9 @@ class SecondLayers:
         self._let_run_go()
         if run is None:
             return
+        if run.segmentation is not None:
+            self._show_segmentation(run)
+            return
         heatmap, original = run.heatmap, run.layer
         data, attributes, _ = heatmap_layer(
             heatmap.grid,
@@ -97,26 +104,62 @@ class SecondLayers:
 
     def place(self, matrix: NDArray[np.float64]) -> None:
         """Lay both layers where they belong in the world, by an affine [3, 3] in (row, col)."""
+        self._matrix = matrix
         for layer in self._view.layers:
-            layer.affine = matrix
+            if layer is self._picture and self._painter is not None:
+                self._painter.base = matrix
+            else:
+                layer.affine = matrix
             if self.slide_layer is not None:
                 layer.units = self.slide_layer.units
 
     def let_go(self) -> None:
         """Take the layers out of the view, and hear no more of the first view's."""
         self._let_run_go()
-        self.slide_layer = self._heat = None
+        self.slide_layer = self._heat = self._picture = None
         self._view.layers.clear()
 
     def _let_run_go(self) -> None:
         run, self.run = self.run, None
         if run is None:
             return
+        if self._painter is not None:
+            self._let_segmentation_go(run)
+            return
         for signal in _signals(run):
             signal.disconnect(self._on_heatmap)
         assert self._heat is not None
         self._heat.visible = False
         self._heat.data = np.full((1, 1), np.nan, np.float32)  # keeps no run's picture alive
+
+    def _show_segmentation(self, run: RunView) -> None:
+        """Lay a segmentation over the slide: its own picture, as the views may be parted."""
+        original, info = run.layer, run.slide.info
+        if self._picture is None:
+            data, attributes, _ = picture_layer(info, name=original.name)
+            self._picture = self._view.add_image(data, **attributes)
+        self._picture.visible = True
+        self.run = run
+        self._painter = SegmentationPainter(
+            self._view, info, run.segmentation, self._picture, counts=False
+        )
+        self._painter.base = self._matrix
+        self._painter.painted.connect(self.repainted.emit)
+        original.events.opacity.connect(self._on_opacity)
+        self._on_opacity()
+
+    def _let_segmentation_go(self, run: RunView) -> None:
+        assert self._picture is not None
+        assert self._painter is not None
+        self._painter.let_go()
+        self._painter = None
+        run.layer.events.opacity.disconnect(self._on_opacity)
+        self._picture.visible = False
+        self._picture.data = np.zeros((8, 8, 4), np.uint8)
+
+    def _on_opacity(self, _event: Any = None) -> None:
+        if self.run is not None and self._picture is not None:
+            self._picture.opacity = self.run.layer.opacity
 
     def _on_heatmap(self, _event: Any = None) -> None:
         """Show the heatmap as the first view would: the picture is the same array."""

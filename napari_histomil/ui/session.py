@@ -32,8 +32,10 @@ from napari_histomil.ui.per_viewer import PerViewer
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_histomil.results import RunStore
+    from napari_histomil.results import RunStore, SegmentationStore
     from napari_histomil.ui.heatmap_view import HeatmapView
+    from napari_histomil.ui.segmentation_painter import SegmentationPainter
+    from napari_histomil.ui.segmentation_view import SegmentationView
 
 
 @dataclass(eq=False)
@@ -61,13 +63,32 @@ class SlideSession:
 
 @dataclass(eq=False)
 class RunView:
-    """One stored run shown in a viewer: its heatmap layer over its slide."""
+    """One stored run shown in a viewer: its layer over its slide.
 
-    store: RunStore
+    It is a heatmap or a segmentation, whichever its result is.
+    """
+
+    store: RunStore | SegmentationStore
     slide: SlideSession
     layer: Image
-    heatmap: HeatmapView
+    heatmap: HeatmapView | None = None
     """What is shown of it: class, threshold, normalisation; `overlays.py` keeps the layer so."""
+    segmentation: SegmentationView | None = None
+    """What is shown of it: classes, steps, areas; `painter` keeps the layer so."""
+    painter: SegmentationPainter | None = None
+
+    @property
+    def shown(self) -> HeatmapView | SegmentationView:
+        """What is shown of it; both kinds say `changed` and `filled`."""
+        found = self.heatmap if self.heatmap is not None else self.segmentation
+        assert found is not None, "a run is shown as something"
+        return found
+
+    @property
+    def title(self) -> str:
+        """What is shown of it, and by which model, in words."""
+        what = self.segmentation.title if self.heatmap is None else self.heatmap.class_name
+        return f"{what} ({self.store.model['name']})"
 
 
 class Session:

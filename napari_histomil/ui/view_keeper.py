@@ -171,7 +171,7 @@ class ViewKeeper(QObject):
 
     def _on_runs(self) -> None:
         for run in self._session.runs:  # psygnal connects the same slot once
-            run.heatmap.changed.connect(self._on_change, unique=True)
+            run.shown.changed.connect(self._on_change, unique=True)
         self._on_change()
 
     def _on_closed(self, slide: SlideSession) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_histomil.errors import RunError
+from napari_histomil.exchange.labels import Steps
 from napari_histomil.heatmaps import NORMALISATIONS
-from napari_histomil.results import RunStore, find_runs
+from napari_histomil.results import find_runs, open_run
 from napari_histomil.slides.remembered import recall_view
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import camera
@@ -25,7 +26,11 @@ from napari_histomil.ui.layers import center_of_view_px0, world_scale
 from napari_histomil.ui.linked import hides
 from napari_histomil.ui.orientation import Orientation, orientation_of, set_orientation
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.run_facts import AnyStore
+from napari_histomil.ui.segmentation_view import SegmentationView
 from napari_histomil.ui.session import RunView, SlideSession, session
+
+_STEPS = ("threshold", "fill_holes_um2", "smooth_um", "remove_objects_um2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Kept:
     """What was kept of a slide, with its runs opened."""
 
     view: dict[str, Any]
-    runs: list[tuple[RunStore, dict[str, Any]]]
+    runs: list[tuple[AnyStore, dict[str, Any]]]
 
     @classmethod
     def read(cls, info: SlideInfo, cancel: threading.Event) -> Kept | None:
@@ -56,12 +61,12 @@ class Kept:
             for state in (states if isinstance(states, list) else [])
             if isinstance(state, dict) and isinstance(state.get("id"), str)
         }
-        stores: dict[str, RunStore] = {}
-        for path in find_runs(info) if wanted else []:
+        stores: dict[str, AnyStore] = {}
+        for path in find_runs(info, task=None) if wanted else []:
             if path.stem not in wanted or path.stem in stores or cancel.is_set():
                 continue
             try:
-                stores[path.stem] = RunStore.open(path)
+                stores[path.stem] = open_run(path)
             except RunError:
                 continue  # the Overlay dock lists it, with the reason
         return cls(view, [(stores[id_], wanted[id_]) for id_ in wanted if id_ in stores])
@@ -122,20 +127,40 @@ def bring_back_camera(viewer: Any, info: SlideInfo, view: Mapping[str, Any]) -> 
 
 
 def _run_state(viewer: Any, run: RunView) -> dict[str, Any]:
-    heatmap = run.heatmap
-    return {
+    common = {
         "id": run.store.run_id,
+        "opacity": round(float(run.layer.opacity), 3),
+        "visible": bool(run.layer.visible) or hides(viewer, run),
+    }
+    heatmap = run.heatmap
+    if heatmap is None:
+        return common | _style_state(run.segmentation)
+    return common | {
         "class": heatmap.class_name,
         "colours": heatmap.colours,
         "normalisation": heatmap.normalisation,
         "threshold": heatmap.threshold,
-        "opacity": round(float(run.layer.opacity), 3),
-        "visible": bool(run.layer.visible) or hides(viewer, run),
+    }
+
+
+def _style_state(view: SegmentationView) -> dict[str, Any]:
+    style = view.style
+    return {
+        "class": view.class_name,
+        "classes_on": list(view.names_on),
+        "probability": style.probability,
+        "outline": style.outline,
+        "colours": style.colours,
+        **{name: getattr(style.steps, name) for name in _STEPS},
     }
 
 
 def bring_back_run(run: RunView, state: Mapping[str, Any]) -> None:
-    """Show a heatmap as it was shown."""
+    """Show a result as it was shown."""
+    run.layer.opacity = min(max(_number(state, "opacity", run.layer.opacity), 0.0), 1.0)
+    if run.segmentation is not None:
+        _bring_back_style(run.segmentation, state)
+        return
     heatmap = run.heatmap
     if state.get("class") in heatmap.class_names:
         heatmap.class_index = heatmap.class_names.index(state["class"])
@@ -144,7 +169,22 @@ def bring_back_run(run: RunView, state: Mapping[str, Any]) -> None:
     if state.get("normalisation") in NORMALISATIONS:
         heatmap.normalisation = state["normalisation"]
     heatmap.threshold = min(max(_number(state, "threshold", heatmap.threshold), 0.0), 1.0)
-    run.layer.opacity = min(max(_number(state, "opacity", run.layer.opacity), 0.0), 1.0)
+
+
+def _bring_back_style(view: SegmentationView, state: Mapping[str, Any]) -> None:
+    ways = ("probability", "outline")
+    changes: dict[str, Any] = {key: state[key] for key in ways if isinstance(state.get(key), bool)}
+    on, names = state.get("classes_on"), view.class_names
+    if isinstance(on, list):
+        changes["on"] = tuple(name in on for name in names)
+    if state.get("class") in names:
+        changes["class_index"] = names.index(state["class"])
+    if state.get("colours") in COLOUR_MAPS:
+        changes["colours"] = state["colours"]
+    sizes = {name: max(_number(state, name, 0.0), 0.0) for name in _STEPS[1:]}
+    threshold = state.get("threshold")
+    given = min(max(float(threshold), 0.0), 1.0) if _is_number(threshold) else None
+    view.change(**changes, steps=Steps(given, **sizes))
 
 
 def _is_number(value: Any) -> bool:

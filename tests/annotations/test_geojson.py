@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPoint, MultiPolygon, Point, Polygon, box
 
-from napari_histomil.annotations import files
+from napari_histomil.annotations import files, geojson
 from napari_histomil.annotations.geojson import read_geojson, write_geojson
 from napari_histomil.annotations.model import AnnotationClass, Extra, Region, SlideFrame
 from napari_histomil.errors import AnnotationError, OutputError
@@ -638,3 +638,52 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_geojson(tmp_path / "none" / "a.geojson", [])
     with pytest.raises(OutputError, match="is a folder"):
         write_geojson(tmp_path, [])
+
+
+# --- a file of our own is read some lines at a time --------------------------------------------
+
+
+@pytest.fixture
+def pieces(monkeypatch) -> list[int]:
+    """Makes a piece a line or two; holds how many Features were in each that was read."""
+    seen: list[int] = []
+    parse = geojson.fast_json
+
+    def watched(data: bytes):
+        value = parse(data)
+        if isinstance(value, list):
+            seen.append(len(value))
+        return value
+
+    monkeypatch.setattr(geojson, "PIECE_BYTES", 300)
+    monkeypatch.setattr(geojson, "fast_json", watched)
+    return seen
+
+
+def test_a_file_of_ours_is_read_in_pieces_as_in_one(tmp_path, pieces):
+    tumor = AnnotationClass("Tumor, \n or not", (1, 2, 3))
+    drawn = [Region(box(n, 0, n + 5, 7), tumor, name=f'"{n}",\n]}}') for n in range(9)]
+    path = tmp_path / "ours.geojson"
+    write_geojson(path, drawn, extra={"more": [1, {"features": []}]})
+    ours = read_geojson(path)
+    assert len(pieces) > 3
+    assert sum(pieces) == 9
+    assert list(ours.regions) == drawn
+    other = save(tmp_path, json.loads(path.read_bytes()), "whole.geojson")
+    assert read_geojson(other) == ours
+    assert sum(pieces) == 9, "a file that is written otherwise is read in one go"
+
+
+def test_what_is_wrong_in_a_later_piece_is_told_by_its_place(tmp_path, pieces):
+    path = tmp_path / "ours.geojson"
+    write_geojson(path, [Region(box(n, 0, n + 5, 7)) for n in range(9)])
+    text = path.read_text()
+    lines = text.split("\n")
+    lines[8] = lines[8].replace('"Polygon"', '"Circle"')
+    path.write_text("\n".join(lines))
+    with pytest.raises(AnnotationError, match="feature 8"):
+        read_geojson(path)
+    lines[8] = lines[8].replace("{", "", 1)
+    path.write_text("\n".join(lines))
+    with pytest.raises(AnnotationError, match=r"not JSON: .* in line 9"):
+        read_geojson(path)

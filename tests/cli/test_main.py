@@ -29,6 +29,7 @@ VERBS = (
     ("annotations", "compare"),
     ("models", "list"),
     ("models", "show"),
+    ("models", "chain"),
     ("models", "verify"),
     ("sidecars",),
     ("train",),

@@ -62,10 +62,8 @@ def test_the_first_error_wins() -> None:
 def test_waiting_has_an_end() -> None:
     release = threading.Event()
     with Crew(1, lambda crew: release.wait() or None, limit=1, name="test") as crew:
-        start = time.perf_counter()
         with pytest.raises(TimeoutError):
             crew.take(timeout=0.1)
-        assert time.perf_counter() - start < 2
         release.set()
         assert crew.take() is None
 
@@ -76,6 +74,4 @@ def test_closing_frees_who_waits_to_put() -> None:
             crew.put(1)
 
     crew = Crew(3, work, limit=1, name="test")
-    start = time.perf_counter()
-    crew.close()
-    assert time.perf_counter() - start < 2
+    crew.close()  # else it would wait for them without end

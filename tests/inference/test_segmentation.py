@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from model_folders import make_segmenter_folder
+from model_folders import make_segmenter_folder, script_model
 
 from napari_histomil.errors import ModelError, RunError, SlideError, TileError
 from napari_histomil.geometry import Rect
@@ -300,16 +297,7 @@ class Halver(torch.nn.Module):
 
 def scripted(folder: Path, net: torch.nn.Module) -> Path:
     """That net as a model folder with TorchScript."""
-    make_segmenter_folder(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.jit.trace(net, torch.zeros(1, 3, 96, 96)).save(folder / "net.pt")
-    manifest = json.loads((folder / "model.json").read_text("utf-8"))
-    digest = hashlib.sha256((folder / "net.pt").read_bytes()).hexdigest()
-    manifest["weights"] = {"file": "net.pt", "format": "torchscript", "sha256": digest}
-    del manifest["architecture"], manifest["normalisation"]
-    (folder / "model.json").write_text(json.dumps(manifest), "utf-8")
-    return folder
+    return script_model(make_segmenter_folder(folder), net)
 
 
 @pytest.fixture(scope="session")

@@ -172,3 +172,41 @@ def test_a_picture_of_another_size_is_damage(tmp_path: Path) -> None:
     del group["1"]
     with pytest.raises(RunError, match="is damaged: it lacks"):
         SegmentationStore.open(tmp_path / "a.zarr")
+
+
+def test_tiles_that_touch_cells_are_those_that_overlap_them(tmp_path: Path) -> None:
+    """Inner squares of 32 px reach 4 px beyond their cell of 24 px at each side."""
+    with make(tmp_path / "a.zarr") as store:
+        picture = store.picture
+        chosen = (picture.grid.cells == (1, 2)).all(axis=1)
+        y, x = 24, 48
+        corners = np.array([picture.corner(tile) for tile in range(len(store.grid))])
+        overlap = (corners < (y + 24, x + 24)) & (corners + 32 > (y, x))
+        np.testing.assert_array_equal(picture.tiles_touching(chosen), overlap.all(axis=1))
+        pixels = picture.pixels(picture.cells_image(chosen), slice(0, 83), slice(0, 101))
+        assert pixels[y : y + 24, x : x + 24].all()
+        assert pixels.sum() == 24 * 24
+
+
+def test_background_is_written_as_a_picture_of_it_would_be(tmp_path: Path) -> None:
+    stores = [make(tmp_path / f"{name}.zarr") for name in "ab"]
+    for store in stores:
+        store._attributes["model"]["background_class"] = "normal"
+    left_out = np.ones(len(stores[0].grid), bool)
+    for band in stores[0].picture.bands:
+        known = stores[0].picture.known(band.rows, band.columns)
+        values = np.array([1, 0], np.float32)[:, None, None] + np.zeros(known.shape, np.float32)
+        stores[0].write_band(band, np.where(known, values, np.nan).astype(np.float32))
+        stores[1].write_background(band)
+    stores[1].set_chain({"tiles": 3, "seconds": {"detect": 1.5}}, left_out)
+    for a, b in zip(stores[0].levels, stores[1].levels, strict=True):
+        np.testing.assert_array_equal(a[:], b[:])
+    for store in stores:
+        store.close()
+    again = SegmentationStore.open(tmp_path / "b.zarr", writable=True)
+    assert again.complete
+    assert again.chain == {"tiles": 3, "seconds": {"detect": 1.5}}
+    assert again.stage_seconds == {"detect": 1.5, "segment": 0}
+    np.testing.assert_array_equal(again.left_out, left_out)
+    assert SegmentationStore.open(tmp_path / "a.zarr").left_out is None
+    again.close()

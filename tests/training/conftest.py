@@ -63,9 +63,8 @@ evaluate = true
 """
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """Folder with ``train.toml`` and four pictures: the right half is dark and is tumour."""
+def write_toy(tmp_path: Path) -> None:
+    """Write ``train.toml`` and four pictures: the right half is dark and is tumour."""
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / "tiles" / folder).mkdir(parents=True)
@@ -78,7 +77,21 @@ def toy(tmp_path: Path) -> Path:
         picture.save(tmp_path / "tiles" / "images" / f"{name}.png")
         Image.fromarray(mask).save(tmp_path / "tiles" / "masks" / f"{name}.png")
     (tmp_path / "train.toml").write_text(TOY, encoding="utf-8")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """Folder with ``train.toml`` and four pictures: the right half is dark and is tumour."""
+    write_toy(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def toy_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests of a file: what is written into it stays."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder)
+    return folder
 
 
 SEGMENT = (

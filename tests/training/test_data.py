@@ -46,6 +46,16 @@ def test_a_mask_without_its_picture_is_refused(toy: Path) -> None:
         read_sources(read_config(toy / "train.toml"), toy)
 
 
+def test_dots_in_the_name_of_a_picture_belong_to_it(toy: Path) -> None:
+    folder = toy / read_config(toy / "train.toml").sources[0].path
+    for inner in ("images", "masks"):
+        for old in list((folder / inner).glob("a.*")):
+            old.rename(old.with_name(f"a_0.02_turned{old.suffix}"))
+    source = replace(read_config(toy / "train.toml").sources[0], groups=(("a_0.02_turned", "c"),))
+    groups = {f.name: f.group for f in read_tiles(source, toy, 1.0)}
+    assert groups["a_0.02_turned"] == groups["c"] == "toy tiles/a_0.02_turned+c"
+
+
 def test_a_group_of_a_missing_picture_is_refused(toy: Path) -> None:
     source = replace(read_config(toy / "train.toml").sources[0], groups=(("a", "nobody"),))
     with pytest.raises(TrainingError, match="nobody"):

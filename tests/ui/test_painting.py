@@ -73,11 +73,9 @@ def test_the_view_is_there_at_once_and_complete_soon(shown, monkeypatch):
     assert painted.wait(10)
     slow = Slow(opened.slide, monkeypatch)
     set_native(viewer, opened.info)
-    begun = time.perf_counter()
     go_to_px0(viewer, opened.info, (1700, 1300))
     coarse = canvas(viewer)
-    assert time.perf_counter() - begun < 5, "it did not wait for the tiles"
-    assert not painted.complete
+    assert not painted.complete, "it did not wait for the tiles"
     assert coarse.min() < coarse.max(), "a coarser level is seen"
     told = []
     painted.changed.connect(lambda: told.append(threading.current_thread()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -320,17 +319,11 @@ def test_models_from_elsewhere_can_be_added(dock, models, qtbot, tmp_path, monke
     dialog.close()
 
 
-def test_models_that_segment_are_for_the_command_line(dock, models, qtbot, tmp_path, monkeypatch):
-    folder = make_segmenter_folder(tmp_path / "unet")
-    dock.models.add_folder(folder)
-    (dialog,) = dock.findChildren(ErrorDialog)
-    assert "unet segments, and this dock runs patch classifiers" in dialog.sentence
-    dialog.close()
-    monkeypatch.setenv("HISTOMIL_MODELS", f"{models.folder}{os.pathsep}{tmp_path}")
-    make_model_folder(tmp_path / "late")
-    dock.models.look()
-    qtbot.waitUntil(lambda: dock.models.model_box.findText("late") >= 0, timeout=5000)
-    assert dock.models.model_box.findText("unet") < 0
+def test_models_that_segment_are_listed_with_what_they_do(dock, qtbot, tmp_path):
+    assert dock.models.needs_label.text().startswith("classifies tiles: normal, tumor\n")
+    dock.models.add_folder(make_segmenter_folder(tmp_path / "unet"))
+    qtbot.waitUntil(lambda: dock.models.model.name == "unet", timeout=10_000)
+    assert dock.models.needs_label.text().startswith("segments: normal, Tumor\n")
 
 
 def test_what_is_impossible_says_why(dock, viewer, slide_path):

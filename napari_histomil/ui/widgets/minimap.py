@@ -133,14 +133,14 @@ class Minimap(QWidget):
             self._let_go()
             self._run = run
             if run is not None:
-                run.heatmap.changed.connect(self._soon)
-                run.heatmap.filled.connect(self._soon)
+                for signal in _signals(run):
+                    signal.connect(self._soon)
         self._soon()
 
     def _let_go(self) -> None:
         if self._run is not None:
-            self._run.heatmap.changed.disconnect(self._soon)
-            self._run.heatmap.filled.disconnect(self._soon)
+            for signal in _signals(self._run):
+                signal.disconnect(self._soon)
             self._run = None
 
     def _soon(self) -> None:
@@ -319,3 +319,10 @@ def on_canvas(kind: type[Kind], viewer: Any, widget: QWidget) -> Kind | None:
 def attach_minimap(viewer: Any, widget: QWidget) -> Minimap | None:
     """Return the minimap of a viewer; see `on_canvas`."""
     return on_canvas(Minimap, viewer, widget)
+
+
+def _signals(run: RunView) -> tuple[Any, ...]:
+    """Return the signals after which a run looks otherwise on the map."""
+    if run.segmentation is not None:
+        return (run.segmentation.measured,)  # its small picture is new
+    return run.heatmap.changed, run.heatmap.filled

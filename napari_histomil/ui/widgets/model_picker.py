@@ -30,6 +30,10 @@ CARD = "README.md"
 """A model's card, in its folder."""
 
 
+TASKS = {"classify": "classifies tiles", "segment": "segments", "chain": "segments in steps"}
+"""What models of a task do, in words."""
+
+
 class ModelPicker(QWidget):
     """A list of models with what the chosen one needs."""
 
@@ -84,8 +88,7 @@ class ModelPicker(QWidget):
             cancel: threading.Event,
         ) -> Iterator[tuple[list[ModelManifest], list[ModelError]]]:
             models, broken = list_models(folders)
-            # what segments is for the command line: the docks show scores of patches
-            yield [model for model in models if model.task == "classify"], broken
+            yield [model for model in models if model.classes], broken
 
         self._looking = jobs.start(
             find,
@@ -109,10 +112,10 @@ class ModelPicker(QWidget):
         before = {model.path for model in self._models()}
         try:
             model = load_manifest(folder)
-            if model.task != "classify":
+            if not model.classes:
                 raise ModelError(
-                    f"{model.name} segments, and this dock runs patch classifiers: run it with "
-                    f"'histomil run {folder} SLIDE'."
+                    f"{model.name} tells no classes apart ({model.task}), and there would be "
+                    f"nothing to show: run it with 'histomil run {folder} SLIDE'."
                 )
             self._wanted = model.name
         except ModelError as error:
@@ -197,12 +200,12 @@ class CardDialog(QDialog):
 
 
 def needs(model: ModelManifest) -> str:
-    """Return what a model tells apart and looks at, in two lines."""
+    """Return what a model does, tells apart and looks at, in two lines."""
     grid = model.grid
     megabytes = model.weights.stat().st_size / 1e6 if model.weights.is_file() else 0.0
     stain = "" if model.stain == "none" else f", stain {model.stain}"
     return (
-        f"{', '.join(model.class_names)}\n"
+        f"{TASKS.get(model.task, model.task)}: {', '.join(model.class_names)}\n"
         f"{grid.mpp:.3g} µm/px ({magnification(grid.mpp):.3g}x), tile {grid.tile_px} px, "
         f"stride {grid.stride_px} px, {megabytes:.1f} MB{stain}"
     )

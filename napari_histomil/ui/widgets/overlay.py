@@ -1,11 +1,14 @@
-"""The Overlay dock: which result lies over the slide, how it is shown, and what it says where."""
+"""The Overlay dock: which result lies over the slide, how it is shown, and what it says where.
+
+What is only about segmentations is in `segmentation.py`, what lies under the pointer in
+`readout.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
@@ -20,28 +23,26 @@ from qtpy.QtWidgets import (
 from napari_histomil.heatmaps import NORMALISATIONS
 from napari_histomil.ui.colours import COLOUR_MAPS
 from napari_histomil.ui.keys import KEYS, hint
-from napari_histomil.ui.layers import to_px0
-from napari_histomil.ui.orientation import (
-    canvas_step,
-    center_of_world,
-    view_signals,
-    world_step,
-)
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.colour_bar import ColourBar
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
+from napari_histomil.ui.widgets.readout import Readout
 from napari_histomil.ui.widgets.run_chooser import RunChooser
+from napari_histomil.ui.widgets.segmentation import SegmentationPart
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
 from napari_histomil.ui.words import count
+
+_OF_HEATMAPS = ("Heatmap", "Threshold", "Hottest tiles")
+"""Sections that say nothing of a segmentation."""
 
 _NOTHING = "Choose a stored result above, or compute one in the Run dock"
 
 
 class OverlayWidget(Panel):
-    """Dock about the heatmap over the active slide of one viewer."""
+    """Dock about the result over the active slide of one viewer: a heatmap, or a segmentation."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -52,6 +53,8 @@ class OverlayWidget(Panel):
         self._make_appearance()
         self._make_threshold()
         self._make_tour()
+        self.segmentation = SegmentationPart(self._overlays)
+        self.add(self.segmentation)
         self._make_readout(self._overlays.session.viewer)
         self._steered = [
             self.visible_box, self.class_box, self.scale_box, self.colours_box, self.colour_bar,
@@ -149,51 +152,44 @@ class OverlayWidget(Panel):
         column.addLayout(row)
 
     def _make_readout(self, viewer: Any) -> None:
-        column = self.section("Under the pointer")
-        self.readout = plain_label(tooltip="Raw scores of the tile under the pointer")
-        self.readout.setMinimumHeight(3 * self.fontMetrics().lineSpacing())
-        self.readout.setAlignment(Qt.AlignmentFlag.AlignTop)
-        column.addWidget(self.readout)
-        callbacks = viewer.mouse_move_callbacks
-
-        self._pointer: NDArray[np.float64] | None = None  # (x, y) from the canvas's middle, px
-
-        def on_move(_viewer: Any, event: Any) -> None:
-            aside = np.array(event.position[-2:]) - center_of_world(viewer)
-            self._pointer = canvas_step(viewer, aside)
-            self.read_out(event.position)
-
-        def on_view(_event: Any) -> None:
-            # A key moves the tissue and not the pointer, and napari says nothing of it.
-            if self._pointer is not None:
-                self.read_out(center_of_world(viewer) + world_step(viewer, self._pointer))
-
-        for signal in view_signals(viewer):
-            follow(self, signal, on_view)
-        callbacks.append(on_move)
-        self.destroyed.connect(lambda: callbacks.remove(on_move))
+        self.readout = Readout(viewer)
+        self.section("Under the pointer").addWidget(self.readout)
+        self.read_out = self.readout.read_out
 
     # ------------------------------------------------------------- from the run to here
 
     def _show_run(self, run: RunView | None) -> None:
         self._let_go()
         self._run = run
+        self.readout.show_run(run)
+        self.segmentation.show_run(run)
+        heatmap = run.heatmap if run is not None else None
+        for title in _OF_HEATMAPS:
+            self.show_section(title, shown=run is None or heatmap is not None)
         for widget, tooltip in zip(self._steered, self._tooltips, strict=True):
             widget.setEnabled(run is not None)
             widget.setToolTip(_NOTHING if run is None else tooltip)
         self.class_box.clear()
-        if run is not None:
-            self.class_box.addItems(run.heatmap.class_names)
-            run.heatmap.changed.connect(self._update)
-            run.heatmap.filled.connect(self._on_filled)
+        if heatmap is not None:
+            self.class_box.addItems(heatmap.class_names)
+        for signal, slot in self._signals():
+            signal.connect(slot)
         self._update()
 
     def _let_go(self) -> None:
         """Hear no more of the run that was shown."""
-        if self._run is not None:
-            self._run.heatmap.changed.disconnect(self._update)
-            self._run.heatmap.filled.disconnect(self._on_filled)
-            self._run = None
+        for signal, slot in self._signals():
+            signal.disconnect(slot)
+        self._run = None
+
+    def _signals(self) -> list[tuple[Any, Callable[[], None]]]:
+        """Return the signals of the run that is shown, each with what follows it."""
+        if self._run is None:
+            return []
+        if self._run.segmentation is not None:
+            return [(self._run.segmentation.measured, self._on_filled)]
+        heatmap = self._run.heatmap
+        return [(heatmap.changed, self._update), (heatmap.filled, self._on_filled)]
 
     def _on_filled(self) -> None:
         """Show the newer numbers, but only to somebody who looks: they take time to count."""
@@ -217,12 +213,12 @@ class OverlayWidget(Panel):
             self.doubts_label.hide()
             self.stats_label.setText(_NOTHING + ".")
             self.colour_bar.show_scale(self.colours_box.currentText(), ("", ""), "", 0)
-            self.readout.setText("")
         else:
-            heatmap = run.heatmap
             self.made_by_label.setText(made_by(run.store))
             self.made_by_label.setToolTip(provenance(run.store))
-            self._show_doubts(doubts(run.store, heatmap))
+            self._show_doubts(doubts(run))
+        heatmap = run.heatmap if run is not None else None
+        if heatmap is not None:
             self.class_box.setCurrentIndex(heatmap.class_index)
             self.scale_box.setCurrentText(heatmap.normalisation)
             self.colours_box.setCurrentText(heatmap.colours)
@@ -260,7 +256,7 @@ class OverlayWidget(Panel):
 
     def _update_tour(self) -> None:
         run = self._run
-        if run is None:
+        if run is None or run.heatmap is None:
             self.tour_label.setText("")
             return
         heatmap = run.heatmap
@@ -272,36 +268,6 @@ class OverlayWidget(Panel):
         else:
             score = heatmap.values[heatmap.tour[at]]
             self.tour_label.setText(f"{at + 1} of {stops}: <b>{score:.3f}</b>")
-
-    def read_out(self, world: tuple[float, ...]) -> None:
-        """Say what lies at a world position, as in napari's ``event.position``."""
-        run = self._run
-        if run is None:
-            return
-        info, heatmap = run.slide.info, run.heatmap
-        x, y = to_px0(world, info)
-        mpp_x, mpp_y = info.mpp_xy
-        where = f"x {x * mpp_x:.0f} µm, y {y * mpp_y:.0f} µm"
-        self.readout.setToolTip(f"Level-0 pixel x {x:.0f}, y {y:.0f}")
-        if not (0 <= x < info.width_px0 and 0 <= y < info.height_px0):
-            self.readout.setText("outside the slide")
-            return
-        tile = heatmap.tile_at((x, y))
-        if tile is None:
-            self.readout.setText(f"{where}<br>not looked at: outside the region of this run")
-        elif tile in run.store.skipped:
-            self.readout.setText(f"{where}<br>no score: {run.store.skipped[tile]}")
-        elif heatmap.values[tile] != heatmap.values[tile]:  # NaN
-            self.readout.setText(f"{where}<br>not computed yet")
-        else:
-            scores = [
-                f"{'<b>' if i == heatmap.class_index else ''}{name} {score:.4f}"
-                f"{'</b>' if i == heatmap.class_index else ''}"
-                for i, (name, score) in enumerate(
-                    zip(heatmap.class_names, heatmap.scores[tile], strict=True)
-                )
-            ]
-            self.readout.setText(f"{where}<br>{', '.join(scores)}")
 
     # ------------------------------------------------------------- from here to the run
 

@@ -30,6 +30,7 @@ class Panel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._shown = self._placed = False
+        self._sections: dict[str, tuple[QLabel, QWidget]] = {}
         self._content = QWidget()
         self._column = QVBoxLayout(self._content)
         self._column.setContentsMargins(10, 8, 10, 8)
@@ -91,15 +92,27 @@ class Panel(QWidget):
 
     def section(self, title: str) -> QVBoxLayout:
         """Begin a titled section; returns the column that its widgets go into."""
-        heading = QLabel(f"<b>{title}</b>")
-        heading.setContentsMargins(0, 8 if self._column.count() > 1 else 0, 0, 0)
-        self.add(heading)
+        words = heading(title, first=self._column.count() == 1)
+        self.add(words)
         body = QWidget()
         column = QVBoxLayout(body)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
         self.add(body)
+        self._sections[title] = words, body
         return column
+
+    def show_section(self, title: str, *, shown: bool) -> None:
+        """Show a section with its title, or hide both."""
+        for widget in self._sections[title]:
+            widget.setVisible(shown)
+
+
+def heading(title: str, *, first: bool = False) -> QLabel:
+    """Return the title of a section; the first of a dock has no room above it."""
+    label = QLabel(f"<b>{title}</b>")
+    label.setContentsMargins(0, 0 if first else 8, 0, 0)
+    return label
 
 
 def _dock_of(panel: Panel) -> QDockWidget | None:

@@ -1,4 +1,4 @@
-"""The Run dock: a model, where it looks, start; the heatmap fills in while the person goes on."""
+"""The Run dock: a model, where it looks, start; the result fills in while the person goes on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from superqt import QElidingLabel
 
 from napari_histomil.errors import HistomilError, RunError
 from napari_histomil.inference.job import Job, plan_job
-from napari_histomil.results import RunStore, run_path
+from napari_histomil.results import open_run, run_path
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
 from napari_histomil.ui.layers import center_of_view_px0
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.run_facts import AnyStore
 from napari_histomil.ui.run_job import RunUpdate, ViewPoint, run_updates
 from napari_histomil.ui.session import RunView, SlideSession, session
 from napari_histomil.ui.widgets.device_picker import DevicePicker
@@ -43,10 +44,10 @@ class RunWidget(Panel):
         self._overlays = overlays(napari_viewer)
         self._job: jobs.JobHandle | None = None
         self._slide: SlideSession | None = None  # the one that the job looks at
-        self._run: RunView | None = None  # the heatmap that fills in
+        self._run: RunView | None = None  # the result that fills in
         self._last: RunUpdate | None = None
         self._view_point = ViewPoint()
-        self._earlier: RunStore | None = None
+        self._earlier: AnyStore | None = None
 
         self.models = ModelPicker()
         self.section("Model").addWidget(self.models)
@@ -188,10 +189,10 @@ class RunWidget(Panel):
             return  # said when the person presses Start; while choosing it is no news
         info = slide.info
 
-        def look(cancel: threading.Event) -> Iterator[RunStore]:
+        def look(cancel: threading.Event) -> Iterator[AnyStore]:
             path = run_path(info.path, job.run_id, fingerprint=info.fingerprint)
             if path.is_dir():
-                yield RunStore.open(path)
+                yield open_run(path)
 
         jobs.start(
             look,
@@ -202,7 +203,7 @@ class RunWidget(Panel):
             owner=self,
         )
 
-    def _found_earlier(self, run_id: str, store: RunStore) -> None:
+    def _found_earlier(self, run_id: str, store: AnyStore) -> None:
         try:
             current = self._job is None and self.plan().run_id == run_id
         except HistomilError:
@@ -295,8 +296,12 @@ class RunWidget(Panel):
             except RunError:
                 return  # its slide was closed or scaled anew meanwhile; the disk has it all
             self._run.store = self._last.store  # the one that goes on being read
+        if self._run not in self._session.runs:
+            return
         scores = [update.scores for update in updates if update.scores is not None]
-        if scores and self._run in self._session.runs:
+        if self._run.segmentation is not None:
+            self._run.segmentation.fill([update.progress.rect_px0 for update in updates])
+        elif scores:
             self._run.heatmap.fill(scores[-1])
 
     def _end(self, _: Any) -> None:

@@ -12,12 +12,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_histomil.errors import RunError
-from napari_histomil.results import RunStore, find_runs
+from napari_histomil.results import find_runs, open_run
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.overlays import Overlays
-from napari_histomil.ui.run_facts import made_by, title
+from napari_histomil.ui.run_facts import AnyStore, made_by, title
 from napari_histomil.ui.widgets.panel import follow
 
 _LISTED = 30
@@ -90,8 +90,8 @@ class RunChooser(QWidget):
     def open(self, path: Path) -> None:
         """Lay a stored run over its slide; it is read beside the window."""
 
-        def read(cancel: threading.Event) -> Iterator[RunStore]:
-            yield RunStore.open(path)
+        def read(cancel: threading.Event) -> Iterator[AnyStore]:
+            yield open_run(path)
 
         jobs.start(
             read,
@@ -102,7 +102,7 @@ class RunChooser(QWidget):
             owner=self,
         )
 
-    def _add(self, store: RunStore) -> None:
+    def _add(self, store: AnyStore) -> None:
         try:
             run = self._overlays.add(store)
         except RunError as error:
@@ -163,11 +163,11 @@ class RunChooser(QWidget):
 
 def _stored_runs(info: SlideInfo, cancel: threading.Event) -> list[_Stored]:
     entries = []
-    for path in find_runs(info)[:_LISTED]:
+    for path in find_runs(info, task=None)[:_LISTED]:
         if cancel.is_set():
             break
         try:
-            store = RunStore.open(path)
+            store = open_run(path)
         except RunError as error:
             # It can be chosen, and a dialog says then why it cannot be read: Qt shows no tooltips
             # for entries that are disabled.

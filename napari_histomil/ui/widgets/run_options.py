@@ -47,7 +47,7 @@ class RunOptions(QWidget):
             max=8192,
             value=1,
             tooltip="Distance between tiles, in pixels at that resolution: smaller gives a finer "
-            "heatmap and takes longer",
+            "heatmap, or more overlap where a model segments, and takes longer",
         )
         self.batch_box = ComboBox(
             choices=["auto", *(str(2**n) for n in range(10))],

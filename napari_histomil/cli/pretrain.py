@@ -1,0 +1,95 @@
+"""The verb ``pretrain``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histomil.cli.shared import add_verb, say
+from napari_histomil.cli.train import DATA_VARIABLE
+from napari_histomil.errors import OutputError
+
+if TYPE_CHECKING:
+    from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.training.selfsupervised.loop import PretrainProgress
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb of this file."""
+    parser = add_verb(
+        subparsers,
+        "pretrain",
+        pretrain,
+        "learn an encoder from tissue without labels",
+        "Let a net learn from unlabelled tiles or slides by SimCLR, BYOL, MoCo v3 or DINO, as a "
+        "TOML file describes it, and write its backbone as a model folder that trainings can "
+        "begin with. Run the same command again to go on after a stop. Prints the folder.",
+        "  histomil pretrain pretrain.toml --data DATA -o my-encoder\n"
+        "  histomil models show ./my-encoder            what it is\n"
+        '  and in the TOML of a training:  [network] encoder = "my-encoder"',
+    )
+    parser.add_argument("config", metavar="CONFIG.toml", type=Path, help="what to learn, and how")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="model folder to write"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write over a model or a checkpoint that is there"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        type=Path,
+        help=f"folder that the paths in CONFIG.toml are relative to; by default {DATA_VARIABLE}, "
+        "or else the folder of CONFIG.toml",
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps; cpu by default")
+    parser.add_argument("--seed", type=int, default=0, help="random seed, 0 by default")
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Pretrain and write a model folder."""
+    from napari_histomil.files import whole_file
+    from napari_histomil.inference.devices import resolve_device
+    from napari_histomil.manifest.model import MODEL_FILE
+    from napari_histomil.training.selfsupervised.checkpoint import CHECKPOINT_FILE
+    from napari_histomil.training.selfsupervised.config import read_pretrain_config
+    from napari_histomil.training.selfsupervised.pretrain import pretrain_encoder
+
+    config = read_pretrain_config(args.config)
+    if (args.output / MODEL_FILE).exists() and not args.force:
+        raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
+    if args.force:
+        (args.output / CHECKPOINT_FILE).unlink(missing_ok=True)
+    data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
+    device = str(resolve_device(args.device))
+    folder = _watch(pretrain_encoder(config, data, args.output, seed=args.seed, device=device))
+    copy = folder / "pretrain.toml"  # the card says that it lies beside it
+    if not (copy.exists() and copy.samefile(args.config)):
+        with whole_file(copy) as part:
+            part.write_bytes(args.config.read_bytes())
+    print(folder)
+    return 0
+
+
+def _watch(steps: Generator[PretrainProgress, None, Path]) -> Path:
+    """Go through all steps with a line on stderr for every tenth, and every note."""
+    first = True
+    while True:
+        try:
+            now = next(steps)
+        except StopIteration as end:
+            folder: Path = end.value
+            return folder
+        if first and now.step > 1:
+            say(f"Going on after step {now.step - 1}.")
+        first = False
+        if now.note:
+            say(now.note)
+        if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
+            say(
+                f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}, spread "
+                f"{now.spread:.2f}, {now.seconds_left:.0f} s left"
+            )
