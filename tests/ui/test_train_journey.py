@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_histomil.inference.engine import run
-from napari_histomil.inference.job import plan_job
 from napari_histomil.manifest import find_model
+from napari_histomil.results import find_runs
 from napari_histomil.results.segmentation import SegmentationStore
-from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.config import read_config
 from napari_histomil.ui.session import session
 from napari_histomil.ui.training_data import BACKGROUND
@@ -111,18 +109,21 @@ def test_annotate_train_run(viewer, qtbot, tissue, tmp_path):
     card = train.progress.show_card()
     assert "toy-unet" in card.text.toPlainText()
     card.reject()
-    wanted = []
-    session(viewer).model_wanted.connect(wanted.append)
     click(qtbot, train.progress.use_button)
-    assert wanted == ["toy-unet"]
-    assert not dock_of(viewer, "Run").visibleRegion().isEmpty()
+    run = dock_of(viewer, "Run")
+    assert not run.visibleRegion().isEmpty()
+    qtbot.waitUntil(
+        lambda: run.models.model is not None and run.models.model.name == "toy-unet", timeout=LONG
+    )
 
     # A third slide: its dark part is found.
-    third = tissue("three.tiff", 130)
-    with open_slide(third) as slide:
-        job = plan_job(slide.info, model, region="all")
-    last = list(run(job))[-1]
-    with_tumor = np.asarray(SegmentationStore.open(last.store).levels[0][1]) > 127
+    third = session(viewer).open_slide(tissue("three.tiff", 130))
+    desk.settle()
+    run.region.buttons["Whole slide"].click()
+    click(qtbot, run.start_button)
+    qtbot.waitUntil(lambda: not run.running, timeout=LONG)
+    (path,) = find_runs(third.info, task="segment")
+    with_tumor = np.asarray(SegmentationStore.open(path).levels[0][1]) > 127
     truth = np.zeros_like(with_tumor)
     truth[:, 65:] = True  # 130 px at 0.5 µm/px
     assert (with_tumor & truth).sum() * 2 / (with_tumor.sum() + truth.sum()) > 0.85

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
@@ -79,10 +80,14 @@ class TrainWidget(Panel):
         for part in (self.data, self.classes, self.how):
             part.changed.connect(self._later)
         follow(self, self._session.models_changed, self._later)
-        own = self._what_form, self._kept_form, self.data.tiles_form, self.classes.form
-        align(*own, self.how.form, self.how.more_form)
         self._list_unfinished()
         self._look()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Give all fields one left edge, now that labels have the theme's font."""
+        super().showEvent(event)
+        own = self._what_form, self._kept_form, self.data.tiles_form, self.classes.form
+        align(*own, self.how.form, self.how.more_form)
 
     def _later(self) -> None:
         """Look at the choices as a whole when they have come to rest."""
@@ -374,6 +379,11 @@ class TrainWidget(Panel):
         )
         self.earlier_label.hide()
         self._update()
+        QTimer.singleShot(0, self._show_progress)
+
+    def _show_progress(self) -> None:
+        """Scroll to what is going on."""
+        self._scroll.ensureWidgetVisible(self.progress)
 
     def cancel(self) -> None:
         """Stop the training after its next step."""

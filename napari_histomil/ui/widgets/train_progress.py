@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ class TrainProgress(QWidget):
         super().__init__(parent)
         self.model: ModelManifest | None = None
         self._last: TrainingProgress | None = None
-        self._metric = "loss"
+        self._metric, self._every = "loss", 1
         self.bar = QProgressBar()
         self.bar.setToolTip("Steps of this stage that are done")
         self.label = plain_label()
@@ -79,6 +80,8 @@ class TrainProgress(QWidget):
         """
         self.clear()
         self._metric = config.validation.metric
+        # as the trainer has it: between two looks the scores are those of the last one
+        self._every = config.validation.every or max(config.schedule.steps // 10, 1)
         self.bar.setRange(0, 0)  # a bar that moves without an end
         self.bar.show()
         self._say("Preparing: reading the slides, making the network…")
@@ -89,7 +92,7 @@ class TrainProgress(QWidget):
 
     def show_steps(self, steps: list[TrainingProgress]) -> None:
         """Show how far a training is."""
-        for stage, rows in _by_stage(self._last, steps):
+        for stage, rows in _by_stage(steps, self._every):
             if self._last is not None and stage != self._last.stage:
                 self.curves.begin(steps[-1].steps, self._metric)  # the next net
             self.curves.add(rows)
@@ -182,21 +185,14 @@ class TrainProgress(QWidget):
 
 
 def _by_stage(
-    last: TrainingProgress | None, steps: list[TrainingProgress]
+    steps: list[TrainingProgress], every: int
 ) -> Iterator[tuple[str, list[Mapping[str, float]]]]:
-    """Yield the rows of curves of each stage; a look at the validation is a row's only once."""
-    rows: list[Mapping[str, float]] = []
-    before = last
-    for now in steps:
-        if before is not None and now.stage != before.stage and rows:
-            yield before.stage, rows
-            rows = []
-        row = {"step": float(now.step), "loss": now.loss}
-        seen = before is not None and before.stage == now.stage and before.scores == now.scores
-        if not seen:
-            found = {k: v for k, v in now.scores.items() if math.isfinite(v)}
-            row |= {f"validation_{name}": value for name, value in found.items()}
-        rows.append(row)
-        before = now
-    if rows:
-        yield steps[-1].stage, rows
+    """Yield the rows of curves of each stage; the scores of a look at the validation only once."""
+    for stage, group in itertools.groupby(steps, key=lambda now: now.stage):
+        rows: list[Mapping[str, float]] = []
+        for now in group:
+            looked = now.step % every == 0 or now.step == now.steps
+            found = now.scores.items() if looked else ()
+            scores = {f"validation_{name}": v for name, v in found if math.isfinite(v)}
+            rows.append({"step": float(now.step), "loss": now.loss, **scores})
+        yield stage, rows
