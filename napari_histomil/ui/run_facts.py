@@ -26,14 +26,25 @@ def title(store: AnyStore) -> str:
 
 
 def made_by(store: AnyStore) -> str:
-    """Return what decides a result, in two short lines."""
+    """Return what decides a result, in two short lines; of a chain also what it spared."""
     grid = store.grid.spec
     stain = store.job.get("stain", {}).get("method", "none")
     region = store.job.get("region", {}).get("kind", "")
     return (
         f"{grid.mpp:.3g} µm/px ({magnification(grid.mpp):.3g}x), tile {grid.tile_px} px, "
         f"stride {grid.stride_px} px\n"
-        f"region: {_REGIONS.get(region, region)}, stain normalisation: {stain}"
+        f"region: {_REGIONS.get(region, region)}, stain normalisation: {stain}{_spared(store)}"
+    )
+
+
+def _spared(store: AnyStore) -> str:
+    """Return at how many tiles the last model of a chain looked, as a further line."""
+    chain = store.chain if isinstance(store, SegmentationStore) else None
+    if chain is None:
+        return ""
+    return (
+        f"\nchain: looked closely at {count(int(chain['fine_tiles']))} of "
+        f"{count(int(chain['tiles']))} tiles"
     )
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from model_folders import make_model_folder, make_segmenter_folder
+from model_folders import make_encoder_folder, make_model_folder, make_segmenter_folder
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
@@ -21,12 +21,13 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.geometry import Rect
 from napari_histomil.heatmaps import score_image, threshold_stats
 from napari_histomil.inference.job import Progress
-from napari_histomil.manifest import load_manifest
+from napari_histomil.manifest import StepModels, load_manifest, write_chain
 from napari_histomil.results import RunStore, find_runs
 from napari_histomil.tiling import GridSpec
 from napari_histomil.ui.dialogs import ErrorDialog, MppDialog
 from napari_histomil.ui.layers import to_world_um
 from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.run_facts import made_by
 from napari_histomil.ui.session import session
 from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.overlay import OverlayWidget
@@ -324,6 +325,41 @@ def test_models_that_segment_are_listed_with_what_they_do(dock, qtbot, tmp_path)
     dock.models.add_folder(make_segmenter_folder(tmp_path / "unet"))
     qtbot.waitUntil(lambda: dock.models.model.name == "unet", timeout=10_000)
     assert dock.models.needs_label.text().startswith("segments: normal, Tumor\n")
+
+
+def test_a_chain_runs_and_is_shown_as_a_segmentation(dock, viewer, qtbot, slide_path, tmp_path):
+    session(viewer).open_slide(slide_path)
+    make_segmenter_folder(tmp_path / "unet", background_class="normal")
+    make_model_folder(tmp_path / "finder")
+    steps = StepModels(load_manifest(tmp_path / "finder"), None, load_manifest(tmp_path / "unet"))
+    write_chain(tmp_path / "chain", "chain", steps, threshold=0.0, margin_um=0.0)
+    dock.models.add_folder(tmp_path)
+    qtbot.waitUntil(lambda: dock.models.model_box.findText("chain") >= 0, timeout=10_000)
+    choose_model(dock, "chain")
+    assert dock.models.needs_label.text().startswith("segments in steps: normal, Tumor\n")
+    dock.region.buttons["Whole slide"].click()
+    start_and_wait(dock, qtbot)
+    run = overlays(viewer).current
+    assert run.segmentation is not None
+    qtbot.waitUntil(lambda: run.segmentation.facts is not None)
+    qtbot.waitUntil(lambda: run.painter.complete)
+    assert run.layer.data.any()
+    total = len(run.store.grid)
+    assert made_by(run.store).endswith(f"chain: looked closely at {total} of {total} tiles")
+
+
+def test_what_answers_for_no_slide_is_not_listed(dock, qtbot, tmp_path):
+    """An encoder, say."""
+    arguments = {"channels": [8, 16, 16, 16], "stem_width": 8}
+    make_encoder_folder(tmp_path / "encoder", "resnet10t", arguments)
+    dock.models.add_folder(tmp_path / "encoder")
+    (dialog,) = dock.findChildren(ErrorDialog)
+    assert "encoder does not answer for a slide by itself" in dialog.sentence
+    dialog.close()
+    make_model_folder(tmp_path / "late")
+    dock.models.add_folder(tmp_path)
+    qtbot.waitUntil(lambda: dock.models.model_box.findText("late") >= 0, timeout=10_000)
+    assert dock.models.model_box.findText("encoder") < 0
 
 
 def test_what_is_impossible_says_why(dock, viewer, slide_path):

@@ -88,7 +88,7 @@ class ModelPicker(QWidget):
             cancel: threading.Event,
         ) -> Iterator[tuple[list[ModelManifest], list[ModelError]]]:
             models, broken = list_models(folders)
-            yield [model for model in models if model.classes], broken
+            yield [model for model in models if _is_shown(model)], broken
 
         self._looking = jobs.start(
             find,
@@ -112,10 +112,10 @@ class ModelPicker(QWidget):
         before = {model.path for model in self._models()}
         try:
             model = load_manifest(folder)
-            if not model.classes:
+            if not _is_shown(model):
                 raise ModelError(
-                    f"{model.name} tells no classes apart ({model.task}), and there would be "
-                    f"nothing to show: run it with 'histomil run {folder} SLIDE'."
+                    f"{model.name} does not answer for a slide by itself: it embeds tiles, or is "
+                    f"one step of a chain. Add a model that tells classes apart, or the chain."
                 )
             self._wanted = model.name
         except ModelError as error:
@@ -197,6 +197,11 @@ class CardDialog(QDialog):
         column.addWidget(self.text)
         column.addWidget(buttons)
         self.resize(640, 560)
+
+
+def _is_shown(model: ModelManifest) -> bool:
+    """Whether a run of it has something to show: an encoder has not, nor a chain's refiner."""
+    return bool(model.classes) and not model.inputs
 
 
 def needs(model: ModelManifest) -> str:
