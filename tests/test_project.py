@@ -89,7 +89,9 @@ def test_the_wheel_carries_models_and_samples_and_no_tests(wheel: Path) -> None:
     assert wheel.stat().st_size <= 80 * 2**20
 
 
-def test_the_installed_wheel_finds_its_models_and_sample(wheel: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_finds_its_models_and_sample(
+    repository: Path, wheel: Path, tmp_path: Path
+) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = (
@@ -102,7 +104,11 @@ def test_the_installed_wheel_finds_its_models_and_sample(wheel: Path, tmp_path: 
     )
     answer = json.loads(run_python(code, cwd=tmp_path, PYTHONPATH=str(site)).stdout)
     assert Path(answer[0]).is_relative_to(site)
-    assert answer[1:] == [["metastasis-patch-small"], 0, True]
+    assert answer[1:] == [
+        sorted(p.parent.name for p in repository.glob("models/*/model.json")),
+        0,
+        True,
+    ]
 
 
 def readme_commands(repository: Path) -> list[str]:
