@@ -61,8 +61,9 @@ def _cells(block: Block, unmixed: float) -> list[str]:
         if len(each) > 1:
             words = ", ".join(number(v) for v in each)
             lines += [f"AUROC on unmixed cells of each seed: {words}.", ""]
-        lines += ["AUROC within single pictures (unmixed cells):", ""]
-        lines += [_each(block["fields"]), ""]
+        if any(value is not None for value in block["fields"].values()):
+            lines += ["AUROC within single pictures (unmixed cells):", ""]
+            lines += [_each(block["fields"]), ""]
     whole = block.get("all") or {}
     if "kappa" in whole:
         agreement = ", ".join(
