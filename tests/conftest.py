@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Two processes run the suite (below): with a thread for each core in each of them, torch's threads
+# would spend their time waiting for one another.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 _SETTINGS = tempfile.TemporaryDirectory(prefix="napari-settings-")
 os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS.name, "settings.yaml"))  # read on its import
 

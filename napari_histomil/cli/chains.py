@@ -16,8 +16,8 @@ EXAMPLES = """\
       --segment ./my-unet --threshold 0.2 --margin 100 -o models/cascade
   histomil run models/cascade slide.svs -o out
 
-The models stay where they are: the chain names them, with their sha256. It finds
-them as 'histomil run' finds any model, and beside its own folder."""
+The models stay where they are: the chain names them, with their sha256. It
+finds them as 'histomil run' finds any model, and beside its own folder."""
 
 
 def add_chain(verbs: Subparsers) -> None:
