@@ -19,10 +19,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes run the suite: windows share one screen, so one process has all of them."""
+    """Two processes run the suite: windows share one screen, so one process has all of them.
+
+    They come first, as they take long: the other process does all else meanwhile.
+    """
     for item in items:
-        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("screen" if folder == "ui" else str(item.path)))
+        group = "screen" if _needs_screen(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not _needs_screen(item))
+
+
+def _needs_screen(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(REPOSITORY / "tests" / "ui")
 
 
 @pytest.fixture(scope="session")
