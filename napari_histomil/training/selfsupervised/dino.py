@@ -23,6 +23,7 @@ from napari_histomil.training.selfsupervised.method import (
     mlp,
     momentum_at,
     move,
+    products,
 )
 
 
@@ -37,9 +38,9 @@ class DinoHead(nn.Module):
         """Their length does not matter: the paper's weight norm with its gain held at 1."""
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """[N, D] -> answers [N, K]."""
+        """[N, D] -> answers float32 [N, K]."""
         unit = functional.normalize(self.layers(embeddings).float(), dim=1)
-        return functional.linear(unit, functional.normalize(self.prototypes, dim=1))
+        return products(unit, functional.normalize(self.prototypes, dim=1))
 
 
 class Dino(Method):

@@ -20,6 +20,7 @@ from napari_histomil.training.selfsupervised.method import (
     mlp,
     momentum_at,
     move,
+    products,
 )
 
 
@@ -69,6 +70,6 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     queries, keys
         float [N, P]; row n of both is the same place.
     """
-    similar = functional.normalize(queries, dim=1) @ functional.normalize(keys, dim=1).T
+    similar = products(functional.normalize(queries, dim=1), functional.normalize(keys, dim=1))
     own = torch.arange(len(queries), device=queries.device)
     return 2 * temperature * functional.cross_entropy(similar / temperature, own)

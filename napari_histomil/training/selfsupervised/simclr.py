@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_histomil.training.selfsupervised.config import SimclrOptions
-from napari_histomil.training.selfsupervised.method import Method, mlp
+from napari_histomil.training.selfsupervised.method import Method, mlp, products
 
 
 class Simclr(Method):
@@ -50,7 +50,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     unit = functional.normalize(torch.cat([first, second]), dim=1)
     n = len(first)
-    similar = unit @ unit.T / temperature
+    similar = products(unit, unit) / temperature
     itself = torch.eye(2 * n, dtype=torch.bool, device=unit.device)
     partner = torch.arange(2 * n, device=unit.device).roll(n)
     return functional.cross_entropy(similar.masked_fill(itself, float("-inf")), partner)

@@ -111,7 +111,9 @@ def test_progress_and_curve(config: PretrainConfig, toy: Path) -> None:
     assert not result.backbone.training
 
 
-def test_bfloat16(config: PretrainConfig, toy: Path) -> None:
+@pytest.mark.parametrize("method", ["simclr", "byol", "mocov3", "dino"])
+def test_bfloat16(config: PretrainConfig, toy: Path, method: Any) -> None:
+    config = replace(config, method=method)
     wide = replace(config.schedule, bf16=True)
     with open_pool(config, toy) as pool:
         full = finish(pretrain(config, pool, seed=0))

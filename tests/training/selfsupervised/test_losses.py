@@ -68,6 +68,14 @@ def test_a_small_view_is_compared_with_both_whole_ones() -> None:
     assert float(loss) == pytest.approx(float(torch.stack(wanted).mean()))
 
 
+def test_losses_are_float32_inside_autocast() -> None:
+    first, second = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    outside = [nt_xent(first, second, 0.04), info_nce(first, second, 0.04)]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = [nt_xent(first, second, 0.04), info_nce(first, second, 0.04)]
+    assert inside == outside
+
+
 def test_the_teacher_follows() -> None:
     assert momentum_at(0.9, 0.0) == pytest.approx(0.9)
     assert momentum_at(0.9, 0.5) == pytest.approx(0.95)
