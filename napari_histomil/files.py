@@ -116,6 +116,20 @@ def whole_folder(path: Path, sign: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)  # a read-only disk refuses even this
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it; one that is there stays as it is.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made: {error.strerror or error}.") from error
+
+
 def _is_empty(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
 

@@ -8,9 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histomil.cli.shared import add_verb, say
+from napari_histomil.cli.shared import add_verb, keep_recipe, refuse_old_model, say
 from napari_histomil.cli.train import DATA_VARIABLE
-from napari_histomil.errors import OutputError
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -51,25 +50,19 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def pretrain(args: argparse.Namespace) -> int:
     """Pretrain and write a model folder."""
-    from napari_histomil.files import whole_file
     from napari_histomil.inference.devices import resolve_device
-    from napari_histomil.manifest.model import MODEL_FILE
     from napari_histomil.training.selfsupervised.checkpoint import CHECKPOINT_FILE
     from napari_histomil.training.selfsupervised.config import read_pretrain_config
     from napari_histomil.training.selfsupervised.pretrain import pretrain_encoder
 
     config = read_pretrain_config(args.config)
-    if (args.output / MODEL_FILE).exists() and not args.force:
-        raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
+    refuse_old_model(args.output, force=args.force)
     if args.force:
         (args.output / CHECKPOINT_FILE).unlink(missing_ok=True)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     device = str(resolve_device(args.device))
     folder = _watch(pretrain_encoder(config, data, args.output, seed=args.seed, device=device))
-    copy = folder / "pretrain.toml"  # the card says that it lies beside it
-    if not (copy.exists() and copy.samefile(args.config)):
-        with whole_file(copy) as part:
-            part.write_bytes(args.config.read_bytes())
+    keep_recipe(args.config, folder, "pretrain.toml")
     print(folder)
     return 0
 

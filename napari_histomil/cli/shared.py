@@ -228,5 +228,23 @@ def new_file(path: Path, *, force: bool) -> Path:
     return path
 
 
+def refuse_old_model(folder: Path, *, force: bool) -> None:
+    """Refuse to write over a model, unless the person has said so."""
+    from napari_histomil.manifest.model import MODEL_FILE
+
+    if (folder / MODEL_FILE).exists() and not force:
+        raise OutputError(f"{folder} holds a model: choose another folder, or add --force.")
+
+
+def keep_recipe(recipe: Path, folder: Path, name: str) -> None:
+    """Copy a configuration beside the card of the model it made, which says that it lies there."""
+    from napari_histomil.files import whole_file
+
+    copy = folder / name
+    if not (copy.exists() and copy.samefile(recipe)):
+        with whole_file(copy) as part:
+            part.write_bytes(recipe.read_bytes())
+
+
 def _mpp_text(mpp: Mpp) -> str:
     return f"{mpp[0]:g}" if mpp[0] == mpp[1] else f"{mpp[0]:g} x {mpp[1]:g}"

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from napari_histomil.cli.shared import add_verb, say
-from napari_histomil.errors import OutputError
+from napari_histomil.cli.shared import add_verb, keep_recipe, refuse_old_model, say
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -63,15 +62,12 @@ def add_parser(subparsers: Subparsers) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train and write a model folder."""
     from napari_histomil.cli import FAILED
-    from napari_histomil.files import whole_file
-    from napari_histomil.manifest.model import MODEL_FILE
     from napari_histomil.training.config import read_config
     from napari_histomil.training.loop import TrainingCancelled
     from napari_histomil.training.recipe import train_model
 
     config = read_config(args.config)
-    if (args.output / MODEL_FILE).exists() and not args.force:
-        raise OutputError(f"{args.output} holds a model: choose another folder, or add --force.")
+    refuse_old_model(args.output, force=args.force)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     try:
         folder = _watch(
@@ -88,10 +84,7 @@ def train(args: argparse.Namespace) -> int:
     except TrainingCancelled as error:
         say(f"{error} Run the same command again to go on, or with --fresh to begin anew.")
         return FAILED
-    copy = folder / "train.toml"  # the card says that it lies beside it
-    if not (copy.exists() and copy.samefile(args.config)):
-        with whole_file(copy) as part:
-            part.write_bytes(args.config.read_bytes())
+    keep_recipe(args.config, folder, "train.toml")
     print(folder)
     return 0
 

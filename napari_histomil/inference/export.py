@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_histomil.errors import ModelError, OutputError, brief
-from napari_histomil.files import whole_folder
+from napari_histomil.errors import ModelError, brief
+from napari_histomil.files import make_folder, whole_folder
 from napari_histomil.inference.backends import Net, bare_net
 from napari_histomil.inference.job import plan_job
 from napari_histomil.inference.plan import select_tiles, spread_tiles
@@ -276,10 +276,7 @@ def _write(
         "export": record,
     }
     del document["architecture"]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder.parent} cannot be made: {error.strerror or error}.") from error
+    make_folder(folder.parent)
     with whole_folder(folder, MODEL_FILE) as part:
         part.mkdir()
         (part / FILES[kind]).write_bytes(data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_histomil.errors import ModelError, OutputError
-from napari_histomil.files import whole_file
+from napari_histomil.files import make_folder, whole_file
 from napari_histomil.manifest.chain import Chain, Look, Step, chain_json, grid_json
 from napari_histomil.manifest.model import (
     MODEL_FILE,
@@ -171,10 +171,7 @@ def write_chain(
     written = read_manifest(description, file)  # a chain that cannot be used is not written
     if is_model(folder) and load_manifest(folder).chain is None:
         raise OutputError(f"{folder} holds another model: choose another folder for the chain.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
+    make_folder(folder)
     with whole_file(folder / CARD_FILE) as part:
         part.write_text(_card(written, models), encoding="utf-8")
     with whole_file(file) as part:

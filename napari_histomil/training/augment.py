@@ -24,7 +24,6 @@ from napari_histomil.training.config import Augmentation
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 """Optical density of hematoxylin, eosin and the rest, for red, green, blue (unit length)."""
 
-
 STAIN_PIXELS = 4096
 """So many pixels of a tile tell its stains."""
 
@@ -55,9 +54,9 @@ def warp(
     images float32 [B, 3, T, T], labels float32 [B, K, T, T]
     """
     n, side = len(images), images.shape[-1]
-    angle = _uniform((n,), 0, 2 * math.pi, random)
-    zoom = torch.exp(_uniform((n,), -options.zoom, options.zoom, random))
-    stretch = torch.exp(_uniform((n,), -options.stretch / 2, options.stretch / 2, random))
+    angle = uniform((n,), 0, 2 * math.pi, random)
+    zoom = torch.exp(uniform((n,), -options.zoom, options.zoom, random))
+    stretch = torch.exp(uniform((n,), -options.stretch / 2, options.stretch / 2, random))
     flip = torch.where(torch.rand(n, generator=random) < 0.5, -1.0, 1.0)
     part = size_px / side / zoom
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -81,15 +80,15 @@ def recolor(images: Tensor, options: Augmentation, random: torch.Generator) -> T
     """Give some of the tiles other colours: float32 [B, 3, H, W], 0 to 1, both ways."""
     n = len(images)
     stains = torch.tensor(STAINS)
-    amount = 1 + _uniform((n, 3), -options.stain, options.stain, random)
+    amount = 1 + uniform((n, 3), -options.stain, options.stain, random)
     change = torch.linalg.inv(stains) @ torch.diag_embed(amount) @ stains  # (n, 3, 3)
     density = -torch.log(images * (254 / 255) + 1 / 255)
     other = torch.exp(-torch.einsum("bchw,bcd->bdhw", density, change)).clamp(1e-4, 1)
-    other = other ** torch.exp(_uniform((n, 1, 1, 1), -options.gamma, options.gamma, random))
+    other = other ** torch.exp(uniform((n, 1, 1, 1), -options.gamma, options.gamma, random))
     grey = other.mean(dim=1, keepdim=True)
-    saturation = 1 + _uniform((n, 1, 1, 1), -options.saturation, options.saturation, random)
+    saturation = 1 + uniform((n, 1, 1, 1), -options.saturation, options.saturation, random)
     other = grey + (other - grey) * saturation
-    other = other * (1 + _uniform((n, 3, 1, 1), -options.tint, options.tint, random))
+    other = other * (1 + uniform((n, 3, 1, 1), -options.tint, options.tint, random))
     chosen = torch.rand(n, generator=random) < options.color_probability
     return torch.where(chosen[:, None, None, None], other.clamp(0, 1), images)
 
@@ -103,8 +102,8 @@ def jitter_stains(images: Tensor, options: Augmentation, random: torch.Generator
     if not options.hed:
         return images
     n, stains = len(images), torch.tensor(STAINS)
-    factor = 1 + _uniform((n, 3, 1, 1), -options.hed, options.hed, random)
-    shift = _uniform((n, 3, 1, 1), -options.hed, options.hed, random)
+    factor = 1 + uniform((n, 3, 1, 1), -options.hed, options.hed, random)
+    shift = uniform((n, 3, 1, 1), -options.hed, options.hed, random)
     density = -torch.log(images * (254 / 255) + 1 / 255)
     amount = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
     other = torch.einsum("bshw,sc->bchw", amount * factor + shift, stains)
@@ -162,7 +161,7 @@ def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> T
     result = images.clone()
     for i, chance in enumerate(torch.rand(len(images), generator=random).tolist()):
         if chance < options.blur_probability:
-            sigma = float(_uniform((1,), 0.4, 1.1, random))
+            sigma = float(uniform((1,), 0.4, 1.1, random))
             kernel = torch.exp(-((torch.arange(7) - 3.0) ** 2) / (2 * sigma**2))
             kernel = kernel / kernel.sum()
             padded = functional.pad(images[i : i + 1], (3, 3, 3, 3), mode="reflect")
@@ -170,7 +169,7 @@ def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> T
             down = kernel[:, None].expand(3, 1, 7, 1)
             result[i] = functional.conv2d(across, down, groups=3)[0]
         elif chance < options.blur_probability + options.noise_probability:
-            amount = float(_uniform((1,), 0.0, 0.04, random))
+            amount = float(uniform((1,), 0.0, 0.04, random))
             noise = torch.randn(images[i].shape, generator=random)
             result[i] = (images[i] + amount * noise).clamp(0, 1)
     return result
@@ -194,7 +193,7 @@ def whiten_edges(
             continue
         width = int(torch.randint(side // 8, side // 2, (1,), generator=random))
         turn = int(torch.randint(4, (1,), generator=random))
-        color = float(_uniform((1,), 0.92, 1.0, random))
+        color = float(uniform((1,), 0.92, 1.0, random))
         for tensor, value in ((images, color), (labels, 0.0)):
             view = torch.rot90(tensor[i], turn, (1, 2)).clone()
             view[:, :, :width] = value
@@ -219,5 +218,6 @@ def augment(
     return whiten_edges(images, labels, options, random, glass)
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:
+def uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:
+    """Return random numbers between two, drawn on the CPU."""
     return torch.rand(shape, generator=random) * (high - low) + low

@@ -23,6 +23,11 @@ from napari_histomil.files import whole_file
 
 FILE = "checkpoint.safetensors"
 
+DAMAGES = (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError)
+"""What reading a file raises that `write` did not write, or not to its end."""
+
+_OPTIMISER = "optimiser"
+
 
 @dataclass(slots=True)
 class Fitting:
@@ -58,19 +63,12 @@ def save(fitting: Fitting, path: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-    for part in ("net", "kept"):
-        for name, tensor in getattr(fitting, part).state_dict().items():
-            tensors[f"{part}/{name}"] = tensor
-    for name, tensor in fitting.best.items():
-        tensors[f"best/{name}"] = tensor
-    for number, values in fitting.optimiser.state_dict()["state"].items():
-        for name, tensor in values.items():
-            tensors[f"optimiser/{number}/{name}"] = tensor
-    about = json.dumps({name: getattr(fitting, name) for name in _NUMBERS})
-    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with whole_file(path) as file:
-        file.write_bytes(safetensors.torch.save(plain, {"fitting": about}))
+    parts = {
+        "net": fitting.net.state_dict(),
+        "kept": fitting.kept.state_dict(),
+        "best": fitting.best,
+    }
+    write(path, parts, fitting.optimiser, {name: getattr(fitting, name) for name in _NUMBERS})
 
 
 def load(fitting: Fitting, path: Path) -> None:
@@ -82,33 +80,61 @@ def load(fitting: Fitting, path: Path) -> None:
         If the file is damaged or of another net.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["fitting"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        parts: dict[str, dict[str, Tensor]] = {"net": {}, "kept": {}, "best": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
+        parts, facts = read(path)
         fitting.net.load_state_dict(parts["net"])
         fitting.kept.load_state_dict(parts["kept"])
-        fitting.optimiser.load_state_dict(
-            {
-                "state": _states(parts["optimiser"]),
-                "param_groups": fitting.optimiser.state_dict()["param_groups"],
-            }
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        restore(fitting.optimiser, parts)
+        numbers = {name: facts[name] for name in _NUMBERS}
+    except (*DAMAGES, RuntimeError) as error:
         raise TrainingError(
             f"{path} cannot be used to go on: begin anew with --fresh, or remove its folder."
         ) from error
-    fitting.best = parts["best"]
-    for name in _NUMBERS:
-        setattr(fitting, name, about[name])
+    fitting.best = parts.get("best", {})
+    for name, number in numbers.items():
+        setattr(fitting, name, number)
 
 
-def _states(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Any]]:
-    states: dict[int, dict[str, Any]] = {}
-    for key, tensor in flat.items():
+# --- the file, whatever is learnt ---------------------------------------------------------------
+
+
+def write(
+    path: Path,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write states by name, an optimiser, and facts (plain JSON values), all or nothing.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    tensors = {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}
+    for number, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMISER}/{number}/{name}": t for name, t in values.items()}
+    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    with whole_file(path) as file:
+        file.write_bytes(safetensors.torch.save(plain, {"facts": json.dumps(facts)}))
+
+
+def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Return the states and facts that `write` wrote; one of `DAMAGES` if it is not whole."""
+    with safetensors.safe_open(path, "pt") as file:
+        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+        names: list[str] = list(file.keys())
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = tensor
+    return parts, facts
+
+
+def restore(optimiser: torch.optim.Optimizer, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Bring an optimiser that has taken no step to where it was."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in parts.get(_OPTIMISER, {}).items():
         number, _, name = key.partition("/")
         states.setdefault(int(number), {})[name] = tensor
-    return states
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})

@@ -39,7 +39,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from napari_histomil.errors import HistomilError, TrainingError
+from napari_histomil.errors import TrainingError
 from napari_histomil.manifest import ClassSpec
 from napari_histomil.tiling import GridSpec
 from napari_histomil.training.labels import NONE, UNLABELLED, Labels
@@ -55,7 +55,7 @@ from napari_histomil.training.options import (
     Tracking,
     Validation,
 )
-from napari_histomil.training.toml import build, plain, plain_member, read_toml, write_text
+from napari_histomil.training.toml import plain, plain_member, read_as, write_text
 
 __all__ = [
     "Augmentation",
@@ -238,13 +238,7 @@ def read_config(path: Path) -> TrainingConfig:
     TrainingError
         If the file cannot be read, or a member is missing, unknown or of the wrong kind.
     """
-    raw = read_toml(path)
-    try:
-        config = build(TrainingConfig, raw)
-    except HistomilError as error:
-        raise TrainingError(f"{path}: {error}") from error
-    assert isinstance(config, TrainingConfig)
-    return config
+    return read_as(TrainingConfig, path)
 
 
 def config_to_toml(config: TrainingConfig) -> str:

@@ -13,21 +13,22 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from napari_histomil.errors import OutputError, TrainingError
+from napari_histomil.errors import TrainingError
+from napari_histomil.files import make_folder
 from napari_histomil.training import checkpoint
 from napari_histomil.training.batches import batches, step_seed
 from napari_histomil.training.checkpoint import Fitting
-from napari_histomil.training.config import Schedule, TrainingConfig
+from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.curves import curves
 from napari_histomil.training.fields import Field
 from napari_histomil.training.looks import Looks, better
 from napari_histomil.training.start import initial_net
 from napari_histomil.training.tasks import loss_of
-from napari_histomil.training.tasks import scale as scale  # for all who ask a net
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def fit(
     """
     fitting = _begin(config, seed, device)
     if folder is not None:
-        _make(folder)
+        make_folder(folder)
         if (folder / checkpoint.FILE).exists():
             checkpoint.load(fitting, folder / checkpoint.FILE)
     if not fitting.over:
@@ -127,7 +128,7 @@ def fit(
 def _begin(config: TrainingConfig, seed: int, device: str) -> Fitting:
     net = initial_net(config, seed).to(device).to(memory_format=torch.channels_last)
     schedule = config.schedule
-    optimiser = torch.optim.AdamW(_decayed(net, schedule.weight_decay), lr=schedule.learning_rate)
+    optimiser = torch.optim.AdamW(decayed(net, schedule.weight_decay), lr=schedule.learning_rate)
     return Fitting(net, copy.deepcopy(net), optimiser)
 
 
@@ -245,26 +246,37 @@ def _progress(
     )
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
+class Annealed(Protocol):
+    """What decides the learning rates of a schedule, whatever is learnt."""
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest."""
+
+    @property
+    def warm_up(self) -> int:
+        """Steps until then."""
+
+
+def learning_rate(schedule: Annealed, step: int) -> float:
     """Return the rate of a step: linear warm-up times a half cosine to 0."""
     warm = min(1.0, (step + 1) / max(schedule.warm_up, 1))
     return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
+def decayed(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Return an optimiser's groups: weights decay, biases and norms do not.
 
-
-def _decayed(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay; biases and norms do not."""
-    matrices = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
+    What has no gradient is left out.
+    """
+    learning = [p for p in net.parameters() if p.requires_grad]
     return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
 
 

@@ -7,17 +7,17 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 from torch import nn
 
-from napari_histomil.errors import OutputError
-from napari_histomil.files import whole_file
+from napari_histomil.files import make_folder, whole_file
 from napari_histomil.manifest.model import MODEL_FILE
 from napari_histomil.manifest.schema import SCHEMA_VERSION
+from napari_histomil.tiling import GridSpec
 from napari_histomil.training.card import CARD_FILE, CURVES_FILE, ERRORS_FILE, card
-from napari_histomil.training.config import Source, TrainingConfig
+from napari_histomil.training.config import Scaling, Source, TrainingConfig
 from napari_histomil.training.curve_picture import curve_picture
 from napari_histomil.training.fields import Field
 from napari_histomil.training.start import kept_arguments
@@ -68,50 +68,30 @@ def write_model(
     OutputError
         If the folder cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}.") from error
+    make_folder(folder)
     drawn = curve_picture(curves) if curves is not None else None
-    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    packed = safetensors.torch.save(state)
-    model: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "name": config.name,
-        "description": config.description,
-        "task": config.task,
-        "architecture": {
-            "name": config.network.architecture,
-            "arguments": kept_arguments(config.network),
+    packed = pack(net)
+    model: dict[str, Any] = described(
+        config,
+        packed,
+        task=config.task,
+        architecture=config.network.architecture,
+        arguments=kept_arguments(config.network),
+        answers={
+            "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
+            "positive_class": config.positive_class,
+            "activation": config.activation,
+            "temperature": round(temperature, 4),
         },
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "format": "safetensors",
-            "sha256": hashlib.sha256(packed).hexdigest(),
-        },
-        "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
-        "positive_class": config.positive_class,
-        "activation": config.activation,
-        "temperature": round(temperature, 4),
-        "grid": {
-            "mpp": config.grid.mpp,
-            "tile_px": config.grid.tile_px,
-            "stride_px": config.grid.stride_px,
-            **({"margin_px": config.grid.margin_px} if config.grid.margin_px else {}),
-        },
-        "normalisation": {
-            "mean": list(config.normalisation.mean),
-            "std": list(config.normalisation.std),
-        },
-        "stain": "none",
-        "licence": config.licence,
+    )
+    model |= {
         "training": {
             "command": "histomil train train.toml --data DATA -o FOLDER",
             "seed": seed,
             "steps": config.schedule.steps,
             "batch": config.schedule.batch,
             "parameters": sum(p.numel() for p in net.parameters()),
-            "versions": {name: version(name) for name in ("napari-histomil", "torch", "timm")},
+            "versions": versions(),
             "data": [
                 _source(s, config) | dict((data or {}).get(s.name, {})) for s in config.sources
             ],
@@ -127,21 +107,124 @@ def write_model(
         model["training"]["curves"] = CURVES_FILE
     if config.background_class:
         model["background_class"] = config.background_class
-    # The description comes last: until it is there, the folder is no model, or the old one.
-    with whole_file(folder / WEIGHTS_FILE) as part:
-        part.write_bytes(packed)
     pictures = {CURVES_FILE: drawn, ERRORS_FILE: errors.jpeg if errors is not None else None}
-    for name, content in pictures.items():
+    write_files(folder, model, packed, card(config, model), pictures)
+    return folder
+
+
+class Named(Protocol):
+    """What every configuration says that ends in a model."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def description(self) -> str:
+        """A sentence or two."""
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+
+    @property
+    def grid(self) -> GridSpec:
+        """Of the tiles."""
+
+    @property
+    def normalisation(self) -> Scaling:
+        """How pixels are scaled."""
+
+
+def pack(net: nn.Module) -> bytes:
+    """Return a net's weights and statistics as safetensors."""
+    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def described(
+    config: Named,
+    packed: bytes,
+    *,
+    task: str,
+    architecture: str,
+    arguments: Mapping[str, Any],
+    answers: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the members of `model.json` that say what a net is.
+
+    Parameters
+    ----------
+    config
+        Of whatever training.
+    packed
+        As `pack` gives it.
+    task, architecture, arguments
+        How the net is built.
+    answers
+        Members that say what it answers to a tile.
+    """
+    grid = config.grid
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": config.name,
+        "description": config.description,
+        "task": task,
+        "architecture": {"name": architecture, "arguments": dict(arguments)},
+        "weights": {
+            "file": WEIGHTS_FILE,
+            "format": "safetensors",
+            "sha256": hashlib.sha256(packed).hexdigest(),
+        },
+        **answers,
+        "grid": {
+            "mpp": grid.mpp,
+            "tile_px": grid.tile_px,
+            "stride_px": grid.stride_px,
+            **({"margin_px": grid.margin_px} if grid.margin_px else {}),
+        },
+        "normalisation": {
+            "mean": list(config.normalisation.mean),
+            "std": list(config.normalisation.std),
+        },
+        "stain": "none",
+        "licence": config.licence,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the programs that decide what a net becomes."""
+    return {name: version(name) for name in ("napari-histomil", "torch", "timm")}
+
+
+def write_files(
+    folder: Path,
+    model: Mapping[str, Any],
+    packed: bytes,
+    card_text: str,
+    others: Mapping[str, bytes | None],
+) -> None:
+    """Write the files of a model, each whole; of `others` what is None is removed.
+
+    The description comes last: until it is there, the folder is no model, or the old one.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    text = json.dumps(model, indent=2, ensure_ascii=False) + "\n"
+    for name, content in {
+        WEIGHTS_FILE: packed,
+        **others,
+        CARD_FILE: card_text.encode(),
+        MODEL_FILE: text.encode(),
+    }.items():
         if content is None:
             (folder / name).unlink(missing_ok=True)  # of a model that lay here before
             continue
         with whole_file(folder / name) as part:
             part.write_bytes(content)
-    with whole_file(folder / CARD_FILE) as part:
-        part.write_text(card(config, model), encoding="utf-8")
-    with whole_file(folder / MODEL_FILE) as part:
-        part.write_text(json.dumps(model, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
 
 
 def describe_data(fields: Sequence[Field]) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from napari_histomil.nets.patch import CentrePatch
-from napari_histomil.training.config import TrainingConfig
+from napari_histomil.training.config import Scaling, TrainingConfig
 from napari_histomil.training.labels import UNLABELLED
 from napari_histomil.training.losses import cell_shares, pixel_loss, share_loss
 
 
-def scale(config: TrainingConfig, images: Tensor) -> Tensor:
+class Normalised(Protocol):
+    """A configuration that says how pixels are scaled."""
+
+    @property
+    def normalisation(self) -> Scaling:
+        """Mean and standard deviation."""
+
+
+def scale(config: Normalised, images: Tensor) -> Tensor:
     """Scale pixels of 0 to 1 as the net wants them."""
     mean = torch.tensor(config.normalisation.mean, device=images.device)[:, None, None]
     std = torch.tensor(config.normalisation.std, device=images.device)[:, None, None]

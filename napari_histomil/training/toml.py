@@ -8,9 +8,11 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from napari_histomil.errors import TrainingError
+from napari_histomil.errors import HistomilError, TrainingError
+
+Kind = TypeVar("Kind")
 
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -27,6 +29,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as TOML: {error}.") from error
+
+
+def read_as(kind: type[Kind], path: Path) -> Kind:
+    """Read a TOML file as a dataclass, see `build`.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be read, or a member is missing, unknown or of the wrong kind.
+    """
+    raw = read_toml(path)
+    try:
+        made = build(kind, raw)
+    except HistomilError as error:
+        raise TrainingError(f"{path}: {error}") from error
+    assert isinstance(made, kind)
+    return made
 
 
 def build(kind: type, raw: Any, where: str = "") -> Any:

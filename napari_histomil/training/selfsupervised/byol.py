@@ -8,46 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_histomil.training.selfsupervised.config import ByolOptions
-from napari_histomil.training.selfsupervised.method import (
-    Method,
-    make_teacher,
-    mlp,
-    momentum_at,
-    move,
-)
+from napari_histomil.training.selfsupervised.method import Foretelling, mlp
 
 
-class Byol(Method):
-    """Student (backbone, projector, predictor) and teacher (backbone, projector)."""
+class Byol(Foretelling):
+    """Both views foretell each other by `byol_loss`."""
 
     def __init__(self, backbone: nn.Module, width: int, options: ByolOptions) -> None:
-        super().__init__(backbone)
-        self.options = options
-        self.projector = mlp((width, options.hidden, options.projection))
-        self.predictor = mlp((options.projection, options.hidden, options.projection))
-        self.teacher = make_teacher(nn.Sequential(self.backbone, self.projector))
+        size, hidden = options.projection, options.hidden
+        super().__init__(
+            backbone, mlp((width, hidden, size)), mlp((size, hidden, size)), options.momentum
+        )
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
         """Return the loss, each view foretelling the other, and the student's embeddings."""
-        assert self.teacher is not None
-        embeddings = [self.backbone(view) for view in views]
-        foretold = [self.predictor(self.projector(e)).float() for e in embeddings]
-        with torch.no_grad():
-            wanted = [self.teacher(view).float() for view in views]
+        foretold, wanted, embeddings = self.answers(views)
         loss = byol_loss(foretold[0], wanted[1]) + byol_loss(foretold[1], wanted[0])
-        return loss, torch.cat(embeddings)
-
-    def follow(self, share: float) -> float:
-        """Move the teacher."""
-        assert self.teacher is not None
-        momentum = momentum_at(self.options.momentum, share)
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
-        return momentum
+        return loss, embeddings
 
 
 def byol_loss(foretold: Tensor, wanted: Tensor) -> Tensor:

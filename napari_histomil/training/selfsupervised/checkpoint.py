@@ -1,26 +1,18 @@
-"""All that a pretraining needs to go on, in one file: tensors by safetensors, the rest as JSON.
-
-The JSON lies in the file's own metadata, so that both are replaced at once: a kill leaves the old
-checkpoint or the new one, never a half. Nothing is pickled.
-"""
+"""A pretraining on the disk; how the file is written is in `training/checkpoint.py`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from napari_histomil.errors import TrainingError
-from napari_histomil.files import whole_file
+from napari_histomil.training import checkpoint
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
-NET, OPTIMISER = "net.", "optimiser."
+CHECKPOINT_FILE = checkpoint.FILE
 
 
 def save_checkpoint(
@@ -33,12 +25,7 @@ def save_checkpoint(
     OutputError
         If the file cannot be written; the checkpoint before stays.
     """
-    tensors = {NET + name: tensor for name, tensor in net.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"{OPTIMISER}{number}.{name}": value for name, value in state.items()}
-    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with whole_file(path) as part:
-        part.write_bytes(safetensors.torch.save(plain, {"facts": json.dumps(facts)}))
+    checkpoint.write(path, {"net": net.state_dict()}, optimiser, facts)
 
 
 def load_checkpoint(
@@ -61,11 +48,8 @@ def load_checkpoint(
         If the file is damaged or of another run.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            facts = json.loads(opened.metadata()["facts"])
-            names: list[str] = list(opened.keys())
-            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in names}
-    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
+        parts, facts = checkpoint.read(path)
+    except checkpoint.DAMAGES as error:
         raise TrainingError(
             f"{path} is no whole checkpoint: delete it to begin anew ({error})."
         ) from error
@@ -74,11 +58,6 @@ def load_checkpoint(
             f"{path} is the checkpoint of another training (settings, data, seed or device "
             f"differ): choose another folder, or delete it to begin anew."
         )
-    net.load_state_dict({k.removeprefix(NET): v for k, v in tensors.items() if k.startswith(NET)})
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith(OPTIMISER):
-            number, _, name = key.removeprefix(OPTIMISER).partition(".")
-            state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return dict(facts)
+    net.load_state_dict(parts["net"])
+    checkpoint.restore(optimiser, parts)
+    return facts

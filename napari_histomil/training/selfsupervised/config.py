@@ -38,10 +38,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_histomil.errors import HistomilError, TrainingError
+from napari_histomil.errors import TrainingError
 from napari_histomil.tiling import GridSpec
 from napari_histomil.training.config import Scaling
-from napari_histomil.training.toml import build, read_toml
+from napari_histomil.training.toml import read_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +249,4 @@ def read_pretrain_config(path: Path) -> PretrainConfig:
     TrainingError
         If the file cannot be read, or a member is missing, unknown or of the wrong kind.
     """
-    raw = read_toml(path)
-    try:
-        config = build(PretrainConfig, raw)
-    except HistomilError as error:
-        raise TrainingError(f"{path}: {error}") from error
-    assert isinstance(config, PretrainConfig)
-    return config
+    return read_as(PretrainConfig, path)

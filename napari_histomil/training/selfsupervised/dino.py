@@ -19,10 +19,9 @@ from torch.nn import functional
 from napari_histomil.training.selfsupervised.config import DinoOptions
 from napari_histomil.training.selfsupervised.method import (
     Method,
+    follow,
     make_teacher,
     mlp,
-    momentum_at,
-    move,
     products,
 )
 
@@ -83,10 +82,7 @@ class Dino(Method):
 
     def follow(self, share: float) -> float:
         """Move the teacher."""
-        assert self.teacher is not None
-        momentum = momentum_at(self.options.momentum, share)
-        move(self.teacher, nn.Sequential(self.backbone, self.head), momentum)
-        return momentum
+        return follow(self.teacher, (self.backbone, self.head), self.options.momentum, share)
 
 
 def dino_loss(

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
-from napari_histomil.files import whole_file
-from napari_histomil.manifest.model import MODEL_FILE
-from napari_histomil.manifest.schema import SCHEMA_VERSION
-from napari_histomil.training.card import CARD_FILE
-from napari_histomil.training.model_folder import WEIGHTS_FILE
+from napari_histomil.training.model_folder import described, pack, versions, write_files
 from napari_histomil.training.selfsupervised.config import PretrainConfig
 from napari_histomil.training.selfsupervised.loop import (
     COLLAPSED,
@@ -56,32 +49,17 @@ def write_encoder(
     OutputError
         If a file cannot be written.
     """
-    state = {name: t.contiguous() for name, t in pretrained.backbone.state_dict().items()}
-    packed = safetensors.torch.save(state)
+    packed = pack(pretrained.backbone)
     arguments = {k: v for k, v in config.backbone.arguments.items() if k != "pretrained"}
-    model = {
-        "schema_version": SCHEMA_VERSION,
-        "name": config.name,
-        "description": config.description,
-        "task": "embed",
-        "architecture": {"name": f"timm/{config.backbone.name}", "arguments": arguments},
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "format": "safetensors",
-            "sha256": hashlib.sha256(packed).hexdigest(),
-        },
-        "embedding_dim": pretrained.embedding_dim,
-        "grid": {
-            "mpp": config.grid.mpp,
-            "tile_px": config.grid.tile_px,
-            "stride_px": config.grid.stride_px,
-        },
-        "normalisation": {
-            "mean": list(config.normalisation.mean),
-            "std": list(config.normalisation.std),
-        },
-        "stain": "none",
-        "licence": config.licence,
+    model = described(
+        config,
+        packed,
+        task="embed",
+        architecture=f"timm/{config.backbone.name}",
+        arguments=arguments,
+        answers={"embedding_dim": pretrained.embedding_dim},
+    )
+    model |= {
         "training": {
             "command": "histomil pretrain pretrain.toml --data DATA -o FOLDER",
             "method": config.method,
@@ -91,7 +69,7 @@ def write_encoder(
             "parameters": sum(p.numel() for p in pretrained.backbone.parameters()),
             "loss": round(pretrained.loss, 4),
             "spread": round(pretrained.spread, 4),
-            "versions": {name: version(name) for name in ("napari-histomil", "torch", "timm")},
+            "versions": versions(),
             "data_sha256": pool.fingerprint,
             "data": [
                 {
@@ -105,26 +83,21 @@ def write_encoder(
             ],
         },
     }
-    # The description comes last: until it is there, the folder is no model, or the old one.
-    with whole_file(folder / WEIGHTS_FILE) as part:
-        part.write_bytes(packed)
-    write_curves(folder / CURVES_FILE, pretrained.curve)
-    with whole_file(folder / CARD_FILE) as part:
-        part.write_text(card(config, model), encoding="utf-8")
-    with whole_file(folder / MODEL_FILE) as part:
-        part.write_text(json.dumps(model, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    curves = {CURVES_FILE: curve_text(pretrained.curve).encode()}
+    write_files(folder, model, packed, card(config, model), curves)
     return folder
 
 
-def write_curves(path: Path, curve: Sequence[CurvePoint]) -> None:
-    """Write the learning curve, a row a step; momentum is empty without a teacher."""
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for point in curve:
-            momentum = "" if point.momentum is None else f"{point.momentum:.6g}"
-            numbers = (point.loss, point.spread, point.learning_rate)
-            writer.writerow([point.step, *(f"{n:.6g}" for n in numbers), momentum])
+def curve_text(curve: Sequence[CurvePoint]) -> str:
+    """Return the learning curve as CSV, a row a step; momentum is empty without a teacher."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for point in curve:
+        momentum = "" if point.momentum is None else f"{point.momentum:.6g}"
+        numbers = (point.loss, point.spread, point.learning_rate)
+        writer.writerow([point.step, *(f"{n:.6g}" for n in numbers), momentum])
+    return stream.getvalue()
 
 
 def card(config: PretrainConfig, model: Mapping[str, Any]) -> str:

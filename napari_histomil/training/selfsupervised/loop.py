@@ -26,10 +26,15 @@ from torch import Tensor, nn
 
 from napari_histomil.errors import TrainingError
 from napari_histomil.slides.threads import core_count
-from napari_histomil.training.loop import TrainingCancelled, TrainingProgress
+from napari_histomil.training.loop import (
+    TrainingCancelled,
+    TrainingProgress,
+    decayed,
+    learning_rate,
+)
 from napari_histomil.training.selfsupervised.byol import Byol
 from napari_histomil.training.selfsupervised.checkpoint import load_checkpoint, save_checkpoint
-from napari_histomil.training.selfsupervised.config import PretrainConfig, PretrainSchedule
+from napari_histomil.training.selfsupervised.config import PretrainConfig
 from napari_histomil.training.selfsupervised.dino import Dino
 from napari_histomil.training.selfsupervised.method import Method, spread
 from napari_histomil.training.selfsupervised.mocov3 import MocoV3
@@ -137,7 +142,7 @@ def pretrain(
     with _seeded(seed, device):
         method, width = build_method(config)
     method = method.to(device).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(_decayed(method, schedule.weight_decay))
+    optimiser = torch.optim.AdamW(decayed(method, schedule.weight_decay))
     run = run_id(config, pool, seed, device)
     curve: list[CurvePoint] = []
     if checkpoint is not None and checkpoint.exists():
@@ -237,12 +242,6 @@ def build_method(config: PretrainConfig) -> tuple[Method, int]:
     return built[config.method](), width
 
 
-def learning_rate(schedule: PretrainSchedule, step: int) -> float:
-    """Return the rate of a step: linear warm-up times a half cosine to 0."""
-    warm = min(1.0, (step + 1) / max(schedule.warm_up, 1))
-    return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-
-
 def run_id(config: PretrainConfig, pool: Pool, seed: int, device: str) -> str:
     """Return what names all that decides the result: settings, data, seed, device."""
     facts = {**asdict(config), "seed": seed, "device": device, "data": pool.fingerprint}
@@ -270,15 +269,6 @@ def _read_ahead(
                 yield step, torch.from_numpy(np.stack([square.result() for square in now]))
         finally:
             readers.shutdown(wait=True, cancel_futures=True)
-
-
-def _decayed(method: Method, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay; biases and norms do not; what has no gradient is left out."""
-    learning = [p for p in method.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _mix(seed: int, step: int) -> int:

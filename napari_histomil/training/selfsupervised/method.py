@@ -68,6 +68,33 @@ class Method(nn.Module):
         return self
 
 
+class Foretelling(Method):
+    """From one view, foretell what the teacher says of the other: BYOL and MoCo v3.
+
+    Student (backbone, projector, predictor) and teacher (backbone, projector).
+    """
+
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module, momentum: float
+    ) -> None:
+        super().__init__(backbone)
+        self.momentum, self.projector, self.predictor = momentum, projector, predictor
+        self.teacher = make_teacher(nn.Sequential(self.backbone, self.projector))
+
+    def answers(self, views: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Return what is foretold from each view, what the teacher says of it, the embeddings."""
+        assert self.teacher is not None
+        embeddings = [self.backbone(view) for view in views]
+        foretold = [self.predictor(self.projector(e)).float() for e in embeddings]
+        with torch.no_grad():
+            wanted = [self.teacher(view).float() for view in views]
+        return foretold, wanted, torch.cat(embeddings)
+
+    def follow(self, share: float) -> float:
+        """Move the teacher."""
+        return follow(self.teacher, (self.backbone, self.projector), self.momentum, share)
+
+
 def mlp(sizes: Sequence[int], *, last_norm: bool = False) -> nn.Sequential:
     """Return linear layers with batch norm and ReLU between them; the last one may be normed."""
     layers: list[nn.Module] = []
@@ -110,6 +137,16 @@ def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """
     for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
         mine.lerp_(theirs, 1 - momentum)
+
+
+def follow(
+    teacher: nn.Module | None, student: Sequence[nn.Module], start: float, share: float
+) -> float:
+    """Move a teacher towards the student's parts that it is made of; returns its momentum."""
+    assert teacher is not None
+    momentum = momentum_at(start, share)
+    move(teacher, nn.Sequential(*student), momentum)
+    return momentum
 
 
 def spread(embeddings: Tensor) -> float:

@@ -14,48 +14,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_histomil.training.selfsupervised.config import MocoOptions
-from napari_histomil.training.selfsupervised.method import (
-    Method,
-    make_teacher,
-    mlp,
-    momentum_at,
-    move,
-    products,
-)
+from napari_histomil.training.selfsupervised.method import Foretelling, mlp, products
 
 
-class MocoV3(Method):
-    """Student (backbone, projector, predictor) and teacher (backbone, projector)."""
+class MocoV3(Foretelling):
+    """Both views find each other by `info_nce`."""
 
     def __init__(self, backbone: nn.Module, width: int, options: MocoOptions) -> None:
-        super().__init__(backbone)
-        self.options = options
         patches = getattr(backbone, "patch_embed", None)
         if isinstance(patches, nn.Module):
             patches.requires_grad_(False)
         size, hidden = options.projection, options.hidden
-        self.projector = mlp((width, hidden, hidden, size), last_norm=True)
-        self.predictor = mlp((size, hidden, size), last_norm=True)
-        self.teacher = make_teacher(nn.Sequential(self.backbone, self.projector))
+        super().__init__(
+            backbone,
+            mlp((width, hidden, hidden, size), last_norm=True),
+            mlp((size, hidden, size), last_norm=True),
+            options.momentum,
+        )
+        self.temperature = options.temperature
 
     def forward(self, views: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
         """Return the loss of both views, and the student's embeddings."""
-        assert self.teacher is not None
-        embeddings = [self.backbone(view) for view in views]
-        queries = [self.predictor(self.projector(e)).float() for e in embeddings]
-        with torch.no_grad():
-            keys = [self.teacher(view).float() for view in views]
-        temperature = self.options.temperature
-        loss = info_nce(queries[0], keys[1], temperature)
-        loss = loss + info_nce(queries[1], keys[0], temperature)
-        return loss, torch.cat(embeddings)
-
-    def follow(self, share: float) -> float:
-        """Move the teacher."""
-        assert self.teacher is not None
-        momentum = momentum_at(self.options.momentum, share)
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
-        return momentum
+        queries, keys, embeddings = self.answers(views)
+        loss = info_nce(queries[0], keys[1], self.temperature)
+        loss = loss + info_nce(queries[1], keys[0], self.temperature)
+        return loss, embeddings
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
-from napari_histomil.errors import OutputError
+from napari_histomil.files import make_folder
 from napari_histomil.training.selfsupervised.checkpoint import CHECKPOINT_FILE
 from napari_histomil.training.selfsupervised.config import PretrainConfig
 from napari_histomil.training.selfsupervised.folder import write_encoder
@@ -60,10 +60,7 @@ def pretrain_encoder(
         If the folder cannot be made or written.
     """
     with open_pool(config, data) as pool:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{out} cannot be made: {error.strerror or error}.") from error
+        make_folder(out)
         checkpoint = out / CHECKPOINT_FILE
         pretrained = yield from pretrain(
             config, pool, seed=seed, device=device, checkpoint=checkpoint, cancel=cancel

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_histomil.training.augment import STAINS, uniform
 from napari_histomil.training.selfsupervised.config import PretrainConfig, Views
+from napari_histomil.training.tasks import scale
 
-STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
-"""Optical density of hematoxylin, eosin and the rest, for red, green, blue (unit length)."""
 BLUR_PX = 9
 """Side of the blur's kernel."""
 
@@ -46,10 +46,8 @@ def make_views(squares: Tensor, config: PretrainConfig, random: torch.Generator)
         Two of the tile's side, then the smaller ones.
     """
     images = squares.permute(0, 3, 1, 2).float() / 255
-    mean = torch.tensor(config.normalisation.mean, device=images.device)[:, None, None]
-    std = torch.tensor(config.normalisation.std, device=images.device)[:, None, None]
     sides = [config.grid.tile_px] * 2 + [config.local_px] * config.local_views
-    views = [(vary(images, side, config.views, random) - mean) / std for side in sides]
+    views = [scale(config, vary(images, side, config.views, random)) for side in sides]
     return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
@@ -67,9 +65,9 @@ def cut(
 ) -> Tensor:
     """Cut a view out of each square: at any place inside, zoomed, turned by quarters, mirrored."""
     n, side = len(images), images.shape[-1]
-    magnified = torch.exp(_uniform((n,), math.log(zoom[0]), math.log(zoom[1]), random))
+    magnified = torch.exp(uniform((n,), math.log(zoom[0]), math.log(zoom[1]), random))
     part = side_px / magnified / side  # of the square's side
-    place = _uniform((n, 2), -1, 1, random) * (1 - part)[:, None]
+    place = uniform((n, 2), -1, 1, random) * (1 - part)[:, None]
     quarter = torch.randint(4, (n,), generator=random)
     cos = torch.tensor([1.0, 0.0, -1.0, 0.0])[quarter]
     sin = torch.tensor([0.0, 1.0, 0.0, -1.0])[quarter]
@@ -88,13 +86,13 @@ def recolor(images: Tensor, options: Views, random: torch.Generator) -> Tensor:
     """Stain and light some of the views otherwise, and make a few grey: 0 to 1, both ways."""
     n = len(images)
     stains = torch.tensor(STAINS)
-    amount = 1 + _uniform((n, 3), -options.stain, options.stain, random)
-    shift = _uniform((n, 3), -options.stain_shift, options.stain_shift, random) @ stains
+    amount = 1 + uniform((n, 3), -options.stain, options.stain, random)
+    shift = uniform((n, 3), -options.stain_shift, options.stain_shift, random) @ stains
     change = torch.linalg.inv(stains) @ torch.diag_embed(amount) @ stains  # (n, 3, 3)
     density = -torch.log(images * (254 / 255) + 1 / 255)
     density = torch.einsum("bchw,bcd->bdhw", density, change.to(images.device))
     other = torch.exp(-density - shift[:, :, None, None].to(images.device)).clamp(0, 1)
-    light, contrast, colour = _uniform((3, n, 1, 1, 1), -1, 1, random).to(images.device)
+    light, contrast, colour = uniform((3, n, 1, 1, 1), -1, 1, random).to(images.device)
     other = other * (1 + options.brightness * light)
     middle = other.mean(dim=(1, 2, 3), keepdim=True)
     other = middle + (other - middle) * (1 + options.contrast * contrast)
@@ -107,7 +105,7 @@ def recolor(images: Tensor, options: Views, random: torch.Generator) -> Tensor:
 def blur(images: Tensor, sigma_px: tuple[float, float], random: torch.Generator) -> Tensor:
     """Blur each view by a Gaussian of its own width."""
     n = len(images)
-    sigma = _uniform((n, 1), *sigma_px, random)
+    sigma = uniform((n, 1), *sigma_px, random)
     place = torch.arange(BLUR_PX) - BLUR_PX // 2
     kernel = torch.exp(-(place**2) / (2 * sigma**2))  # (n, BLUR_PX)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
@@ -129,7 +127,3 @@ def _some(changed: Tensor, images: Tensor, probability: float, random: torch.Gen
     """Take the changed picture for that part of the batch."""
     chosen = torch.rand(len(images), generator=random) < probability
     return torch.where(chosen[:, None, None, None].to(images.device), changed, images)
-
-
-def _uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=random) * (high - low) + low
