@@ -100,11 +100,6 @@ class NetworkFigures:
     cpu_efficiency: float
     """CPU time of F (of the engine's backend) and R for a tile over that of a run."""
 
-    @property
-    def best_forward(self) -> float:
-        """F."""
-        return max(self.forward.values())
-
 
 def measure_network(
     model: ModelManifest,

@@ -25,7 +25,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from napari_histomil.errors import ModelError, brief
-from napari_histomil.files import whole_file, whole_folder
+from napari_histomil.files import make_folder, whole_file, whole_folder
 from napari_histomil.manifest.model import WSINFER_FILE, ZOO_FILE, load_manifest
 from napari_histomil.manifest.schema import ZOO_REGISTRY_SCHEMA, validate
 from napari_histomil.resources import user_data_dir
@@ -124,7 +124,7 @@ def fetch(name: str, *, source: Path | None = None) -> Path:
                 f"that was downloaded: delete {target} to take it."
             )
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with whole_folder(target, WSINFER_FILE) as part:
         part.mkdir()
         _download(model.url("resolve", WSINFER_FILE), part / WSINFER_FILE)
@@ -166,7 +166,7 @@ def _copied(name: str, source: Path, target: Path) -> Path:
                 f"take it."
             )
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with whole_folder(target, WSINFER_FILE) as part:
         part.mkdir()
         for file in (WSINFER_FILE, WEIGHTS_FILE):
