@@ -149,10 +149,23 @@ def stroke(path_px0: ArrayLike, radius_px0: float) -> Areal:
     way = shapely.get_coordinates(
         shapely.simplify(LineString(np.vstack([path, path[-1:]])), radius_px0 / 50)
     )
-    # In runs: a way of some thousand points that scribbles over itself takes seconds as a whole.
-    runs = [LineString(way[n : n + RUN + 1]) for n in range(0, len(way) - 1, RUN)]
-    round_runs = shapely.buffer(runs, radius_px0, quad_segs=CIRCLE_QUARTER)
+    round_runs = shapely.buffer(_onward_runs(way), radius_px0, quad_segs=CIRCLE_QUARTER)
     return areal(shapely.union_all(round_runs), "of the stroke")
+
+
+def _onward_runs(way: NDArray[np.float64]) -> list[LineString]:
+    """Cut a way wherever it turns back: no piece meets itself.
+
+    GEOS 3.14 at times fills what a way that goes over itself goes round, and takes seconds for one
+    of some thousand points.
+    """
+    steps = np.diff(way, axis=0)
+    runs, start = [], 0
+    for n in range(1, len(steps)):
+        if steps[n] @ steps[start] <= 0 or n - start >= RUN:
+            runs.append(LineString(way[start : n + 1]))
+            start = n
+    return [*runs, LineString(way[start:])]
 
 
 def brushed(shape: Areal, painted: Areal, *, erase: bool = False) -> Areal:
