@@ -32,6 +32,8 @@ from napari_histomil.tiling import BLOCK_TILES
 
 MAX_WORKERS = 32
 DEVICE_READERS = 16
+ANSWERS = 16
+"""So many of each worker of a CPU may wait: longer than it takes to write what is whole."""
 RESTS = 12
 """Places in a net, spread over its layers, at which a thread of a CPU gives way."""
 
@@ -99,7 +101,7 @@ def cpu_lane(
     with (
         one_thread_each() as prepare,
         _resting(predictor.net.module, own),
-        _closing(Crew(count, work, limit=4 * count, name="histomil worker")) as crew,
+        _closing(Crew(count, work, limit=ANSWERS * count, name="histomil worker")) as crew,
     ):
         yield crew
 

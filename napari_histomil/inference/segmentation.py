@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -25,7 +26,8 @@ DEVICE_PIECE_TILES = 16
 """Tiles that one thread reads at a time for a device."""
 
 PIECE_VALUES = 2**22
-"""Probabilities of a piece, 16 MB: many classes of large tiles wait in smaller pieces."""
+"""Probabilities of a piece, 16 MB: many classes of large tiles wait in smaller pieces. So many
+wait at most, beyond those that workers hold, while a band is written on a CPU."""
 
 WAIT_SECONDS = 0.1
 """So often a run looks whether it was cancelled."""
@@ -130,8 +132,8 @@ class SegmentSession(Session[SegmentationStore]):
         most = BLOCK_TILES if on_cpu else DEVICE_PIECE_TILES
         piece_tiles = min(batch, most, max(PIECE_VALUES // values, 1))
         # A device holds two batches, fills a third, and one waits here until its turn.
-        batches = 1 if on_cpu else 4 * -(-batch // piece_tiles)
-        ahead = 2 * worker_count(self.device) + batches
+        in_wait = PIECE_VALUES // values if on_cpu else 4 * batch  # tiles
+        ahead = 2 * worker_count(self.device) + max(-(-in_wait // piece_tiles), 1)
         left_out, picture = self.store.left_out, self.store.picture
         self._plan = BandPlan(
             picture,
@@ -204,9 +206,9 @@ class _Strip:
         self._bands = list(stretch.bands)
         self._skipped: dict[int, str] = {}
         self._background = np.array(
-            [[name == store.model.get("background_class")] for name in store.class_names],
+            [[[name == store.model.get("background_class")]] for name in store.class_names],
             np.float32,
-        )
+        )  # (C, 1, 1)
         left_out, picture = store.left_out, store.picture
         self._wanted = None if left_out is None else picture.cells_image(~left_out)
         weights = window(spec.inner_px, spec.stride_px)
@@ -232,17 +234,21 @@ class _Strip:
         while self._bands and self._bands[0].rows.stop <= stop:
             band = self._bands.pop(0)
             picture = self._store.picture
-            if self._wanted is not None and not picture.reaches(self._wanted, band):
-                self._stitcher.drop(band.rows.stop)
+            if self._wanted is None or picture.reaches(self._wanted, band.rows, band.columns):
+                self._store.write_band(band, partial(self._part, band.rows), self._skipped)
+                self._skipped = {}
+            else:
                 self._store.write_background(band)
-                yield band
-                continue
-            probabilities = self._stitcher.take(band.rows.stop)
-            known = picture.known(band.rows, band.columns)
-            probabilities[:, ~known] = np.nan
-            if self._wanted is not None:
-                wanted = picture.pixels(self._wanted, band.rows, band.columns)
-                probabilities[:, known & ~wanted] = self._background
-            self._store.write_band(band, probabilities, self._skipped)
-            self._skipped = {}
+            self._stitcher.drop(band.rows.stop)
             yield band
+
+    def _part(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Return the probabilities of some columns of the rows that are finished."""
+        picture = self._store.picture
+        probabilities = self._stitcher.mean(rows.stop, columns)
+        known = picture.known(rows, columns)
+        if self._wanted is not None:
+            wanted = picture.pixels(self._wanted, rows, columns)
+            np.copyto(probabilities, self._background, where=~wanted)
+        np.copyto(probabilities, np.nan, where=~known)
+        return probabilities

@@ -89,19 +89,30 @@ class Stitcher:
         self._weights[into] += weights
 
     def take(self, stop: int) -> Floats:
-        """Give the rows up to `stop` (outside): float32 [C, rows, columns], NaN where no tile was.
-
-        No tile that is added afterwards may touch them.
-        """
-        weights = self._weights[: stop - self.top]
-        sums = self._sums[:, : stop - self.top]
-        mean = np.full(sums.shape, np.nan, np.float32)
-        np.divide(sums, weights, out=mean, where=weights > 0)
+        """Give the rows up to `stop`, in all columns, as `mean` does, and `drop` them."""
+        mean = self.mean(stop, self._columns)
         self.drop(stop)
         return mean
 
+    def mean(self, stop: int, columns: slice) -> Floats:
+        """Return a part of the first rows, float32 [C, rows, columns], NaN where no tile was.
+
+        Parameters
+        ----------
+        stop
+            The row of the picture before which they end; no tile that is added afterwards may
+            touch them.
+        columns
+            Of the picture.
+        """
+        rows, first = slice(0, stop - self.top), self._columns.start
+        across = slice(columns.start - first, columns.stop - first)
+        weights, sums = self._weights[rows, across], self._sums[:, rows, across]
+        mean = np.full(sums.shape, np.nan, np.float32)
+        return np.divide(sums, weights, out=mean, where=weights > 0)
+
     def drop(self, stop: int) -> None:
-        """Leave out the rows up to `stop`; as of `take`."""
+        """Leave the rows up to `stop` behind: nobody asks for them again."""
         count = stop - self.top
         self.top = stop
         if not self._weights.any():

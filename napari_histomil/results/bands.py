@@ -129,9 +129,13 @@ class Picture:
         pixels: NDArray[np.bool_] = cells_image[down][:, across]
         return pixels
 
-    def reaches(self, cells_image: NDArray[np.bool_], band: Band) -> bool:
-        """Whether a pixel of a band lies in one of these cells."""
-        return bool(cells_image[self._cells(band.rows), self._cells(band.columns)].any())
+    def is_known(self, rows: slice, columns: slice) -> bool:
+        """Whether a pixel of a part lies in a cell of the grid."""
+        return self.reaches(self._selected, rows, columns)
+
+    def reaches(self, cells_image: NDArray[np.bool_], rows: slice, columns: slice) -> bool:
+        """Whether a pixel of a part lies in one of these cells."""
+        return bool(cells_image[self._cells(rows), self._cells(columns)].any())
 
     def tiles_touching(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Bool [N]: the tiles that say something of the cells chosen by bool [N]."""

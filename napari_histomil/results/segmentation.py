@@ -19,7 +19,7 @@ the mean of what is known of the pixels below them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,9 +48,10 @@ UNKNOWN = 255
 
 def to_stored(probabilities: Probabilities) -> Stored:
     """Return probabilities as they are stored, right to 0.002; NaN is what is not known."""
-    known = np.isfinite(probabilities)
-    values = np.rint(np.where(known, probabilities, 0) * CERTAIN).clip(0, CERTAIN)
-    stored: Stored = np.where(known, values, UNKNOWN).astype(np.uint8)
+    values = probabilities * np.float32(CERTAIN)
+    values += np.float32(0.5)
+    np.copyto(values, UNKNOWN, where=np.isnan(values))
+    stored: Stored = values.astype(np.uint8)
     return stored
 
 
@@ -188,7 +189,10 @@ class SegmentationStore(RunFolder):
     # ------------------------------------------------------------------------- writing
 
     def write_band(
-        self, band: Band, probabilities: Probabilities, skipped: Mapping[int, str] | None = None
+        self,
+        band: Band,
+        probabilities: Callable[[slice], Probabilities],
+        skipped: Mapping[int, str] | None = None,
     ) -> None:
         """Store a finished band in all levels, and flag it done when all is on disk.
 
@@ -197,7 +201,9 @@ class SegmentationStore(RunFolder):
         band
             One of ``picture.bands``.
         probabilities
-            float32 [C, rows, columns]; NaN where nothing is known.
+            Gives those of some columns of the picture, float32 [C, rows, columns], NaN where
+            nothing is known. It is asked for a chunk's at a time, from left to right, and not
+            for what no cell reaches.
         skipped
             Index of a tile that failed so far -> why.
 
@@ -208,8 +214,23 @@ class SegmentationStore(RunFolder):
         RunError
             If somebody has deleted the run meanwhile.
         """
-        means = _halves(probabilities, len(self.level_shapes))
-        self._write(band, (to_stored(level) for level in means), skipped)
+        self._write(band, self._stored(band, probabilities), skipped)
+
+    def _stored(self, band: Band, probabilities: Callable[[slice], Probabilities]) -> list[Stored]:
+        """Return what is stored of a band in each level."""
+        places = [_at_level(band, index) for index in range(len(self.level_shapes))]
+        levels = [
+            np.full((len(self.classes), r.stop - r.start, c.stop - c.start), UNKNOWN, np.uint8)
+            for r, c in places
+        ]
+        for left in range(band.columns.start, band.columns.stop, BAND_PX):
+            part = slice(left, min(left + BAND_PX, band.columns.stop))
+            if not self.picture.is_known(band.rows, part):
+                continue
+            for index, values in enumerate(_halves(probabilities(part), len(levels))):
+                first = (left >> index) - places[index][1].start
+                levels[index][:, :, first : first + values.shape[2]] = to_stored(values)
+        yield from levels
 
     def write_background(self, band: Band) -> None:
         """Store that a band is background where it is known; raises as `write_band`.
@@ -323,23 +344,23 @@ def _at_level(band: Band, level: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _halves(probabilities: Probabilities, count: int) -> list[Probabilities]:
-    """Return [C, rows, columns] and its halves, quarters, ...: means of what is known."""
-    levels = [probabilities]
+def _halves(probabilities: Probabilities, count: int) -> Iterator[Probabilities]:
+    """Yield [C, rows, columns] and its halves, quarters, ...: means of what is known."""
+    yield probabilities
     known = np.isfinite(probabilities)
     sums, counts = np.where(known, probabilities, 0), known.astype(np.float32)
     for _ in range(1, count):
         sums, counts = _sum_of_four(sums), _sum_of_four(counts)
         mean = np.full(sums.shape, np.nan, np.float32)
-        levels.append(np.divide(sums, counts, out=mean, where=counts > 0))
-    return levels
+        yield np.divide(sums, counts, out=mean, where=counts > 0)
 
 
 def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    classes, rows, columns = values.shape
-    even = np.pad(values, ((0, 0), (0, rows % 2), (0, columns % 2)))
-    four = even.reshape(classes, -(-rows // 2), 2, -(-columns // 2), 2)
-    summed: NDArray[np.float32] = four.sum(axis=(2, 4))
+    _, rows, columns = values.shape
+    if rows % 2 or columns % 2:
+        values = np.pad(values, ((0, 0), (0, rows % 2), (0, columns % 2)))
+    pairs = values[:, ::2] + values[:, 1::2]  # ten times as quick as a sum over axes
+    summed: NDArray[np.float32] = pairs[:, :, ::2] + pairs[:, :, 1::2]
     return summed
 
 

@@ -75,7 +75,7 @@ def make(path: Path, whole: np.ndarray, activation: str = "softmax") -> Segmenta
         grid=grid,
     ) as store:
         for band in store.picture.bands:
-            store.write_band(band, whole[:, band.rows, band.columns])
+            store.write_band(band, lambda part, rows=band.rows: whole[:, rows, part])
     return SegmentationStore.open(path)
 
 

@@ -45,7 +45,7 @@ def fill(store: SegmentationStore, count: int | None = None) -> np.ndarray:
     whole = np.stack([y, x]).astype(np.float32)
     whole[:, ~store.picture.known(slice(0, rows), slice(0, columns))] = np.nan
     for band in store.picture.bands[:count]:
-        store.write_band(band, whole[:, band.rows, band.columns])
+        store.write_band(band, lambda part, rows=band.rows: whole[:, rows, part])
     return whole
 
 
@@ -195,8 +195,14 @@ def test_background_is_written_as_a_picture_of_it_would_be(tmp_path: Path) -> No
     left_out = np.ones(len(stores[0].grid), bool)
     for band in stores[0].picture.bands:
         known = stores[0].picture.known(band.rows, band.columns)
-        values = np.array([1, 0], np.float32)[:, None, None] + np.zeros(known.shape, np.float32)
-        stores[0].write_band(band, np.where(known, values, np.nan).astype(np.float32))
+        one_or_none = np.where(known, np.array([1, 0], np.float32)[:, None, None], np.nan)
+        left = band.columns.start
+        stores[0].write_band(
+            band,
+            lambda part, all_of_it=one_or_none, left=left: all_of_it[
+                :, :, part.start - left : part.stop - left
+            ].astype(np.float32),
+        )
         stores[1].write_background(band)
     stores[1].set_chain({"tiles": 3, "seconds": {"detect": 1.5}}, left_out)
     for a, b in zip(stores[0].levels, stores[1].levels, strict=True):

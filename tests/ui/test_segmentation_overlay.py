@@ -89,7 +89,7 @@ def make_segmentation() -> Callable[..., SegmentationStore]:
             grid=grid,
         ) as store:
             for band in store.picture.bands[:bands]:
-                store.write_band(band, whole[:, band.rows, band.columns])
+                store.write_band(band, lambda part, rows=band.rows: whole[:, rows, part])
         return SegmentationStore.open(path)
 
     return make
@@ -293,7 +293,7 @@ def test_bands_that_are_written_later_appear(write_slide, checkered, make_segmen
     assert "Not finished" in doubts(run)[0]
     with SegmentationStore.open(store.path, writable=True) as writer:
         for band in writer.picture.bands:
-            writer.write_band(band, probabilities()[:, band.rows, band.columns])
+            writer.write_band(band, lambda part, rows=band.rows: probabilities()[:, rows, part])
     run.segmentation.fill([slide.info.rect_px0])
     qtbot.waitUntil(lambda: run.segmentation.facts.done_tiles == len(store.grid))
     assert run.painter.complete
