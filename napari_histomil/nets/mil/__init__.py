@@ -1,0 +1,18 @@
+"""Multiple-instance learning: a slide's answer from the features of its tiles.
+
+Each model is a page: its equation in the docstring, its shapes as comments, what its map means in
+`manifest.mil.MAP_KINDS`. Reading bags, running and training are elsewhere (`results`,
+`inference`, `training`).
+"""
+
+from napari_histomil.nets.mil.build import MODELS, build_mil, load_mil
+from napari_histomil.nets.mil.model import AttentionMap, MILModel, MILOutput
+
+__all__ = [
+    "MODELS",
+    "AttentionMap",
+    "MILModel",
+    "MILOutput",
+    "build_mil",
+    "load_mil",
+]
