@@ -6,13 +6,18 @@ Each model is a page: its equation in the docstring, its shapes as comments, wha
 """
 
 from napari_histomil.nets.mil.build import MODELS, build_mil, load_mil
+from napari_histomil.nets.mil.checkpoints import load_checkpoint
+from napari_histomil.nets.mil.effects import Effects, effects
 from napari_histomil.nets.mil.model import AttentionMap, MILModel, MILOutput
 
 __all__ = [
     "MODELS",
     "AttentionMap",
+    "Effects",
     "MILModel",
     "MILOutput",
     "build_mil",
+    "effects",
+    "load_checkpoint",
     "load_mil",
 ]

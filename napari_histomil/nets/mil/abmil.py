@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_histomil.nets.mil.model import (
@@ -26,6 +28,8 @@ from napari_histomil.nets.mil.model import (
     all_of,
     embedding,
 )
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
 
 
 class AttentionScores(nn.Module):
@@ -43,8 +47,8 @@ class AttentionScores(nn.Module):
         Whether there is U.
     dropout
         After the activations.
-    last_bias
-        Whether the last layer has a bias. The softmax takes it away, raw values show it.
+    activation
+        Applied to V h: ``tanh`` in the paper; some descendants have ``relu`` or ``gelu``.
     """
 
     def __init__(
@@ -55,17 +59,20 @@ class AttentionScores(nn.Module):
         *,
         gated: bool = True,
         dropout: float = 0.0,
-        last_bias: bool = True,
+        activation: str = "tanh",
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"attention has no activation {activation!r}")
+        self.activation = ACTIVATIONS[activation]
         self.v = nn.Linear(dim, hidden)
         self.u = nn.Linear(dim, hidden) if gated else None
-        self.w = nn.Linear(hidden, heads, bias=last_bias)
+        self.w = nn.Linear(hidden, heads)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return raw attention [K, N] of instances [N, D]."""
-        a = self.dropout(self.v(h).tanh())  # [N, L]
+        a = self.dropout(self.activation(self.v(h)))  # [N, L]
         if self.u is not None:
             a = a * self.dropout(self.u(h).sigmoid())
         raw: Tensor = self.w(a).T  # [K, N]
@@ -89,8 +96,8 @@ class AttentionMIL(MILModel):
         After each of the fully connected layers.
     attention_dropout
         In the attention's layers.
-    last_bias
-        See `AttentionScores`.
+    attention_activation
+        See `AttentionScores`; ``tanh`` in the paper.
     """
 
     def __init__(
@@ -103,13 +110,17 @@ class AttentionMIL(MILModel):
         attention: int = 128,
         dropout: float = 0.25,
         attention_dropout: float = 0.0,
-        last_bias: bool = True,
+        attention_activation: str = "tanh",
         clinical: int = 0,
     ) -> None:
         super().__init__(dim, classes, clinical=clinical)
         self.embed, width = embedding(dim, hidden, dropout)
         self.attention = AttentionScores(
-            width, attention, gated=gated, dropout=attention_dropout, last_bias=last_bias
+            width,
+            attention,
+            gated=gated,
+            dropout=attention_dropout,
+            activation=attention_activation,
         )
         self.classifier = nn.Linear(width, classes)
 

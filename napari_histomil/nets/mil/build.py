@@ -10,14 +10,25 @@ from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
 from napari_histomil.nets.load import fill_module
 from napari_histomil.nets.mil.abmil import AttentionMIL
+from napari_histomil.nets.mil.clam import CLAM
+from napari_histomil.nets.mil.dsmil import DSMIL
+from napari_histomil.nets.mil.magnification_transformer import MagnificationTransformer
 from napari_histomil.nets.mil.model import MILModel
 from napari_histomil.nets.mil.pooling import MaxPooling, MeanPooling
+from napari_histomil.nets.mil.transmil import TransMIL
+from napari_histomil.nets.mil.zoommil import ZoomMIL
 
 MODELS: dict[str, Callable[..., MILModel]] = {
     "mean": MeanPooling,
     "max": MaxPooling,
     "attention": AttentionMIL,
     "gated-attention": partial(AttentionMIL, gated=True),
+    "clam-sb": partial(CLAM, branches="sb"),
+    "clam-mb": partial(CLAM, branches="mb"),
+    "dsmil": DSMIL,
+    "transmil": TransMIL,
+    "zoommil": ZoomMIL,
+    "magnification-transformer": MagnificationTransformer,
 }
 """Name -> (dim, classes, **arguments) -> model."""
 
