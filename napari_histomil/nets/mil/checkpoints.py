@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,18 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # that a pickle is of another age
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors, or is no file of PyTorch, and pickled objects are "
             f"never loaded: save the model's state_dict() alone."
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read as a checkpoint: {brief(error)}.") from error
     except safetensors.SafetensorError as error:
         raise ModelError(f"{path} is no file of safetensors: {brief(error)}.") from error
+    except Exception as error:  # a damaged pickle makes its reader stumble in any way
+        raise ModelError(f"{path} cannot be read as a checkpoint: {brief(error)}.") from error
 
 
 def _unwrap(content: Any, path: Path) -> Mapping[str, Any]:

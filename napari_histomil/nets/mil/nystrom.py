@@ -78,24 +78,27 @@ class NystromAttention(nn.Module):
         tuple
             [N, D], and that row [N], the mean of the heads, or none.
         """
-        count, m = len(x), self.landmarks
-        front = -count % m
+        m = self.landmarks
+        front = -len(x) % m
         x = F.pad(x, (0, 0, front, 0))  # [P, D], P a multiple of m
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, self.head_dim).permute(1, 2, 0, 3)
-        q = q * self.head_dim**-0.5  # [H, P, d]
-        q_marks = q.unflatten(1, (m, -1)).mean(2)  # [H, m, d]
+        scale = self.head_dim**-0.5
+        q_marks = q.unflatten(1, (m, -1)).mean(2) * scale  # [H, m, d]
         k_marks = k.unflatten(1, (m, -1)).mean(2)
         inverse = pseudo_inverse((q_marks @ k_marks.mT).softmax(-1), self.ITERATIONS)
-        # [H, m, P] is as large as [P, D] where m is half of D / H: heads one after the other
+        local = self.local(v[None])[0]  # [H, P, d]
         outs, rows = [], []
-        for head in range(self.heads):
+        for head in range(
+            self.heads
+        ):  # one after the other: [H, P, m] would be the largest of all
             from_marks = (q_marks[head] @ k[head].T).softmax(-1)  # [m, P]
-            to_marks = (q[head] @ k_marks[head].T).softmax(-1)  # [P, m]
-            outs.append(to_marks @ (inverse[head] @ (from_marks @ v[head])))  # [P, d]
+            to_marks = (q[head] @ (k_marks[head].T * scale)).softmax(-1)  # [P, m]
+            outs.append(
+                local[head] + to_marks @ (inverse[head] @ (from_marks @ v[head]))
+            )  # [P, d]
             if row is not None:
                 rows.append(to_marks[front + row] @ inverse[head] @ from_marks)  # [P]
-        out = torch.stack(outs) + self.local(v[None])[0]  # [H, P, d]
-        out = self.out(out.transpose(0, 1).flatten(1)[front:])  # [N, D]
+        out = self.out(torch.cat(outs, 1)[front:])  # [N, D]
         return out, torch.stack(rows).mean(0)[front:] if rows else None
 
 

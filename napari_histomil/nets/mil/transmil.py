@@ -23,6 +23,7 @@ from math import isqrt
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_histomil.nets.mil.model import (
@@ -60,7 +61,10 @@ class PositionEncoding(nn.Module):
         """Encode tokens [1 + S * S, D], of which the first is the class's and stays."""
         side = isqrt(len(x) - 1)
         square = x[1:].T.reshape(1, -1, side, side)
-        encoded = square + sum(convolution(square) for convolution in self.convolutions)
+        # the three kernels are one of the largest size
+        kernel = sum(F.pad(c.weight, [(7 - c.kernel_size[0]) // 2] * 4) for c in self.convolutions)
+        bias = sum(c.bias for c in self.convolutions)
+        encoded = square + F.conv2d(square, kernel, bias, padding=3, groups=len(kernel))
         return torch.cat([x[:1], encoded.flatten(2)[0].T])
 
 
@@ -110,11 +114,11 @@ class TransMIL(MILModel):
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the class token."""
         assert isinstance(bag, Tensor)
-        h = self.embed(bag)  # [N, L]
-        count = len(h)
+        count = len(bag)
         side = isqrt(count - 1) + 1  # the smallest square that holds all
         repeated = side * side - count  # always fewer than N
-        x = torch.cat([self.token, h, h[:repeated]])  # [1 + S * S, L]
+        x = self.embed(bag)  # [N, L]
+        x = torch.cat([self.token, x, x[:repeated]])  # [1 + S * S, L]
         x, _ = self.first(x)
         x = self.position(x)
         x, row = self.second(x, row=0)
@@ -122,5 +126,5 @@ class TransMIL(MILModel):
         weights = torch.cat([weights[:repeated] + row[1 + count :], weights[repeated:]])
         return Aggregate(
             logits=self.classifier(self.norm(x[0])),
-            maps=(AttentionMap(0, "class token", None, weights[None], all_of(h)),),
+            maps=(AttentionMap(0, "class token", None, weights[None], all_of(bag)),),
         )
