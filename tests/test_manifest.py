@@ -76,6 +76,20 @@ EMBED: dict[str, Any] = {
     "task": "embed", "embedding_dim": 512,
     "classes": ..., "activation": ..., "positive_class": ...,
 }  # fmt: skip
+MIL_GRID: dict[str, Any] = {"mpp": 1.0, "tile_px": 128, "stride_px": 128}
+MIL: dict[str, Any] = {
+    "task": "mil", "architecture": {"name": "mil/gated-attention"}, "normalisation": ...,
+    "grid": MIL_GRID,
+    "mil": {
+        "encoder": {"name": "resnet", "dim": 512, "sha256": "0" * 64},
+        "grids": [{**MIL_GRID, "mpp": 4.0}, MIL_GRID],
+    },
+}  # fmt: skip
+
+
+def mil_with(**changes: Any) -> dict[str, Any]:
+    """Return a MIL model with another member ``mil``."""
+    return {**MIL, "mil": {**MIL["mil"], **changes}}
 
 
 def write_wsinfer(folder: Path, **changes: Any) -> Path:
@@ -123,12 +137,45 @@ def test_an_encoder_has_no_classes(tmp_path: Path) -> None:
     assert (model.classes, model.activation, model.positive_class) == ((), "none", None)
 
 
+def test_a_mil_model_says_whose_features_it_takes(tmp_path: Path) -> None:
+    reference = {"nuclear_um": 7.5}
+    model = load_manifest(write_model(tmp_path / "m", **mil_with(reference=reference)))
+    assert model.mil is not None
+    assert (model.mil.encoder.name, model.mil.encoder.dim) == ("resnet", 512)
+    assert model.mil.encoder.sha256 == "0" * 64
+    assert [grid.mpp for grid in model.mil.grids] == [4.0, 1.0]
+    assert model.mil.reference == reference
+    assert not model.segments
+
+
+def test_encoder_and_grids_decide_a_mil_models_hash_and_its_reference_does_not(
+    tmp_path: Path,
+) -> None:
+    def hash_of(name: str, **changes: Any) -> str:
+        return load_manifest(write_model(tmp_path / name, **mil_with(**changes))).sha256
+
+    plain = hash_of("a")
+    assert hash_of("b", reference={"nuclear_um": 7.5}) == plain
+    assert hash_of("c", encoder={"name": "resnet", "dim": 512, "sha256": "1" * 64}) != plain
+    assert hash_of("d", grids=[{**MIL_GRID, "mpp": 2.0}, MIL_GRID]) != plain
+    assert hash_of("e", clinical=["age"]) != plain
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({**MIL, "mil": ...}, "a model of the task 'mil', and no other"),
+        ({"mil": MIL["mil"]}, "a model of the task 'mil', and no other"),
+        ({**MIL, "architecture": {"name": "timm/resnet18"}}, "timm/resnet18 cannot mil"),
+        ({"architecture": {"name": "mil/mean"}}, "mil/mean cannot classify"),
+        (mil_with(grids=[MIL_GRID, {**MIL_GRID, "mpp": 4.0}]), "begin with the lowest"),
+        (mil_with(grids=[{**MIL_GRID, "mpp": 0.5}]), "must be the same as grid"),
+        (mil_with(grids=[]), "a list of grids"),
+        (mil_with(encoder={"name": "x"}), "'dim' is a required property"),
+        ({**MIL, "normalisation": {"mean": [0] * 3, "std": [1] * 3}}, "no normalisation"),
         ({"name": ...}, "'name' is a required property"),
         ({"name": "../x"}, "member name: .* is not a name of letters"),
-        ({"task": "paint"}, "member task: .*'classify', 'segment', 'chain' or 'embed'"),
+        ({"task": "paint"}, "member task: .*'classify', 'segment', 'chain', 'embed' or 'mil'"),
         ({"task": "segment"}, "timm/resnet18 cannot segment"),
         ({"architecture": {"name": "smp/unet"}}, "smp/unet cannot classify"),
         ({"background_class": "normal"}, "are for models that segment"),

@@ -198,6 +198,11 @@ def plan_job(
             f"{model.name} refines heatmaps and is given one by a chain: run a chain that names "
             f"it, see 'histomil models chain --help'."
         )
+    if model.task == "mil":
+        raise RunError(
+            f"{model.name} answers for a whole slide from features of its tiles (task 'mil'), and "
+            f"tells nothing of a single tile: run it as a MIL model."
+        )
     grid = GridSpec(
         mpp=model.grid.mpp if mpp is None else mpp,
         tile_px=model.grid.tile_px,

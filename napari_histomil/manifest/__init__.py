@@ -8,12 +8,14 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``description``     one or two sentences for a person who chooses
 ``task``            ``classify``: a tile has probabilities; ``segment``: each of its pixels has;
                     ``chain``: so has the result of several models that follow one another;
-                    ``embed``: a tile has an embedding, and the model is the start of others
+                    ``embed``: a tile has an embedding, and the model is the start of others;
+                    ``mil``: a slide has probabilities, told from the embeddings of its tiles
 ``architecture``    ``{"name": "timm/resnet18", "arguments": {...}}``: a timm name with the
                     keywords of ``timm.create_model``, ``smp/unet`` and its relatives with
-                    those of ``segmentation_models_pytorch.create_model``, or
-                    ``histomil/<name>`` with those of a net of this program (`nets/`); absent
-                    for a graph (TorchScript, ONNX)
+                    those of ``segmentation_models_pytorch.create_model``,
+                    ``histomil/<name>`` with those of a net of this program (`nets/`), or
+                    ``mil/<name>`` with those of an aggregator (`nets/mil/`); absent for a graph
+                    (TorchScript, ONNX)
 ``weights``         ``{"file": "weights.safetensors", "format": "safetensors" | "torchscript" |
                     "onnx", "sha256": 64 hexadecimal digits}``; the file lies in the folder. A
                     graph takes float32 [B, 3, H, W] and gives logits [B, C] or [B, C, H, W];
@@ -36,6 +38,10 @@ A model is a folder. Ours holds ``model.json`` and its weights; its members (`sc
 ``scores``          optional object: held-out results and on what; free form
 ``export``          optional object: of which model this is another form (`histomil models
                     export`), and how far its answers are from that one's
+``mil``             for ``mil``: ``{"encoder": {"name", "dim", "sha256"}, "grids": [...]}``,
+                    whose features at which grids, the lowest magnification first, the last the
+                    same as ``grid``; optional ``clinical``, names of variables that are fused
+                    late, and ``reference``, what other slides are compared with
 ==================  ============================================================================
 
 A chain has ``steps`` instead of architecture, weights and normalisation, in this order:
@@ -56,6 +62,7 @@ softmax for several classes, sigmoid for one.
 """
 
 from napari_histomil.manifest.chain import Chain
+from napari_histomil.manifest.mil import MilEncoder, MilFacts
 from napari_histomil.manifest.model import (
     ClassSpec,
     ModelManifest,
@@ -69,6 +76,8 @@ from napari_histomil.manifest.steps import StepModels, find_steps, write_chain
 __all__ = [
     "Chain",
     "ClassSpec",
+    "MilEncoder",
+    "MilFacts",
     "ModelManifest",
     "Normalisation",
     "StepModels",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from napari_histomil.errors import HistomilError, ModelError
 from napari_histomil.manifest.chain import Chain, read_chain
+from napari_histomil.manifest.mil import MilFacts, read_mil
 from napari_histomil.manifest.schema import (
     MODEL_SCHEMA,
     SCHEMA_VERSION,
@@ -79,8 +80,8 @@ class ModelManifest:
     description: str
     task: str
     architecture: str
-    """``timm/<name>``, ``smp/<name>`` or ``histomil/<name>``; ``""`` where the weights are a whole
-    graph."""
+    """``timm/<name>``, ``smp/<name>``, ``mil/<name>`` or ``histomil/<name>``; ``""`` where the
+    weights are a whole graph."""
     arguments: Mapping[str, Any]
     weights: Path
     """Of a chain, which has none of its own, `model.json`."""
@@ -116,6 +117,8 @@ class ModelManifest:
     """The steps, if it is a chain: of the rest, what the result has."""
     embedding_dim: int | None = None
     """Values of an embedding, where `task` is ``embed``."""
+    mil: MilFacts | None = None
+    """Encoder and grids, where `task` is ``mil``."""
 
     @property
     def segments(self) -> bool:
@@ -258,6 +261,7 @@ def read_manifest(raw: Any, file: Path) -> ModelManifest:
         export=raw.get("export", {}),
         inputs=tuple(raw.get("inputs", ())),
         chain=chain,
+        mil=read_mil(raw["mil"], grid, file) if raw["task"] == "mil" else None,
     )
 
 
@@ -269,6 +273,10 @@ def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
             raise ModelError(f"{file}: {odd[0]} is for models with classes, and embed has none.")
     elif raw.get("embedding_dim") is not None:
         raise ModelError(f"{file}: embedding_dim is for models that embed.")
+    if (raw["task"] == "mil") != ("mil" in raw):
+        raise ModelError(
+            f"{file}: a model of the task 'mil', and no other, has the member mil: encoder, grids."
+        )
     segments = raw["task"] in ("segment", "chain")
     if raw["task"] == "chain":
         odd = [m for m in ("weights", "architecture", "normalisation", "inputs") if raw.get(m)]
@@ -280,10 +288,16 @@ def _check_task(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> None:
         problem = f"{odd[0]} cannot stand here" if odd else f"{wanted} are missing"
         raise ModelError(f"{file}: {problem}. {words}.")
     family = raw.get("architecture", {}).get("name", "").partition("/")[0]
-    if family and (family == "smp") != segments:
+    if family and ((family == "smp") != segments or (family == "mil") != (raw["task"] == "mil")):
         raise ModelError(
             f"{file}: {raw['architecture']['name']} cannot {raw['task']}: nets of the family smp "
-            f"segment, all others classify or embed."
+            f"segment, those of the family mil aggregate (task 'mil'), all others classify or "
+            f"embed."
+        )
+    if raw["task"] == "mil" and ("architecture" not in raw or raw.get("normalisation")):
+        raise ModelError(
+            f"{file}: a model of the task 'mil' needs architecture, and has no normalisation of "
+            f"pixels: that is its encoder's."
         )
     if not segments and (grid.margin_px or raw.get("background_class")):
         raise ModelError(f"{file}: margin_px and background_class are for models that segment.")
@@ -403,6 +417,8 @@ def _with_hash(**members: Any) -> ModelManifest:
     }
     if members.get("inputs"):  # what is not there has no name: so other models keep their hash
         decisive["inputs"] = list(members["inputs"])
+    if members.get("mil") is not None:
+        decisive["mil"] = members["mil"].decisive()
     if members.get("chain") is not None:
         decisive["background_class"] = members["background_class"]
     return ModelManifest(**members, sha256=_json_sha256(decisive))

@@ -54,6 +54,39 @@ _GRID = {
     },
 }
 
+_MIL = {
+    "type": "object",
+    "description": "an object with encoder and grids",
+    "additionalProperties": False,
+    "required": ["encoder", "grids"],
+    "properties": {
+        "encoder": {
+            "type": "object",
+            "description": "an object with name, dim and sha256",
+            "additionalProperties": False,
+            "required": ["name", "dim"],
+            "properties": {
+                "name": _TEXT,
+                "dim": _COUNT,
+                "sha256": {**_SHA256, "type": ["string", "null"]},
+            },
+        },
+        "grids": {
+            "type": "array",
+            "minItems": 1,
+            "description": "a list of grids, the lowest magnification first",
+            "items": _GRID,
+        },
+        "clinical": {
+            "type": "array",
+            "uniqueItems": True,
+            "description": "a list of different names",
+            "items": _TEXT,
+        },
+        "reference": {"type": "object", "description": "an object"},
+    },
+}
+
 MODEL_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "an object with the members of a model",
@@ -78,8 +111,8 @@ MODEL_SCHEMA: dict[str, Any] = {
         },
         "description": _TEXT,
         "task": {
-            "enum": ["classify", "segment", "chain", "embed"],
-            "description": "'classify', 'segment', 'chain' or 'embed'",
+            "enum": ["classify", "segment", "chain", "embed", "mil"],
+            "description": "'classify', 'segment', 'chain', 'embed' or 'mil'",
         },
         "steps": {
             "type": "array",
@@ -126,8 +159,9 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "name": {
                     "type": "string",
-                    "pattern": r"^(timm|histomil|smp)/[A-Za-z0-9._-]+$",
-                    "description": "'timm/<name>', 'histomil/<name>' or 'smp/<name>'",
+                    "pattern": r"^(timm|histomil|smp|mil)/[A-Za-z0-9._-]+$",
+                    "description": "'timm/<name>', 'histomil/<name>', 'smp/<name>' or "
+                    "'mil/<name>'",
                 },
                 "arguments": {"type": "object", "description": "an object of keywords"},
             },
@@ -181,6 +215,7 @@ MODEL_SCHEMA: dict[str, Any] = {
         },
         "temperature": _POSITIVE,
         "embedding_dim": _COUNT,
+        "mil": _MIL,
         "grid": _GRID,
         "normalisation": {
             "type": ["object", "null"],

@@ -54,6 +54,17 @@ def load_module(manifest: ModelManifest) -> nn.Module:
     if manifest.weights_format == "onnx":
         return OnnxGraph(read_graph(manifest.weights)).eval()
     module = build_module(manifest.architecture, len(manifest.classes), manifest.arguments)
+    return fill_module(module, manifest)
+
+
+def fill_module(module: nn.Module, manifest: ModelManifest) -> nn.Module:
+    """Give a net the weights of a model that were verified: float32, in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        If they do not fit the net, or are no safetensors.
+    """
     try:
         state = safetensors.torch.load_file(manifest.weights)
     except (OSError, safetensors.SafetensorError) as error:

@@ -116,6 +116,8 @@ def _must_answer(model: ModelManifest) -> None:
         why = "is a model of the WSInfer zoo, which wants its tiles resized in its own way"
     elif model.task == "embed":
         why = "is an encoder, which tells no classes: train a classifier from it"
+    elif model.task == "mil":
+        why = "answers for whole slides, and these are labelled fields"
     elif model.chain is not None:
         why = "is a chain: evaluate the models that it names"
     elif model.inputs:

@@ -1,0 +1,139 @@
+r"""Attention and gated attention (Ilse, Tomczak and Welling, ICML 2018), and their parts.
+
+.. math::
+
+    h_i = f(x_i), \qquad
+    e_i = w^T \tanh(V h_i + v) + b \quad\text{or gated}\quad
+    e_i = w^T (\tanh(V h_i + v) \odot \sigma(U h_i + u)) + b
+
+    a = \mathrm{softmax}(e), \qquad z = \sum_i a_i h_i, \qquad logit = W z + c
+
+So each instance contributes :math:`a_i W h_i` to the logits, exactly. The map is class-agnostic:
+it says where the model looks, the contribution says what for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_histomil.nets.mil.model import (
+    Aggregate,
+    AttentionMap,
+    Bag,
+    MILModel,
+    all_of,
+    embedding,
+)
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
+
+
+class AttentionScores(nn.Module):
+    """The attention of instances before its softmax.
+
+    Parameters
+    ----------
+    dim
+        Width of an instance.
+    hidden
+        Width of V and U.
+    heads
+        Rows of attention.
+    gated
+        Whether there is U.
+    dropout
+        After the activations.
+    activation
+        Applied to V h: ``tanh`` in the paper; some descendants have ``relu`` or ``gelu``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        heads: int = 1,
+        *,
+        gated: bool = True,
+        dropout: float = 0.0,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"attention has no activation {activation!r}")
+        self.activation = ACTIVATIONS[activation]
+        self.v = nn.Linear(dim, hidden)
+        self.u = nn.Linear(dim, hidden) if gated else None
+        self.w = nn.Linear(hidden, heads)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return raw attention [K, N] of instances [N, D]."""
+        a = self.dropout(self.activation(self.v(h)))  # [N, L]
+        if self.u is not None:
+            a = a * self.dropout(self.u(h).sigmoid())
+        raw: Tensor = self.w(a).T  # [K, N]
+        return raw
+
+
+class AttentionMIL(MILModel):
+    """Attention pooling.
+
+    Parameters
+    ----------
+    dim, classes, clinical
+        See `MILModel`.
+    gated
+        Whether attention is gated.
+    hidden
+        Widths of the fully connected layers before attention; none: the features as they are.
+    attention
+        Width of the attention's layers.
+    dropout
+        After each of the fully connected layers.
+    attention_dropout
+        In the attention's layers.
+    attention_activation
+        See `AttentionScores`; ``tanh`` in the paper.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        gated: bool = False,
+        hidden: Sequence[int] = (512,),
+        attention: int = 128,
+        dropout: float = 0.25,
+        attention_dropout: float = 0.0,
+        attention_activation: str = "tanh",
+        clinical: int = 0,
+    ) -> None:
+        super().__init__(dim, classes, clinical=clinical)
+        self.embed, width = embedding(dim, hidden, dropout)
+        self.attention = AttentionScores(
+            width,
+            attention,
+            gated=gated,
+            dropout=attention_dropout,
+            activation=attention_activation,
+        )
+        self.classifier = nn.Linear(width, classes)
+
+    def aggregate(self, bag: Bag) -> Aggregate:
+        """Answer from the sum of the instances, weighted by attention."""
+        assert isinstance(bag, Tensor)
+        h = self.embed(bag)  # [N, L]
+        raw = self.attention(h)  # [1, N]
+        a = raw.softmax(1)
+        contributions = a * (self.classifier.weight @ h.T)  # [C, N]
+        return Aggregate(
+            logits=self.classifier((a @ h)[0]),
+            maps=(AttentionMap(0, "attention", raw, a, all_of(h)),),
+            contributions=contributions,
+            bias=self.classifier.bias,
+        )
