@@ -1,4 +1,4 @@
-"""Tiles that are answered one by one: the pieces of a block come together, whole blocks are written.
+"""Answers of single tiles: the pieces of a block come together, and whole blocks are written.
 
 What the answers are, and what in them is odd, is in `patches.py` and `embedding.py`.
 """

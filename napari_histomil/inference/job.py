@@ -83,8 +83,8 @@ class Job:
     model: ModelRef
     task: str
     grids: tuple[GridSpec, ...]
-    """The grid of the result. Of features with finer ones to come, the finest grid after it: the
-    tiles are those in which that one has tiles, so that every child has its parent."""
+    """The grid of the result. Of features at one of several magnifications, the grid of the lowest
+    after it: the tiles are then all children of that grid's tiles in the region."""
     region: RegionSpec = field(default_factory=RegionSpec)
     stain: StainSpec = field(default_factory=StainSpec)
     tta: bool = False
@@ -170,7 +170,7 @@ def plan_job(
     reader: str | None = None,
     icc: bool = False,
     tta: bool = False,
-    finest: GridSpec | None = None,
+    within: GridSpec | None = None,
 ) -> Job:
     """Return the job that runs `model` on a slide with the model's own settings, or others.
 
@@ -193,17 +193,18 @@ def plan_job(
         still looked at as it is stored, as models were trained.
     tta
         Test-time augmentation of an encoder: the mean over a tile's eight turns and flips.
-    finest
-        Grid of the highest magnification where an encoder looks at several: this job's tiles are
-        those in which that grid has tiles in the region.
+    within
+        Grid of the lowest magnification where an encoder looks at several: this job's tiles are
+        all that lie within a cell of that grid that is looked at, also on glass, and white where
+        such a cell reaches beyond the slide. So every tile has as many children.
 
     Raises
     ------
     MissingMppError
         If the slide's µm/px are unknown.
     RunError
-        If mpp or stride make no grid, the model works only within a chain, the finest grid does
-        not divide this one, or what is for encoders is asked of another model.
+        If mpp or stride make no grid, the model works only within a chain, this grid does not
+        divide the one it shall lie within, or what is for encoders is asked of another model.
     """
     if model.inputs:
         raise RunError(
@@ -216,15 +217,15 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
         margin_px=model.grid.margin_px,
     )
-    if (tta or finest is not None) and model.task != "embed":
+    if (tta or within is not None) and model.task != "embed":
         raise RunError(
             f"{model.name} is no encoder: test-time augmentation and nested magnifications are "
             f"for features."
         )
-    if finest == grid:
-        finest = None
-    if finest is not None:
-        children_a_side(grid, finest)
+    if within == grid:
+        within = None
+    if within is not None:
+        children_a_side(within, grid)
     if model.segments and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
             f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "
@@ -234,7 +235,7 @@ def plan_job(
         slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
         model=ModelRef(model.name, model.path, model.sha256),
         task=model.task,
-        grids=(grid,) if finest is None else (grid, finest),
+        grids=(grid,) if within is None else (grid, within),
         region=region or RegionSpec(),
         stain=StainSpec(model.stain if stain is None else stain),
         tta=tta,

@@ -15,7 +15,7 @@ from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
 from napari_histomil.inference.job import Job, RegionSpec
 from napari_histomil.slides.slide import Slide
-from napari_histomil.tiling import GridSpec, TileGrid, children_a_side
+from napari_histomil.tiling import GridSpec, TileGrid, children_a_side, morton
 from napari_histomil.tissue import find_tissue
 
 Near = Callable[[], tuple[float, float] | None]
@@ -31,7 +31,7 @@ def select_tiles(slide: Slide, job: Job) -> TileGrid:
         If there is none: the sentence says what to choose instead.
     """
     if len(job.grids) > 1:
-        return _parents(slide, job)
+        return _children(slide, job)
     grid = TileGrid.cover(slide.info, job.grids[0])
     fraction = _region_fraction(slide, grid, job.region)
     keep = (fraction > 0) & (fraction >= job.region.min_fraction)
@@ -40,14 +40,15 @@ def select_tiles(slide: Slide, job: Job) -> TileGrid:
     return grid.select(keep)
 
 
-def _parents(slide: Slide, job: Job) -> TileGrid:
-    """Return the tiles of the first grid in which the last one has tiles in the region."""
-    coarse, finest = job.grids
-    children = select_tiles(slide, replace(job, grids=(finest,)))
-    grid = TileGrid.cover(slide.info, coarse)
-    wanted = np.zeros(grid.shape, bool)
-    wanted[tuple((children.cells // children_a_side(coarse, finest)).T)] = True
-    return grid.select(wanted[tuple(grid.cells.T)])
+def _children(slide: Slide, job: Job) -> TileGrid:
+    """Return all tiles of the first grid that lie within those that the last one looks at."""
+    fine, coarse = job.grids
+    parents = select_tiles(slide, replace(job, grids=(coarse,)))
+    sides = children_a_side(coarse, fine)
+    inside = np.indices((sides, sides), dtype=np.int32).reshape(2, -1).T
+    cells = (parents.cells[:, None] * np.int32(sides) + inside).reshape(-1, 2)
+    cells = cells[np.argsort(morton(cells), kind="stable")]
+    return replace(parents, spec=fine, cells=cells)
 
 
 def _region_fraction(slide: Slide, grid: TileGrid, region: RegionSpec) -> NDArray[np.float64]:

@@ -25,7 +25,6 @@ from napari_histomil.nets.load import build_module, load_module
 from napari_histomil.results import FeatureStore, RunStore, find_runs, open_run
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import read_tile
-from napari_histomil.tiling import GridSpec
 
 TINY = {"channels": [8, 16, 16, 16], "stem_width": 8}
 TILES = 19 * 15
@@ -193,22 +192,33 @@ def test_a_torn_block_is_noticed_and_done_again(
     np.testing.assert_array_equal(FeatureStore.open(store.path).features, whole)
 
 
-def test_tiles_of_a_lower_magnification_are_the_parents_of_those_of_the_higher(
-    make_embedding: Callable[..., Job], slide_path: Path
+def test_tiles_within_those_of_a_lower_magnification_are_all_its_children(
+    tmp_path: Path, make_embedding: Callable[..., Job], slide_path: Path
 ) -> None:
-    corner = RegionSpec("polygons", polygons_wkt=("POLYGON((3 3, 400 5, 260 410, 3 3))",))
-    fine_job = make_embedding(region=corner)
-    fine = fine_job.grids[0]
-    job = make_embedding(region=corner, mpp=3.0, finest=fine)
+    edge = RegionSpec(
+        "polygons", polygons_wkt=("POLYGON((900 600, 1199 600, 1199 899, 900 600))",)
+    )
+    coarse_job = make_embedding(region=edge, mpp=3.0)
+    coarse = coarse_job.grids[0]
+    job = make_embedding(region=edge, within=coarse)
     with open_slide(slide_path) as slide:
-        children, parents = (select_tiles(slide, j).cells for j in (fine_job, job))
-    assert {tuple(c) for c in children // 3} == {tuple(c) for c in parents}
-    assert job.run_id != make_embedding(region=corner, mpp=3.0).run_id
-    assert make_embedding(finest=fine).run_id == make_embedding().run_id, "it is that grid"
+        parents, children = (select_tiles(slide, j) for j in (coarse_job, job))
+        rows, columns = children.shape
+    ways = [(row, column) for row in range(3) for column in range(3)]
+    wanted = {(r * 3 + i, c * 3 + j) for r, c in parents.cells.tolist() for i, j in ways}
+    assert sorted(wanted) == sorted(map(tuple, children.cells.tolist()))
+    outside = (children.cells[:, 0] >= rows) | (children.cells[:, 1] >= columns)
+    assert outside.any(), "else the slide's edge was not tested"
+    store = features(job, tmp_path)
+    white = store.features[outside]
+    assert np.isfinite(white).all()
+    assert (white == white[0]).all()
+    assert job.run_id != make_embedding(region=edge).run_id
+    assert make_embedding(within=job.grids[0]).run_id == make_embedding().run_id, "it is that grid"
     with pytest.raises(RunError, match="do not divide"):
-        make_embedding(mpp=2.5, finest=fine)
+        make_embedding(mpp=2.5, within=coarse)
     with pytest.raises(RunError, match="do not divide"):
-        make_embedding(finest=GridSpec(3.0, 32, 32))
+        make_embedding(mpp=6.0, within=coarse)
 
 
 def test_features_are_kept_out_of_what_can_be_looked_at(
