@@ -195,6 +195,25 @@ class TileGrid:
         return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))
 
 
+def children_a_side(coarse: GridSpec, fine: GridSpec) -> int:
+    """Return how many cells of a fine grid lie along the side of a cell of a coarse one.
+
+    Raises
+    ------
+    RunError
+        If cells of the fine grid would lie across the edge of one of the coarse.
+    """
+    ratio = coarse.cell_um / fine.cell_um
+    sides = round(ratio)
+    if sides < 1 or abs(ratio - sides) > 1e-6 * ratio:
+        raise RunError(
+            f"Tiles {fine.cell_um:g} µm apart ({fine.mpp:g} µm/px) do not divide those "
+            f"{coarse.cell_um:g} µm apart ({coarse.mpp:g} µm/px): choose resolutions that are "
+            f"whole multiples of the finest."
+        )
+    return sides
+
+
 def any_within(
     mask: NDArray[np.bool_],
     pixel_px0: tuple[float, float],

@@ -161,6 +161,12 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     """Run the model over one slide and print where the run is."""
     from napari_histomil.inference.job import plan_job
 
+    if model.task == "embed":
+        raise RunError(
+            f"{model.name} is an encoder: it embeds tiles and tells no classes, so there is "
+            f"nothing to show. Its features come from 'histomil features', a classifier from a "
+            f"training that names it as `encoder` in its table [network]."
+        )
     with open_slide_with(path, args.slide_mpp, reader=args.reader, icc=args.icc) as slide:
         info = slide.info
     job = plan_job(

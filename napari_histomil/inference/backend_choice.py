@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import threading
 import time
@@ -27,8 +28,9 @@ from napari_histomil.errors import ModelError, RunError, brief
 from napari_histomil.inference.backends import Net
 from napari_histomil.inference.devices import describe_device
 from napari_histomil.inference.lanes import one_thread_each, worker_count
-from napari_histomil.inference.predictor import BF16_TOLERANCE, Predictor
+from napari_histomil.inference.predictor import Predictor, tolerance
 from napari_histomil.inference.remembered import Measured, recall, recall_graph, remember
+from napari_histomil.inference.tasks import difference
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.nets.export import to_onnx
 from napari_histomil.nets.onnx_graph import OnnxGraph, providers, runtime_version
@@ -128,7 +130,7 @@ def choose(
     if not known.chosen.startswith("onnxruntime"):
         return settled
     net = _unless(cancel, lambda: in_onnxruntime(exact, model, sample.shape[1:3]))
-    if net is None or _difference(exact, net, model, sample) > BF16_TOLERANCE:
+    if net is None or _difference(exact, net, model, sample) > tolerance(model):
         return settled
     return net
 
@@ -205,8 +207,8 @@ def _measure(
     speeds = {name: len(some) / seconds for name, seconds in zip(names, best, strict=True)}
     wins = speeds[names[1]] >= GAIN * speeds[names[0]]
     reason = ""
-    if wins and _difference(exact, other, model, some) > BF16_TOLERANCE:
-        wins, reason = False, f"ONNX Runtime moves probabilities by more than {BF16_TOLERANCE:g}"
+    if wins and _difference(exact, other, model, some) > tolerance(model):
+        wins, reason = False, f"ONNX Runtime moves answers by more than {tolerance(model):g}"
     rounded = {name: float(f"{speed:.4g}") for name, speed in speeds.items()}
     digest = hashlib.sha256(data).hexdigest() if wins else ""
     measured = Measured(facts, rounded, names[wins], day, reason, digest)
@@ -234,9 +236,10 @@ def _unless(cancel: threading.Event, work: Callable[[], _Result]) -> _Result | N
 
 
 def _difference(exact: Net, other: Net, model: ModelManifest, sample: Uint8Image) -> float:
-    """Return by how much a probability differs at most; infinite where one is no number."""
+    """Return by how much answers differ at most; infinite where one is no number."""
     one, two = (Predictor(net, model, 4).scores(sample) for net in (exact, other))
-    return float(np.nan_to_num(np.abs(one - two), nan=np.inf).max())
+    largest = difference(one, two, model.task)
+    return largest if math.isfinite(largest) else math.inf
 
 
 def _facts(net: Net, model: ModelManifest, shape: tuple[int, ...]) -> dict[str, str]:

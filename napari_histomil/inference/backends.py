@@ -156,7 +156,7 @@ def prepare_net(model: ModelManifest, shape: tuple[int, int], device: torch.devi
     plain = replace(plain, flops=_count_flops(plain, tiles))
     limit = FOLD_TOLERANCE * max(float(wanted.abs().max()), 1e-3)
     # What segments answers in the size of its input, which must not be padded beforehand.
-    foldings = (True, False) if model.task == "classify" else (False,)
+    foldings = (False,) if model.task == "segment" else (True, False)
     for net in _cheaper(plain, normalisation, tiles, foldings):
         if float((net.logits(tiles) - wanted).abs().max()) <= limit:
             return _to_device(net, device)
@@ -218,11 +218,14 @@ def _first_answer(net: Net, model: ModelManifest, tiles: Tensor) -> Tensor:
             f"The model {model.name} does not take tiles of {width} x {height} px: {reason[:200]}."
         ) from error
     pixels = (height, width) if model.task == "segment" else ()
-    expected = (len(tiles), len(model.classes), *pixels)
+    embeds = model.task == "embed"
+    values = model.embedding_dim if embeds else len(model.classes)
+    expected = (len(tiles), values, *pixels)
     if tuple(answer.shape) != expected:
         raise ModelError(
             f"The model {model.name} gives outputs of the shape {tuple(answer.shape)} for "
-            f"{expected[0]} tiles and {expected[1]} classes: its description does not fit it."
+            f"{expected[0]} tiles and {values} {'values' if embeds else 'classes'}: its "
+            f"description does not fit it."
         )
     return answer
 

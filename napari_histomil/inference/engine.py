@@ -6,8 +6,9 @@ The cycle:
 2. settle precision, batch size and stain fit, or take those of the run's first session
    (`session.py`);
 3. threads take pieces of the plan, read their tiles and predict them (`lanes.py`);
-4. pieces come together to a block (`patches.py`) or are stitched to a band of a picture
-   (`segmentation.py`), which is written, then flagged done; a chain does so twice (`chain.py`);
+4. pieces come together to a block (`blocks.py`: scores, or features) or are stitched to a band of
+   a picture (`segmentation.py`), which is written, then flagged done; a chain does so twice
+   (`chain.py`);
 5. its `Progress` is yielded; cancelling, closing the generator and errors all end in one place.
 """
 
@@ -22,13 +23,14 @@ from typing import Literal
 from napari_histomil.errors import RunError
 from napari_histomil.inference.chain import ChainSession
 from napari_histomil.inference.devices import resolve_device
+from napari_histomil.inference.embedding import EmbedSession
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.inference.opening import find_job_model, open_job_slide, open_job_store
 from napari_histomil.inference.patches import PatchSession
 from napari_histomil.inference.plan import Near, whole_rect_px0
 from napari_histomil.inference.segmentation import SegmentSession
 from napari_histomil.manifest import find_steps
-from napari_histomil.results import RunStore, SegmentationStore, run_path
+from napari_histomil.results import FeatureStore, RunStore, SegmentationStore, run_path
 
 
 def run(
@@ -86,7 +88,7 @@ def run(
         model = find_job_model(job, models)
         resolved = resolve_device(device)  # before anything is made on disk
         slide = stack.enter_context(open_job_slide(job))
-        session: PatchSession | SegmentSession | ChainSession
+        session: PatchSession | EmbedSession | SegmentSession | ChainSession
         how = (resolved, batch, on_error)
         if model.segments:
             steps = find_steps(model, models) if job.task == "chain" else None
@@ -97,6 +99,9 @@ def run(
                 session = SegmentSession(job, model, slide, picture, *how)
             else:
                 session = ChainSession(job, model, steps, slide, picture, *how, out=out)
+        elif job.task == "embed":
+            features = stack.enter_context(open_job_store(FeatureStore, path, job, model, slide))
+            session = EmbedSession(job, model, slide, features, *how)
         else:
             scores = stack.enter_context(open_job_store(RunStore, path, job, model, slide))
             session = PatchSession(job, model, slide, scores, *how)
@@ -107,9 +112,10 @@ def _finished(path: Path, task: str) -> Progress | None:
     """Return what a run that is done has to tell, or None."""
     if not path.exists():
         return None
-    store: RunStore | SegmentationStore
+    kinds = {"segment": SegmentationStore, "chain": SegmentationStore, "embed": FeatureStore}
+    store: RunStore | FeatureStore | SegmentationStore
     try:
-        store = (SegmentationStore if task in ("segment", "chain") else RunStore).open(path)
+        store = kinds.get(task, RunStore).open(path)
     except RunError:
         return None  # opening it for writing mends a torn run, or says what is the matter
     if not store.complete:

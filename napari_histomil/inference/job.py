@@ -17,7 +17,7 @@ from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.tiling import GridSpec
+from napari_histomil.tiling import GridSpec, children_a_side
 
 RegionKind = Literal["tissue", "all", "rect", "polygons"]
 StainMethod = Literal["none", "macenko", "reinhard"]
@@ -83,9 +83,12 @@ class Job:
     model: ModelRef
     task: str
     grids: tuple[GridSpec, ...]
-    """One grid per magnification; of a chain, that of the result."""
+    """The grid of the result. Of features at one of several magnifications, the grid of the lowest
+    after it: the tiles are then all children of that grid's tiles in the region."""
     region: RegionSpec = field(default_factory=RegionSpec)
     stain: StainSpec = field(default_factory=StainSpec)
+    tta: bool = False
+    """Whether features are the mean over the eight ways in which a tile can lie."""
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result as plain JSON values, without names and paths."""
@@ -112,6 +115,7 @@ class Job:
                 "min_fraction": float(self.region.min_fraction),
             },
             "stain": {"method": self.stain.method},
+            **({"tta": True} if self.tta else {}),
         }
 
     @property
@@ -165,6 +169,8 @@ def plan_job(
     stride_px: int | None = None,
     reader: str | None = None,
     icc: bool = False,
+    tta: bool = False,
+    within: GridSpec | None = None,
 ) -> Job:
     """Return the job that runs `model` on a slide with the model's own settings, or others.
 
@@ -185,13 +191,20 @@ def plan_job(
     icc
         Whether the model is given colours converted to sRGB. A slide that is only shown so is
         still looked at as it is stored, as models were trained.
+    tta
+        Test-time augmentation of an encoder: the mean over a tile's eight turns and flips.
+    within
+        Grid of the lowest magnification where an encoder looks at several: this job's tiles are
+        all that lie within a cell of that grid that is looked at, also on glass, and white where
+        such a cell reaches beyond the slide. So every tile has as many children.
 
     Raises
     ------
     MissingMppError
         If the slide's µm/px are unknown.
     RunError
-        If mpp or stride make no grid, the model works only within a chain, or it is an encoder.
+        If mpp or stride make no grid, the model works only within a chain, this grid does not
+        divide the one it shall lie within, or what is for encoders is asked of another model.
     """
     if model.inputs:
         raise RunError(
@@ -209,12 +222,15 @@ def plan_job(
         stride_px=model.grid.stride_px if stride_px is None else stride_px,
         margin_px=model.grid.margin_px,
     )
-    if model.task == "embed":
+    if (tta or within is not None) and model.task != "embed":
         raise RunError(
-            f"{model.name} is an encoder: it embeds tiles and tells no classes, so a run of it "
-            f"has nothing to show. Train a classifier from it: name it as `encoder` in the "
-            f"training's table [network]."
+            f"{model.name} is no encoder: test-time augmentation and nested magnifications are "
+            f"for features."
         )
+    if within == grid:
+        within = None
+    if within is not None:
+        children_a_side(within, grid)
     if model.segments and (grid.tile_px - grid.stride_px) % 2:
         raise RunError(
             f"Tiles of {grid.tile_px} px every {grid.stride_px} px do not lie on the pixels of "
@@ -224,7 +240,8 @@ def plan_job(
         slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
         model=ModelRef(model.name, model.path, model.sha256),
         task=model.task,
-        grids=(grid,),
+        grids=(grid,) if within is None else (grid, within),
         region=region or RegionSpec(),
         stain=StainSpec(model.stain if stain is None else stain),
+        tta=tta,
     )

@@ -13,12 +13,13 @@ from napari_histomil.files import remote_url
 from napari_histomil.inference.job import Job
 from napari_histomil.inference.plan import select_tiles
 from napari_histomil.manifest import ModelManifest, find_model, load_manifest
-from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.nets.encoders import as_encoder
+from napari_histomil.results import FeatureStore, RunStore, SegmentationStore
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Slide
 from napari_histomil.tiling import TileGrid
 
-Store = TypeVar("Store", RunStore, SegmentationStore)
+Store = TypeVar("Store", bound=FeatureStore | RunStore | SegmentationStore)
 
 ENLARGED = 1.2
 """A slide this much coarser than the model is a warning: what it lacks cannot be made up."""
@@ -36,7 +37,7 @@ def find_job_model(job: Job, models: Sequence[Path]) -> ModelManifest:
             f"The model {name} in {model.path} is not the one that the job was made for: run the "
             f"job again with this model, or get the other back."
         )
-    return model
+    return as_encoder(model) if job.task == "embed" else model
 
 
 def open_job_slide(job: Job) -> Slide:
@@ -104,8 +105,9 @@ def _make_store(
             "positive_class": model.positive_class,
             "background_class": model.background_class,
             "licence": model.licence,
+            **({"embedding_dim": model.embedding_dim} if model.task == "embed" else {}),
         },
-        classes=model.classes,
+        classes=() if model.task == "embed" else model.classes,
         grid=grid,
     )
     for warning in _warnings(grid, model):
@@ -124,5 +126,5 @@ def _warnings(grid: TileGrid, model: ModelManifest) -> Iterator[str]:
     if abs(mpp / model.grid.mpp - 1) > 0.05:
         yield (
             f"{model.name} was trained on {model.grid.mpp:.3g} µm/px and was run on {mpp:.3g}: "
-            f"its scores may mean nothing."
+            f"its {'features' if model.task == 'embed' else 'scores'} may mean nothing."
         )

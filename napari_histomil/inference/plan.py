@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -15,7 +15,7 @@ from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
 from napari_histomil.inference.job import Job, RegionSpec
 from napari_histomil.slides.slide import Slide
-from napari_histomil.tiling import GridSpec, TileGrid
+from napari_histomil.tiling import GridSpec, TileGrid, children_a_side, morton
 from napari_histomil.tissue import find_tissue
 
 Near = Callable[[], tuple[float, float] | None]
@@ -30,12 +30,25 @@ def select_tiles(slide: Slide, job: Job) -> TileGrid:
     RunError
         If there is none: the sentence says what to choose instead.
     """
+    if len(job.grids) > 1:
+        return _children(slide, job)
     grid = TileGrid.cover(slide.info, job.grids[0])
     fraction = _region_fraction(slide, grid, job.region)
     keep = (fraction > 0) & (fraction >= job.region.min_fraction)
     if not keep.any():
         raise RunError(_nothing(slide.info.path.name, job.region, job.grids[0]))
     return grid.select(keep)
+
+
+def _children(slide: Slide, job: Job) -> TileGrid:
+    """Return all tiles of the first grid that lie within those that the last one looks at."""
+    fine, coarse = job.grids
+    parents = select_tiles(slide, replace(job, grids=(coarse,)))
+    sides = children_a_side(coarse, fine)
+    inside = np.indices((sides, sides), dtype=np.int32).reshape(2, -1).T
+    cells = (parents.cells[:, None] * np.int32(sides) + inside).reshape(-1, 2)
+    cells = cells[np.argsort(morton(cells), kind="stable")]
+    return replace(parents, spec=fine, cells=cells)
 
 
 def _region_fraction(slide: Slide, grid: TileGrid, region: RegionSpec) -> NDArray[np.float64]:

@@ -21,13 +21,16 @@ from torch import Tensor
 from napari_histomil.errors import RunError
 from napari_histomil.inference.backends import Net, Precision, in_bf16
 from napari_histomil.inference.devices import has_fast_bf16, is_out_of_memory
-from napari_histomil.inference.tasks import TASKS
+from napari_histomil.inference.tasks import TASKS, WAYS, difference, laid
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.tiling import BLOCK_TILES
 
 BF16_TOLERANCE = 0.01
 """Largest difference of a probability between bfloat16 and float32 that is accepted."""
+
+FEATURES_TOLERANCE = 0.02
+"""The same of a vector of features, divided by its length: a cosine of 0.9998."""
 
 CPU_BATCH = 16
 CPU_BATCH_FLOPS = 1e10
@@ -46,13 +49,15 @@ _GAIN = 1.05
 class Predictor:
     """Predicts batches of at most `batch` tiles, halved for good where memory runs out.
 
-    `scores` may be called from several threads.
+    `scores` may be called from several threads. With `tta`, an answer is the mean over the eight
+    ways in which a tile can lie.
     """
 
-    def __init__(self, net: Net, model: ModelManifest, batch: int) -> None:
+    def __init__(self, net: Net, model: ModelManifest, batch: int, *, tta: bool = False) -> None:
         self.net = net
         self.model = model
         self.batch = batch
+        self._ways = WAYS if tta else WAYS[:1]
         self._mutex = threading.Lock()
 
     def scores(self, tiles: Uint8Image | Tensor) -> NDArray[np.float32]:
@@ -77,7 +82,7 @@ class Predictor:
             part = torch.as_tensor(tiles[start : start + batch])
             try:
                 device_part = part.to(self.net.device, non_blocking=True)
-                parts.append(TASKS[self.model.task](self.net.logits(device_part), self.model))
+                parts.append(self._answer(device_part))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -89,6 +94,13 @@ class Predictor:
             return np.concatenate([part.cpu().numpy() for part in parts])
 
         return wait
+
+    def _answer(self, tiles: Tensor) -> Tensor:
+        answers = [
+            TASKS[self.model.task](self.net.logits(laid(tiles, way).contiguous()), self.model)
+            for way in self._ways
+        ]
+        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
 
     def _halve(self, failed: int, error: BaseException) -> None:
         with self._mutex:
@@ -111,11 +123,11 @@ class Settings:
     precision: Precision
     batch: int
     bf16_difference: float | None
-    """Largest difference of a probability that was seen; None where bf16 was not tried."""
+    """Largest difference of an answer that was seen; None where bf16 was not tried."""
 
 
 def settle(
-    net: Net, model: ModelManifest, sample: Uint8Image, *, batch: int | None
+    net: Net, model: ModelManifest, sample: Uint8Image, *, batch: int | None, ways: int = 1
 ) -> tuple[Net, Settings]:
     """Choose precision and batch size for a net.
 
@@ -129,30 +141,37 @@ def settle(
         uint8 [n, H, W, 3], tiles of the job; none where none could be read.
     batch
         A batch size that a person or an earlier session chose; None to find it.
+    ways
+        How often each tile is asked about.
     """
-    difference = None
+    seen = None
     precision: Precision = "fp32"
     graph = net.backend != "eager"  # may hold constants in float32
     if has_fast_bf16(net.device) and len(sample) and not graph:
         low = in_bf16(net)
         exact, rounded = (Predictor(n, model, CPU_BATCH).scores(sample) for n in (net, low))
-        largest = float(np.abs(exact - rounded).max())
-        difference = largest if math.isfinite(largest) else None
-        if largest <= BF16_TOLERANCE:
+        largest = difference(exact, rounded, model.task)
+        seen = largest if math.isfinite(largest) else None
+        if largest <= tolerance(model):
             net, precision = low, "bf16"
     if batch is None:
         height, width = sample.shape[1:3]
         fits = max(SEGMENT_BATCH_PX // (height * width), 1)
         most = fits if model.task == "segment" else DEVICE_BATCH_MAX
         on_cpu = net.device.type == "cpu"
-        batch = cpu_batch(net) if on_cpu else find_batch(net, (height, width), most)
-    return net, Settings(precision, batch, difference)
+        batch = cpu_batch(net, ways) if on_cpu else find_batch(net, (height, width), most)
+    return net, Settings(precision, batch, seen)
 
 
-def cpu_batch(net: Net) -> int:
+def tolerance(model: ModelManifest) -> float:
+    """Return by how much answers may differ, as `tasks.difference` counts it."""
+    return FEATURES_TOLERANCE if model.task == "embed" else BF16_TOLERANCE
+
+
+def cpu_batch(net: Net, ways: int = 1) -> int:
     """Return a power of two from 1 to `CPU_BATCH`, so small that it is quickly computed."""
     batch = CPU_BATCH
-    while batch > 1 and batch * net.flops > CPU_BATCH_FLOPS:
+    while batch > 1 and batch * net.flops * ways > CPU_BATCH_FLOPS:
         batch //= 2
     return batch
 

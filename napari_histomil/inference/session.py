@@ -1,6 +1,6 @@
 """One go at a run, from the first tile that is not done to the end, a cancel or an error.
 
-What all tasks share is here; how answers become blocks that are written is in `patches.py` and
+What all tasks share is here; how answers become blocks that are written is in `blocks.py` and
 `segmentation.py`.
 """
 
@@ -27,6 +27,7 @@ from napari_histomil.inference.predictor import Predictor, Settings, settle
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.provenance import begin_session, now
 from napari_histomil.inference.stains import fit_to_tiles, recolor_with
+from napari_histomil.inference.tasks import WAYS
 from napari_histomil.inference.tiles import TileReader
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import Slide, Uint8Image
@@ -71,7 +72,7 @@ class Session(ABC, Generic[Store]):
         net, settings = self._settle(net, reader, cancel)
         if cancel.is_set():
             return
-        predictor = Predictor(net, self.model, settings.batch)
+        predictor = Predictor(net, self.model, settings.batch, tta=self.job.tta)
         on_cpu = self.device.type == "cpu"
         pieces = self._pieces(settings.batch, on_cpu=on_cpu, near=near)
         store.add_session(begin_session(net, settings))
@@ -133,8 +134,9 @@ class Session(ABC, Generic[Store]):
                 return (in_bf16(net) if kept.precision == "bf16" else net), kept
         few = min(SAMPLE_TILES, max(int(SAMPLE_FLOPS / max(net.flops, 1)), 1))
         sample = self._sample(reader, few)
-        torch_net, settings = settle(net, self.model, sample, batch=self.batch)
-        left = len(self.store.grid) - self.done
+        ways = len(WAYS) if self.job.tta else 1
+        torch_net, settings = settle(net, self.model, sample, batch=self.batch, ways=ways)
+        left = (len(self.store.grid) - self.done) * ways
         chosen = choose(net, torch_net, self.model, sample, tiles=left, cancel=cancel)
         return chosen, replace(settings, precision=chosen.precision)
 

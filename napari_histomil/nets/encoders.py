@@ -1,16 +1,17 @@
-"""Let a net begin with the weights of an encoder: a model of task ``embed``."""
+"""What embeds tiles: models as encoders, and nets that begin with the weights of one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest
-from napari_histomil.nets.load import load_module
+from napari_histomil.nets.headless import take_head_off
+from napari_histomil.nets.load import build_module, load_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,29 @@ class Taken:
     """Which part of the net they are in; ``""`` for the net itself."""
     left_out: tuple[str, ...]
     """Names of the encoder's tensors that the net has no place for: its last stages, as a rule."""
+
+
+def as_encoder(manifest: ModelManifest) -> ModelManifest:
+    """Return a model as one that embeds tiles; an encoder is returned as it is.
+
+    What is returned for a patch classifier has the task ``embed`` and still its classes:
+    `load.load_module` takes off its last layer. Its hash stays that of the classifier.
+
+    Raises
+    ------
+    ModelError
+        If the model is neither an encoder nor a patch classifier whose layers are known.
+    """
+    if manifest.task == "embed":
+        return manifest
+    if manifest.task != "classify" or manifest.weights_format != "safetensors":
+        kind = manifest.task if manifest.task != "classify" else manifest.weights_format
+        raise ModelError(
+            f"{manifest.name} cannot embed tiles ({kind}): name an encoder, or a patch classifier "
+            f"with safetensors, whose last layer can be taken off."
+        )
+    module = build_module(manifest.architecture, len(manifest.classes), manifest.arguments)
+    return replace(manifest, task="embed", embedding_dim=take_head_off(module))
 
 
 def load_encoder_weights(net: nn.Module, manifest: ModelManifest) -> Taken:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
+from napari_histomil.nets.headless import take_head_off
 from napari_histomil.nets.onnx_graph import OnnxGraph, read_graph
 from napari_histomil.nets.patch import build_patch_net
 from napari_histomil.nets.segmenters import build_segmenter
@@ -40,7 +41,8 @@ def load_module(manifest: ModelManifest) -> nn.Module:
     Returns
     -------
     nn.Module
-        Takes float32 [B, 3, H, W], gives logits [B, C], or [B, C, H, W] if it segments.
+        Takes float32 [B, 3, H, W], gives logits [B, C], or [B, C, H, W] if it segments, or
+        features [B, D] if it embeds.
 
     Raises
     ------
@@ -71,6 +73,8 @@ def fill_module(module: nn.Module, manifest: ModelManifest) -> nn.Module:
         raise ModelError(f"{manifest.weights} is no file of safetensors: {error}.") from error
     _check_state(manifest, module.state_dict(), state)
     module.load_state_dict(state)
+    if manifest.task == "embed" and manifest.classes:  # see headless.as_encoder
+        take_head_off(module)
     return module.float().eval()
 
 

@@ -16,6 +16,7 @@ from napari_histomil.resources import (
     sidecar,
     sidecars,
 )
+from napari_histomil.results.features import FeatureStore
 from napari_histomil.results.layout import ATTRIBUTE, task_of
 from napari_histomil.results.segmentation import SegmentationStore
 from napari_histomil.results.store import RunStore
@@ -50,7 +51,9 @@ def run_path(slide_path: Path, run_id: str, *, fingerprint: str, out: Path | Non
 def find_runs(
     info: SlideInfo, out: Path | None = None, *, task: str | None = "classify"
 ) -> list[Path]:
-    """Return the runs of a slide of one task, the one worked on last first; None for all tasks.
+    """Return the runs of a slide of one task, the one worked on last first.
+
+    None stands for all tasks whose results can be looked at: runs of features are not among them.
 
     A run that is damaged is among those of every task: opening it says what is the matter.
     """
@@ -59,13 +62,15 @@ def find_runs(
         for folder in sidecars(info.path, info.fingerprint, out=out)
         for run in (folder / "runs").glob("*.zarr")
         if (run / "zarr.json").is_file() and _slide_of(run) in (info.fingerprint, None)
-        if task is None or _task_of(run) in (task, None)
+        if _is_of(run, task)
     }
     return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
 
 
 def open_run(path: Path) -> RunStore | SegmentationStore:
     """Open a run for reading, whichever kind of result it holds: scores, or a picture.
+
+    Features are no result to look at: `FeatureStore.open` opens them.
 
     Raises
     ------
@@ -131,6 +136,11 @@ def _slide_of(run: Path) -> str | None:
         return str(_attributes(run)["slide"]["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_of(run: Path, task: str | None) -> bool:
+    found = _task_of(run)
+    return found != FeatureStore.TASK if task is None else found in (task, None)
 
 
 def _task_of(run: Path) -> str | None:

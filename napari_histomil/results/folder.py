@@ -1,9 +1,9 @@
 """What every run on disk has: one Zarr v3 group, its attributes, its one writer.
 
-What a run holds besides is its task's matter: scores of tiles (`store.py`), or a picture of
-probabilities (`segmentation.py`). Files are written whole or not at all (Zarr, from 3.1.3 on,
-writes to a temporary sibling and renames). There is one writer at a time (`lock.py`), and any
-number of readers.
+What a run holds besides is its task's matter: scores of tiles (`store.py`), their features
+(`features.py`), or a picture of probabilities (`segmentation.py`). Files are written whole or not
+at all (Zarr, from 3.1.3 on, writes to a temporary sibling and renames). There is one writer at a
+time (`lock.py`), and any number of readers.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class RunFolder(ABC):
         grid: TileGrid,
         classes: Sequence[ClassSpec],
         slide: Mapping[str, Any],
+        model: Mapping[str, Any],
     ) -> None:
         """Make the arrays of the task in the new group; arguments as of `create`."""
 
@@ -102,7 +103,7 @@ class RunFolder(ABC):
         model
             ``name, path, sha256, positive_class`` and what else is worth keeping.
         classes
-            One for each column of the scores, or channel of the picture.
+            One for each column of the scores, or channel of the picture; none of features.
         grid
             The tiles; scores have their order.
 
@@ -143,7 +144,7 @@ class RunFolder(ABC):
             }
             group = zarr.create_group(partial, zarr_format=3)
             group.create_array("cells", data=grid.cells)
-            cls._fill(group, grid, classes, slide)
+            cls._fill(group, grid, classes, slide, model)
             group.attrs[ATTRIBUTE] = attributes
             partial.rename(path)
             _note(path, slide)

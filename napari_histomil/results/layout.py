@@ -22,15 +22,20 @@ ATTRIBUTE = "histomil"
 
 def make_scores(group: zarr.Group, grid: TileGrid, classes: int) -> None:
     """Make the arrays of a patch classifier's run of which nothing is done."""
+    make_rows(group, "scores", (len(grid), classes), "float32")
+
+
+def make_rows(group: zarr.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
+    """Make an array of one row a tile, one chunk a block, and the flags of its blocks."""
     group.create_array(
-        "scores",
-        shape=(len(grid), classes),
-        chunks=(BLOCK_TILES, classes),
-        dtype="float32",
+        name,
+        shape=shape,
+        chunks=(BLOCK_TILES, shape[1]),
+        dtype=dtype,
         fill_value=float("nan"),
         compressors=[Crc32cCodec()],
     )
-    make_flags(group, -(-len(grid) // BLOCK_TILES))
+    make_flags(group, -(-shape[0] // BLOCK_TILES))
 
 
 def make_flags(group: zarr.Group, count: int) -> None:
@@ -69,11 +74,18 @@ def check_task(path: Path, attributes: Mapping[str, Any], wanted: str) -> None:
     task = task_of(attributes)
     if task == wanted:
         return
-    if task == "segment":
+    if task == "segment" and wanted == "classify":
         raise RunError(
             f"{path} is a segmentation, and this is for the scores of patches: see "
             f"'histomil segmentation --help'."
         )
+    if task == "embed":
+        raise RunError(
+            f"{path} holds the features of tiles, which are no result by themselves: they are "
+            f"what models of slides are given."
+        )
+    if wanted == "embed":
+        raise RunError(f"{path} holds no features: its model does not embed tiles ({task}).")
     raise RunError(f"{path} is no segmentation: its model answers for tiles ({task}).")
 
 
@@ -102,9 +114,9 @@ def read_grid(group: zarr.Group, grid: Mapping[str, Any]) -> TileGrid:
     )
 
 
-def check_shapes(group: zarr.Group, scores: tuple[int, ...], blocks: int) -> None:
+def check_shapes(group: zarr.Group, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise `ValueError` if an array has another shape than the grid asks for."""
-    for name, shape in (("scores", scores), ("done", (blocks,))):
+    for name, shape in shapes.items():
         array: Any = group[name]
         if tuple(array.shape) != shape:
             raise ValueError(f"{name} has the shape {array.shape} instead of {shape}")

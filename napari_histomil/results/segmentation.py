@@ -85,6 +85,7 @@ class SegmentationStore(RunFolder):
         grid: TileGrid,
         classes: Sequence[ClassSpec],
         slide: Mapping[str, Any],
+        model: Mapping[str, Any],
     ) -> None:
         picture = Picture(grid)
         for index, shape in enumerate(_level_shapes(picture.shape)):

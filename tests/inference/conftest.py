@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from model_folders import make_model_folder
 
-from napari_histomil.inference import patches
+from napari_histomil.inference import blocks
 from napari_histomil.inference.job import Job, RegionSpec, plan_job
 from napari_histomil.manifest import load_manifest
 from napari_histomil.slides.readers import open_slide
@@ -58,4 +58,4 @@ def make_job(slide_path: Path, model_folder: Path) -> Callable[..., Job]:
 @pytest.fixture(autouse=True)
 def _write_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancel in the middle of a run that takes a fraction of a second."""
-    monkeypatch.setattr(patches, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "WRITE_SECONDS", 0.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from napari_histomil.errors import ModelError, RunError
-from napari_histomil.inference import backend_choice, remembered
+from napari_histomil.inference import backend_choice, predictor, remembered
 from napari_histomil.inference.backend_choice import _unless, choose, in_onnxruntime
 from napari_histomil.inference.backends import Net, prepare_net
 from napari_histomil.inference.engine import run
@@ -102,9 +102,9 @@ def test_other_answers_are_not_taken_however_fast(
     net, model, sample, speeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speeds["onnxruntime"] = 0.1
-    monkeypatch.setattr(backend_choice, "BF16_TOLERANCE", 0.0)
+    monkeypatch.setattr(predictor, "BF16_TOLERANCE", 0.0)
     assert chosen(net, model, sample) is net
-    assert "moves probabilities" in remembered.recall_model(model.sha256)[0].sentence()
+    assert "moves answers" in remembered.recall_model(model.sha256)[0].sentence()
 
 
 def test_a_net_that_cannot_be_exported_stays_in_torch(

@@ -285,12 +285,12 @@ import sys, time
 from pathlib import Path
 from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import RegionSpec, plan_job
-from napari_histomil.inference import patches, predictor
+from napari_histomil.inference import blocks, predictor
 from napari_histomil.manifest import load_manifest
 from napari_histomil.slides.readers import open_slide
 
 predictor.has_fast_bf16 = lambda device: False
-patches.WRITE_SECONDS = 0.0
+blocks.WRITE_SECONDS = 0.0
 slide_path, model_path, models, out = map(Path, sys.argv[1:])
 with open_slide(slide_path) as slide:
     job = plan_job(slide.info, load_manifest(model_path), region=RegionSpec("all"))

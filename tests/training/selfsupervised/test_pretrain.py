@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from napari_histomil.cli import main
-from napari_histomil.errors import RunError
 from napari_histomil.inference.job import plan_job
 from napari_histomil.manifest import load_manifest, verify_model
 from napari_histomil.nets.load import load_module
@@ -65,13 +64,16 @@ def test_the_command_goes_on_where_it_stopped(
     assert "Going on after step 4." in capsys.readouterr().err
 
 
-def test_it_does_not_run_over_a_slide(toy: Path, data_dir: Path) -> None:
+def test_it_gives_features_of_a_slide_and_no_heatmap(
+    toy: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pretrain", str(toy / "pretrain.toml"), "-o", str(toy / "encoder")]) == 0
-    with (
-        open_slide(data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs") as slide,
-        pytest.raises(RunError, match=r"toy-encoder is an encoder.*\[network\]"),
-    ):
-        plan_job(slide.info, load_manifest(toy / "encoder"))
+    path = data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"
+    with open_slide(path) as slide:
+        job = plan_job(slide.info, load_manifest(toy / "encoder"))
+    assert job.task == "embed"
+    assert main(["run", str(toy / "encoder"), str(path), "-o", str(toy / "out")]) == 2
+    assert "toy-encoder is an encoder" in capsys.readouterr().err
 
 
 def test_bad_input_is_a_sentence(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
