@@ -31,6 +31,9 @@ from napari_histomil.nets.mil.model import (
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
 
+PIECE = 4096
+"""Instances that a processor scores at once."""
+
 
 class AttentionScores(nn.Module):
     """The attention of instances before its softmax.
@@ -77,6 +80,24 @@ class AttentionScores(nn.Module):
             a = a * self.dropout(self.u(h).sigmoid())
         raw: Tensor = self.w(a).T  # [K, N]
         return raw
+
+
+def embed_and_score(
+    embed: nn.Sequential, attention: AttentionScores, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return embedded instances [N, L] and their raw attention [K, N].
+
+    Where a processor computes without gradients it does so in pieces that stay in its cache: the
+    activations of all at once take longer than the products.
+    """
+    if torch.is_grad_enabled() or features.device.type != "cpu":
+        h = embed(features)
+        return h, attention(h)
+    embedded, raw = [], []
+    for piece in features.split(PIECE):
+        embedded.append(embed(piece))
+        raw.append(attention(embedded[-1]))
+    return torch.cat(embedded) if len(embed) else features, torch.cat(raw, 1)
 
 
 class AttentionMIL(MILModel):
@@ -127,8 +148,7 @@ class AttentionMIL(MILModel):
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the sum of the instances, weighted by attention."""
         assert isinstance(bag, Tensor)
-        h = self.embed(bag)  # [N, L]
-        raw = self.attention(h)  # [1, N]
+        h, raw = embed_and_score(self.embed, self.attention, bag)  # [N, L], [1, N]
         a = raw.softmax(1)
         contributions = a * (self.classifier.weight @ h.T)  # [C, N]
         return Aggregate(

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_histomil.nets.mil.abmil import AttentionScores
+from napari_histomil.nets.mil.abmil import AttentionScores, embed_and_score
 from napari_histomil.nets.mil.model import (
     Aggregate,
     AttentionMap,
@@ -121,8 +121,7 @@ class CLAM(MILModel):
 
     def _attend(self, bag: Bag) -> tuple[Tensor, Tensor]:
         assert isinstance(bag, Tensor)
-        h = self.embed(bag)  # [N, L]
-        return h, self.attention(h)  # [K, N]
+        return embed_and_score(self.embed, self.attention, bag)  # [N, L], [K, N]
 
     def _answer(self, h: Tensor, raw: Tensor) -> Aggregate:
         a = raw.softmax(1)  # [K, N]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_histomil.errors import ModelError
-from napari_histomil.nets.mil.abmil import AttentionScores
+from napari_histomil.nets.mil.abmil import AttentionScores, embed_and_score
 from napari_histomil.nets.mil.model import (
     Aggregate,
     AttentionMap,
@@ -178,8 +178,10 @@ class ZoomMIL(MILModel):
         contributions: list[Tensor] = []
         pooled = self.classifier.weight.new_zeros(self.classifier.in_features)  # [L]
         for level in range(self.magnifications):
-            h = self.embed[level](features)  # [N_l, L]
-            raw = self.attention[level](h)  # [1, N_l]
+            embed, attention = self.embed[level], self.attention[level]
+            assert isinstance(embed, nn.Sequential)
+            assert isinstance(attention, AttentionScores)
+            h, raw = embed_and_score(embed, attention, features)  # [N_l, L], [1, N_l]
             a = raw.softmax(1)
             pooled = pooled + (a @ h)[0]
             contributions.append(a * (self.classifier.weight @ h.T))  # [C, N_l]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from napari_histomil.nets.mil import build_mil
+from napari_histomil.nets.mil import abmil, build_mil
 
 
 def test_attention_is_the_equation_of_the_paper() -> None:
@@ -24,6 +25,19 @@ def test_attention_is_the_equation_of_the_paper() -> None:
     assert torch.allclose(output.attention, torch.tensor([[1 - share, share]]))
     assert torch.allclose(output.logits, torch.tensor([0.5 + 3 * (1 - share) + 5 * share]))
     assert torch.allclose(output.contributions, torch.tensor([[3 * (1 - share), 5 * share]]))
+
+
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_pieces_are_the_whole(hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abmil, "PIECE", 3)
+    model = build_mil("gated-attention", 4, 2, hidden=hidden).eval()
+    bag = torch.randn(10, 4)
+    whole = model(bag)
+    with torch.no_grad():
+        pieces = model(bag)
+    assert torch.allclose(pieces.logits, whole.logits, atol=1e-6)
+    assert torch.allclose(pieces.attention_raw, whole.attention_raw, atol=1e-6)
+    assert torch.allclose(pieces.contributions, whole.contributions, atol=1e-6)
 
 
 def test_a_closed_gate_makes_attention_uniform() -> None:
