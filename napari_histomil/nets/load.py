@@ -50,6 +50,11 @@ def load_module(manifest: ModelManifest) -> nn.Module:
         If the weights are not those of the manifest, or do not fit the architecture, or a graph
         cannot be trusted or run.
     """
+    if manifest.mil is not None:
+        raise ModelError(
+            f"{manifest.name} takes features of tiles, not tiles (its task is 'mil'): run it as a "
+            f"MIL model."
+        )
     verify_model(manifest)
     if manifest.weights_format == "torchscript":
         return _load_torchscript(manifest)

@@ -14,7 +14,7 @@ it says where the model looks, the contribution says what for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,11 @@ from napari_histomil.nets.mil.model import (
     embedding,
 )
 
-ACTIVATIONS = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "gelu": F.gelu,
+}
 
 PIECE = 4096
 """Instances that a processor scores at once."""
@@ -94,7 +98,7 @@ def embed_and_score(
         h = embed(features)
         return h, attention(h)
     embedded, raw = [], []
-    for piece in features.split(PIECE):
+    for piece in torch.split(features, PIECE):
         embedded.append(embed(piece))
         raw.append(attention(embedded[-1]))
     return torch.cat(embedded) if len(embed) else features, torch.cat(raw, 1)

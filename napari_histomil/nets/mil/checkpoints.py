@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from napari_histomil.errors import ModelError, brief
+from napari_histomil.nets.mil.abmil import ACTIVATIONS
 from napari_histomil.nets.mil.build import build_mil
 from napari_histomil.nets.mil.checkpoint_keys import READERS, Hints
 from napari_histomil.nets.mil.model import MILModel
@@ -149,6 +150,6 @@ def _hints(path: Path, k: int | None) -> Hints:
     activation = said.get("activation")
     return Hints(
         k=number,
-        activation=activation if isinstance(activation, str) else None,
+        activation=activation if activation in tuple(ACTIVATIONS) else None,
         swapped=said.get("swapped") is True,
     )

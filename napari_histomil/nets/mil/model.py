@@ -86,7 +86,7 @@ class MILOutput(Aggregate):
         if self.contributions is None:
             return ()
         pooling = [m for m in self.maps if m.kind != "selection"]
-        parts = self.contributions.split([len(m.index) for m in pooling], dim=1)
+        parts = torch.split(self.contributions, [len(m.index) for m in pooling], dim=1)
         return tuple((m.magnification, m.index, p) for m, p in zip(pooling, parts, strict=True))
 
 

@@ -62,8 +62,12 @@ class PositionEncoding(nn.Module):
         side = isqrt(len(x) - 1)
         square = x[1:].T.reshape(1, -1, side, side)
         # the three kernels are one of the largest size
-        kernel = sum(F.pad(c.weight, [(7 - c.kernel_size[0]) // 2] * 4) for c in self.convolutions)
-        bias = sum(c.bias for c in self.convolutions)
+        kernel, bias = x.new_zeros(()), x.new_zeros(())
+        for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.bias is not None
+            kernel = kernel + F.pad(convolution.weight, [3 - convolution.kernel_size[0] // 2] * 4)
+            bias = bias + convolution.bias
         encoded = square + F.conv2d(square, kernel, bias, padding=3, groups=len(kernel))
         return torch.cat([x[:1], encoded.flatten(2)[0].T])
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from model_folders import make_model_folder
 
 from napari_histomil.errors import ModelError
 from napari_histomil.manifest import load_manifest
+from napari_histomil.nets.load import load_module
 from napari_histomil.nets.mil import build_mil, load_mil
 
 GRID = {"mpp": 0.5, "tile_px": 256, "stride_px": 256}
@@ -57,6 +59,14 @@ def test_clinical_variables_are_counted_from_their_names(tmp_path: Path) -> None
     mil = {"encoder": {"name": "tiny", "dim": 8}, "grids": [GRID], "clinical": ["age", "stage"]}
     folder, _ = make_mil_folder(tmp_path / "m", "mean", {"clinical": 2}, mil=mil)
     assert load_mil(load_manifest(folder)).clinical.in_features == 2
+
+
+def test_a_mil_model_is_not_taken_for_one_of_tiles(tmp_path: Path) -> None:
+    folder, _ = make_mil_folder(tmp_path / "m", "mean", {})
+    with pytest.raises(ModelError, match="takes features of tiles, not tiles"):
+        load_module(load_manifest(folder))
+    with pytest.raises(ModelError, match="is no MIL model"):
+        load_mil(load_manifest(make_model_folder(tmp_path / "tiny")))
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
