@@ -134,6 +134,12 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         f"eosin ±{100 * varied.stain:.0f} %, gamma, saturation, tint); some are blurred, "
         f"noisy, or end in glass."
     )
+    if config.inputs:
+        variation += (
+            f" The heatmap has no colours: it is taken to the power of e^±{varied.heat_gamma:g} "
+            f"at most, gets noise ({varied.heat_noise:g}), and up to "
+            f"{100 * varied.heat_drop:.0f} % of its squares are 0."
+        )
     temperature = (
         f"Logits are divided by {model['temperature']:g} (temperature, fitted on the answers for "
         f"groups left out)."
@@ -150,10 +156,30 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         *sources,
         "",
         *_paragraphs(config.data_facts),
+        *_paragraphs(_detector(training)),
         "## Method",
         "",
         *_paragraphs((f"{learning} {variation}", temperature, again)),
     ]
+
+
+def _detector(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what is known of the model whose heatmaps a refiner was given."""
+    if "detector" not in training:
+        return ()
+    own = training["detector"]
+    counts = {key.replace("_", " "): count for key, count in own["slides"].items()}
+    known = (
+        f"Of the {sum(counts.values())} slides, {own['name']} is known to have learnt from "
+        f"{counts['learnt from']}, and known not to have from {counts['not learnt from']}; of "
+        f"{counts['unknown']} nothing is known. A heatmap of a slide that its detector has learnt "
+        f"from is better than one of a new slide; none that is known to be so was scored."
+    )
+    given = (
+        f"What it is given: the slide from afar, and the heatmap of {own['class']} by "
+        f"{own['name']} (sha256 `{own['sha256']}`) over the slide's tissue."
+    )
+    return (f"{given} {known}",)
 
 
 def _extent(data: Mapping[str, Any]) -> str:

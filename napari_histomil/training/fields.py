@@ -63,7 +63,7 @@ class Field(Protocol):
     def cut(self, xy_px: tuple[int, int], size_px: int) -> tuple[Uint8, Uint8]:
         """Return pixels [size, size, 3] and labels [size, size] from a corner (x, y) on.
 
-        The square may reach beyond the field.
+        The square may reach beyond the field. Pixels that a refiner is given have 4 channels.
         """
 
     def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:

@@ -25,10 +25,20 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """``(pixel / 255 - mean) / std`` for each of red, green and blue."""
+    """``(pixel / 255 - mean) / std`` for each of red, green and blue, and a heatmap after them."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """The patch classifier whose heatmaps a refiner is given."""
+
+    model: str
+    """Its name or folder."""
+    class_name: str = ""
+    """Whose probability the heatmap holds; the class that the model shows first if empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,12 @@ class Augmentation:
     """How many tiles are compressed as JPEG, of quality 30 to 90."""
     edge_probability: float = 0.1
     """How many tiles get a white edge, as at the edge of a slide."""
+    heat_gamma: float = 0.7
+    """Of a refiner: its heatmap is taken to the power e^±this at most."""
+    heat_noise: float = 0.15
+    """Standard deviation of what is added to each square of it."""
+    heat_drop: float = 0.3
+    """At most so many of its squares are 0, as if the detector had missed what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +142,9 @@ class Schedule:
     """Decay of the exponential moving average of the weights; the average is what is kept."""
     step_px: int = 32
     """Distance of the cells inside a training tile that the net has to answer for."""
-    bf16: bool = True
-    """Forward and backward in bfloat16 (autocast); weights stay float32."""
+    bf16: Literal["auto", True, False] = "auto"
+    """Forward and backward in bfloat16 (autocast); weights stay float32. ``auto``: where the
+    device computes it by itself, which a training settles at its beginning and keeps."""
     checkpoint_every: int = 100
     """Steps after which everything is put on the disk, to go on after a kill."""
 
