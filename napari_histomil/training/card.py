@@ -38,11 +38,15 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
         lines += ["It was not scored on groups left out.", ""]
     for block in (scores.get("test"), *scores.get("apart", ()), scores.get("synthetic")):
         if block:
-            by = f" (`{block['command']}`)" if "command" in block else ""
-            lines += [f"{_capital(block['what'])}{by}:", ""]
-            lines += block_lines(block, unmixed=mixed)
+            lines += named_block(block, unmixed=mixed)
     lines += _pictures(model["training"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def named_block(block: Mapping[str, Any], *, unmixed: float) -> list[str]:
+    """Return a block of scores under a line that says what they are of, and by which command."""
+    by = f" (`{block['command']}`)" if "command" in block else ""
+    return [f"{_capital(block['what'])}{by}:", "", *block_lines(block, unmixed=unmixed)]
 
 
 def _pictures(training: Mapping[str, Any]) -> list[str]:

@@ -72,7 +72,8 @@ class Source:
     """File of regions; ``{stem}`` in it stands for the slide's file name without suffix. Empty
     for what was drawn in this program and lies beside each slide."""
     class_names: dict[str, str] = field(default_factory=dict)
-    """Class in the annotations (or name of a folder) -> class of the model; others are left out.
+    """Class in the annotations (or name of a folder, or in the ``classes.json`` that ``histomil
+    annotations tiles`` writes beside its tiles) -> class of the model; others are left out.
     Empty where the names are the same."""
     unannotated: str = ""
     """Class of what no region covers, if all of the slide was looked at; empty for left out."""
@@ -80,9 +81,10 @@ class Source:
     """Of folders: every picture is shrunk or enlarged to a square of this side, whatever its
     scale, and answers as a whole; 0 to cut tiles out of it."""
     labels: str = ""
-    """CSV file with a column ``file`` (a path, or a file name, with or without suffix): columns
-    ``patient`` and ``slide`` make groups, ``label`` replaces the name of the folder, and every
-    column can be balanced."""
+    """CSV file with a column ``file`` (a path, or a file name, with or without suffix), or
+    ``tile`` as in the ``manifest.csv`` of ``histomil annotations tiles``: columns ``patient`` and
+    ``slide`` make groups, ``label`` replaces the name of the folder, and every column can be
+    balanced."""
     tags: dict[str, str] = field(default_factory=dict)
     """What else is known of all of it, to be balanced: ``{ center = "A" }``."""
     seeds: tuple[int, ...] = ()

@@ -208,7 +208,7 @@ def cross_validate(
     config
         The training.
     always
-        Fields that every fold learns from.
+        Fields that every fold learns from, but those of groups that it leaves out.
     scored
         Fields whose groups are left out in turn.
     run
@@ -221,7 +221,7 @@ def cross_validate(
         answers: list[AnyAnswers] = []
         for number, part in enumerate(parts):
             held_out = [f for f in scored if f.group in part]
-            rest = [*always, *(f for f in scored if f.group not in part)]
+            rest = [f for f in (*always, *scored) if f.group not in part]
             sides = hold_out(rest, config.split, test=False)
             refuse_leakage(rest, held_out)
             net = yield from fit(
