@@ -143,7 +143,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """Score a model on labelled data."""
     from napari_histomil.files import whole_file
-    from napari_histomil.training.apart import add_apart
+    from napari_histomil.training.apart import add_apart, check_card
     from napari_histomil.training.card_scores import block_lines
     from napari_histomil.training.evaluate import Reading, read_data
     from napari_histomil.training.evaluate import evaluate as score_model
@@ -153,6 +153,8 @@ def evaluate(args: argparse.Namespace) -> int:
         if target is not None:
             new_file(target, force=args.force)
     model = find_model_near(args.model, args.models)
+    if args.card is not None:
+        check_card(model)
     reading = Reading(
         args.mpp, args.channel_order, args.threshold, args.annotations, dict(args.classes)
     )

@@ -18,6 +18,21 @@ from napari_histomil.training.config import Validation, read_config
 RECIPE = "train.toml"
 
 
+def check_card(model: ModelManifest) -> None:
+    """Make sure that a model's card can be made again.
+
+    Raises
+    ------
+    ModelError
+        If it cannot.
+    """
+    if model.chain is None and not (model.path / RECIPE).is_file():
+        raise ModelError(
+            f"{model.path} has no {RECIPE}, of which its card is made: only a model that was "
+            f"trained by this program, or a chain, can be given scores."
+        )
+
+
 def add_apart(
     model: ModelManifest, block: Mapping[str, Any], *, models: Sequence[Path] = ()
 ) -> None:
@@ -36,10 +51,11 @@ def add_apart(
     Raises
     ------
     ModelError
-        If the card cannot be made again.
+        As `check_card`.
     OutputError
         If a file cannot be written.
     """
+    check_card(model)
     file = model.path / MODEL_FILE
     raw = json.loads(file.read_text(encoding="utf-8"))
     scores = raw.setdefault("scores", {})
@@ -61,13 +77,8 @@ def add_apart(
             for line in named_block(each, unmixed=Validation().unmixed)
         ]
         text = chain_card(model, find_steps(model, models), lines)
-    elif (model.path / RECIPE).is_file():
-        text = card(read_config(model.path / RECIPE), raw)
     else:
-        raise ModelError(
-            f"{model.path} has no {RECIPE}, of which its card is made: only a model that was "
-            f"trained by this program, or a chain, can be given scores."
-        )
+        text = card(read_config(model.path / RECIPE), raw)
     for path, content in (
         (model.path / CARD_FILE, text),
         (file, json.dumps(raw, indent=2, ensure_ascii=False) + "\n"),
