@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,14 @@ from napari_histomil.cli.shared import (
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.inference.job import Progress
     from napari_histomil.manifest import ModelManifest
     from napari_histomil.training.config import Validation
+    from napari_histomil.training.evaluate import Evaluation
     from napari_histomil.training.fields import Field
+
+DATA = "DATA"
+"""What a card calls the folder of the data, wherever it lies."""
 
 EXAMPLES = """\
   histomil evaluate metastasis-patch-small DATA/seg-camelyon-tumor --channel-order bgr --mpp 0.97
@@ -32,7 +38,11 @@ EXAMPLES = """\
   histomil evaluate my-model DATA/breakhis --class malignant=tumor --class benign=normal
                                         a folder of pictures for each class
   histomil evaluate my-unet slide.svs --annotations slide.geojson --errors errors.jpg
-                                        an annotated slide"""
+                                        an annotated slide
+  histomil evaluate my-chain cohort.toml --runs runs
+                                        a chain: it is run over each annotated slide
+  histomil evaluate my-unet DATA/other-organ --data DATA --card "Slides of another organ"
+                                        and put the scores into the model's card"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -61,7 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FOLDER",
         type=Path,
         help="of a TOML file: folder that its paths are relative to; by default HISTOMIL_DATA, "
-        "or else its own",
+        "or else its own. A card calls it DATA",
     )
     parser.add_argument(
         "--mpp",
@@ -107,6 +117,21 @@ def add_parser(subparsers: Subparsers) -> None:
         help="rounds behind the intervals; by default 2000, or what a TOML file says",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps; cpu by default")
+    parser.add_argument(
+        "--runs",
+        metavar="FOLDER",
+        type=Path,
+        help="of a chain: keep its runs here, and go on with them after a stop; by default they "
+        "are not kept",
+    )
+    parser.add_argument(
+        "--card",
+        metavar="WHAT",
+        nargs="?",
+        const="",
+        help="put the scores into the model's own card and model.json, as those of WHAT; those "
+        "that the same command has put there are replaced, and keep their WHAT if none is given",
+    )
     parser.add_argument("--json", metavar="OUT", type=Path, help="write all figures as JSON")
     parser.add_argument(
         "--errors", metavar="OUT.jpg", type=Path, help="write a picture of the worst errors"
@@ -118,6 +143,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """Score a model on labelled data."""
     from napari_histomil.files import whole_file
+    from napari_histomil.training.apart import add_apart, check_card
     from napari_histomil.training.card_scores import block_lines
     from napari_histomil.training.evaluate import Reading, read_data
     from napari_histomil.training.evaluate import evaluate as score_model
@@ -127,6 +153,8 @@ def evaluate(args: argparse.Namespace) -> int:
         if target is not None:
             new_file(target, force=args.force)
     model = find_model_near(args.model, args.models)
+    if args.card is not None:
+        check_card(model)
     reading = Reading(
         args.mpp, args.channel_order, args.threshold, args.annotations, dict(args.classes)
     )
@@ -135,7 +163,10 @@ def evaluate(args: argparse.Namespace) -> int:
     fields = read_data(model, args.labelled, reading, folder)
     _tell(args, model, fields)
     validation = _validation(args)
-    found = score_model(model, fields, validation=validation, device=args.device)
+    if model.chain is not None:
+        found = _score_chain(args, model, fields, validation)
+    else:
+        found = score_model(model, fields, validation=validation, device=args.device)
     for line in block_lines(found.scores, unmixed=validation.unmixed):
         print(line)
     if args.json is not None:
@@ -150,7 +181,38 @@ def evaluate(args: argparse.Namespace) -> int:
             part.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
     if args.errors is not None and found.errors is not None:
         found.errors.write(args.errors)
+    if args.card is not None:
+        command = f"histomil evaluate {_words_of_card(args, model, folder)} --card"
+        block = {"what": args.card, "command": command, "data": describe_data(fields)}
+        add_apart(model, block | found.scores, models=args.models)
+        say(f"The card in {model.path} has the scores.")
     return 0
+
+
+def _score_chain(
+    args: argparse.Namespace, model: ModelManifest, fields: list[Field], validation: Validation
+) -> Evaluation:
+    """Run a chain over slides, with a line for every tenth of each run, and score it."""
+    from napari_histomil.training.chains import evaluate_chain
+
+    told: dict[str, int] = {}
+
+    def tell(what: str, now: Progress) -> None:
+        tenth = 10 * now.done // max(now.total, 1)
+        if told.get(what) != tenth:
+            told[what] = tenth
+            say(f"{what}: tile {now.done} of {now.total}")
+
+    with tempfile.TemporaryDirectory(prefix="histomil-") as folder:
+        return evaluate_chain(
+            model,
+            fields,
+            validation=validation,
+            runs=args.runs or Path(folder),
+            device=args.device,
+            models=args.models,
+            tell=tell,
+        )
 
 
 def _tell(args: argparse.Namespace, model: ModelManifest, fields: list[Field]) -> None:
@@ -193,6 +255,17 @@ def _pair(text: str) -> tuple[str, str]:
     if not (theirs and sign):
         raise argparse.ArgumentTypeError(f"'{text}' is not like THEIRS=OURS")
     return theirs.strip(), ours.strip()
+
+
+def _words_of_card(args: argparse.Namespace, model: ModelManifest, data: Path | None) -> str:
+    """Return what decides the scores without the places of this machine, as cards write it."""
+    own = {**vars(args), "model": model.name}
+    root = data and data.resolve()
+    for name in ("labelled", "annotations"):
+        path = Path(getattr(args, name)).resolve()
+        if getattr(args, name) and root is not None and path.is_relative_to(root):
+            own[name] = str(Path(DATA, path.relative_to(root)))
+    return _words(argparse.Namespace(**own | {"data": DATA if data is not None else None}))
 
 
 def _words(args: argparse.Namespace) -> str:

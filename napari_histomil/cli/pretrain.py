@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histomil.cli.shared import add_verb, keep_recipe, refuse_old_model, say
-from napari_histomil.cli.train import DATA_VARIABLE
+from napari_histomil.cli.train import DATA_VARIABLE, is_told, watch
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -25,7 +24,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "learn an encoder from tissue without labels",
         "Let a net learn from unlabelled tiles or slides by SimCLR, BYOL, MoCo v3 or DINO, as a "
         "TOML file describes it, and write its backbone as a model folder that trainings can "
-        "begin with. Run the same command again to go on after a stop. Prints the folder.",
+        "begin with. Stopped (Ctrl-C) or killed, the same command goes on where it was. Prints "
+        "the folder.",
         "  histomil pretrain pretrain.toml --data DATA -o my-encoder\n"
         "  histomil models show ./my-encoder            what it is\n"
         '  and in the TOML of a training:  [network] encoder = "my-encoder"',
@@ -50,7 +50,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def pretrain(args: argparse.Namespace) -> int:
     """Pretrain and write a model folder."""
+    from napari_histomil.cli import FAILED
     from napari_histomil.inference.devices import resolve_device
+    from napari_histomil.training.loop import TrainingCancelled
     from napari_histomil.training.selfsupervised.checkpoint import CHECKPOINT_FILE
     from napari_histomil.training.selfsupervised.config import read_pretrain_config
     from napari_histomil.training.selfsupervised.pretrain import pretrain_encoder
@@ -61,28 +63,31 @@ def pretrain(args: argparse.Namespace) -> int:
         (args.output / CHECKPOINT_FILE).unlink(missing_ok=True)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     device = str(resolve_device(args.device))
-    folder = _watch(pretrain_encoder(config, data, args.output, seed=args.seed, device=device))
-    keep_recipe(args.config, folder, "pretrain.toml")
-    print(folder)
-    return 0
+    going_on = (args.output / CHECKPOINT_FILE).exists()
 
-
-def _watch(steps: Generator[PretrainProgress, None, Path]) -> Path:
-    """Go through all steps with a line on stderr for every tenth, and every note."""
-    first = True
-    while True:
-        try:
-            now = next(steps)
-        except StopIteration as end:
-            folder: Path = end.value
-            return folder
-        if first and now.step > 1:
+    def tell(now: PretrainProgress) -> None:
+        nonlocal going_on
+        if going_on:
             say(f"Going on after step {now.step - 1}.")
-        first = False
+            going_on = False
         if now.note:
             say(now.note)
-        if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
+        if is_told(now):
             say(
                 f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}, spread "
                 f"{now.spread:.2f}, {now.seconds_left:.0f} s left"
             )
+
+    try:
+        folder = watch(
+            lambda cancel: pretrain_encoder(
+                config, data, args.output, seed=args.seed, device=device, cancel=cancel
+            ),
+            tell,
+        )
+    except TrainingCancelled as error:
+        say(f"{error} Run the same command again to go on, or with --force to begin anew.")
+        return FAILED
+    keep_recipe(args.config, folder, "pretrain.toml")
+    print(folder)
+    return 0

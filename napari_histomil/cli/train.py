@@ -10,13 +10,15 @@ import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_histomil.cli.shared import add_verb, keep_recipe, refuse_old_model, say
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
     from napari_histomil.training.loop import TrainingProgress
+
+Progress = TypeVar("Progress", bound="TrainingProgress")
 
 DATA_VARIABLE = "HISTOMIL_DATA"
 
@@ -70,7 +72,7 @@ def train(args: argparse.Namespace) -> int:
     refuse_old_model(args.output, force=args.force)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     try:
-        folder = _watch(
+        folder = watch(
             lambda cancel: train_model(
                 config,
                 data,
@@ -79,7 +81,8 @@ def train(args: argparse.Namespace) -> int:
                 device=args.device,
                 cancel=cancel,
                 resume=not args.fresh,
-            )
+            ),
+            _tell,
         )
     except TrainingCancelled as error:
         say(f"{error} Run the same command again to go on, or with --fresh to begin anew.")
@@ -89,17 +92,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(
-    begin: Callable[[threading.Event], Generator[TrainingProgress, None, Path]],
+def watch(
+    begin: Callable[[threading.Event], Generator[Progress, None, Path]],
+    tell: Callable[[Progress], None],
 ) -> Path:
-    """Go through all steps with a line on stderr for every tenth of a stage.
+    """Go through all steps, tell each, and return what the last one gives.
 
     The first Ctrl-C while steps are made stops after the next one, with a checkpoint; before the
     first step, and a second time, it interrupts at once.
     """
     cancel = threading.Event()
     steps = begin(cancel)
-    now: TrainingProgress | None = None
+    now: Progress | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)
@@ -116,20 +120,26 @@ def _watch(
             except StopIteration as end:
                 folder: Path = end.value
                 return folder
-            if now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps:
-                say(_line(now))
+            tell(now)
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
 
 
-def _line(now: TrainingProgress) -> str:
+def is_told(now: TrainingProgress) -> bool:
+    """Whether a step has a line: every tenth of a stage has."""
+    return now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps
+
+
+def _tell(now: TrainingProgress) -> None:
+    if not is_told(now):
+        return
     scores = "".join(
         f", validation {name} {value:.3f}"
         for name, value in now.scores.items()
         if math.isfinite(value)
     )
-    return (
-        f"{now.stage}: step {now.step} of {now.steps}, loss {now.loss:.3f}{scores}, "
-        f"{now.seconds_left:.0f} s left"
-    )
+    what = f"step {now.step} of {now.steps}, loss {now.loss:.3f}{scores}"
+    if math.isnan(now.loss):  # a detector looks before a refiner learns
+        what = f"tile {now.step} of {now.steps}"
+    say(f"{now.stage}: {what}, {now.seconds_left:.0f} s left")

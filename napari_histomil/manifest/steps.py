@@ -173,7 +173,7 @@ def write_chain(
         raise OutputError(f"{folder} holds another model: choose another folder for the chain.")
     make_folder(folder)
     with whole_file(folder / CARD_FILE) as part:
-        part.write_text(_card(written, models), encoding="utf-8")
+        part.write_text(chain_card(written, models), encoding="utf-8")
     with whole_file(file) as part:
         text = json.dumps(description, indent=2, ensure_ascii=False)
         part.write_text(text + "\n", encoding="utf-8")
@@ -189,8 +189,16 @@ def _all(models: StepModels) -> list[ModelManifest]:
     return [m for m in (models.detect, models.refine, models.segment) if m is not None]
 
 
-def _card(chain: ModelManifest, models: StepModels) -> str:
-    """Return the card in Markdown; what the models are worth stands in their own."""
+def chain_card(chain: ModelManifest, models: StepModels, scores: Sequence[str] = ()) -> str:
+    """Return the card in Markdown; what the models are worth stands in their own.
+
+    Parameters
+    ----------
+    chain, models
+        The chain, and what it names.
+    scores
+        Lines on how good the chain as a whole is.
+    """
     assert chain.chain is not None
     elsewhere = chain.background_class or "that no class is likely"
     lines = [
@@ -209,9 +217,11 @@ def _card(chain: ModelManifest, models: StepModels) -> str:
         "",
         *(f"* {m.name} (sha256 `{m.sha256}`): {m.description}" for m in _all(models)),
         "",
-        "What they are worth stands in their own cards; the chain as a whole has not been scored.",
-        "What the detector misses is missed.",
+        "What they are worth stands in their own cards"
+        + (". " if scores else "; the chain as a whole has not been scored.\n")
+        + "What the detector misses is missed.",
         "",
+        *(("## Scores", "", *scores) if scores else ()),
         f"Licence: {chain.licence}",
     ]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ from napari_histomil.manifest import ClassSpec
 from napari_histomil.tiling import GridSpec
 
 Logits = Callable[[NDArray[np.uint8]], Tensor]
-"""uint8 [n, T, T, 3] -> float32 [n, K] or [n, K, T, T]."""
+"""uint8 [n, T, T, 3 or 4] -> float32 [n, K] or [n, K, T, T]."""
 
 
 class Scaled(Protocol):

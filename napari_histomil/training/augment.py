@@ -29,6 +29,9 @@ STAIN_PIXELS = 4096
 
 JPEG_QUALITY = (30, 91)
 
+HEAT_SQUARES = 16
+"""Along a tile's side: what is added to a heatmap, or missing in it, is so in squares."""
+
 
 def margin(options: Augmentation) -> float:
     """Return how much larger than a tile the square must be that it is cut from."""
@@ -43,7 +46,7 @@ def warp(
     Parameters
     ----------
     images
-        float32 [B, 3, S, S].
+        float32 [B, 3 or 4, S, S].
     labels
         float32 [B, K, S, S], share of each class in each pixel; all 0 where unlabelled.
     size_px
@@ -51,7 +54,7 @@ def warp(
 
     Returns
     -------
-    images float32 [B, 3, T, T], labels float32 [B, K, T, T]
+    images float32 [B, 3 or 4, T, T], labels float32 [B, K, T, T]
     """
     n, side = len(images), images.shape[-1]
     angle = uniform((n,), 0, 2 * math.pi, random)
@@ -73,7 +76,8 @@ def warp(
         matrix, [n, both.shape[1], size_px, size_px], align_corners=False
     )
     moved = functional.grid_sample(both, grid, padding_mode="reflection", align_corners=False)
-    return moved[:, :3].clamp(0, 1), moved[:, 3:]
+    channels = images.shape[1]
+    return moved[:, :channels].clamp(0, 1), moved[:, channels:]
 
 
 def recolor(images: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
@@ -175,6 +179,22 @@ def disturb(images: Tensor, options: Augmentation, random: torch.Generator) -> T
     return result
 
 
+def distrust_heat(heat: Tensor, options: Augmentation, random: torch.Generator) -> Tensor:
+    """Make heatmaps fainter or stronger, noisy, and blind in places: float32 [B, 1, H, W].
+
+    A refiner that always learnt from one detector's heatmaps as they are would repeat it. What
+    is added and what is missed is so in squares, as the detector's own cells are.
+    """
+    n, height, width = len(heat), *heat.shape[2:]
+    power = torch.exp(uniform((n, 1, 1, 1), -options.heat_gamma, options.heat_gamma, random))
+    shape = n, 1, HEAT_SQUARES, HEAT_SQUARES
+    noise = options.heat_noise * torch.randn(shape, generator=random)
+    missed = uniform((n, 1, 1, 1), 0, options.heat_drop, random)
+    seen = (torch.rand(shape, generator=random) >= missed).float()
+    noise, seen = (functional.interpolate(each, (height, width)) for each in (noise, seen))
+    return (heat**power + noise).clamp(0, 1) * seen
+
+
 def whiten_edges(
     images: Tensor,
     labels: Tensor,
@@ -184,7 +204,8 @@ def whiten_edges(
 ) -> tuple[Tensor, Tensor]:
     """Put glass along one side of some tiles.
 
-    Glass belongs to the class `glass`, by default the first; it is unlabelled if that is None.
+    A heatmap is 0 there. Glass belongs to the class `glass`, by default the first; it is
+    unlabelled if that is None.
     """
     images, labels = images.clone(), labels.clone()
     side = images.shape[-1]
@@ -197,6 +218,8 @@ def whiten_edges(
         for tensor, value in ((images, color), (labels, 0.0)):
             view = torch.rot90(tensor[i], turn, (1, 2)).clone()
             view[:, :, :width] = value
+            if tensor is images:
+                view[3:, :, :width] = 0.0  # no detector looks at glass
             if tensor is labels and glass is not None:
                 view[glass, :, :width] = 1.0
             tensor[i] = torch.rot90(view, -turn, (1, 2))
@@ -211,10 +234,16 @@ def augment(
     random: torch.Generator,
     glass: int | None = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Do all of it: squares [B, 3 or K, S, S] in, tiles [B, 3 or K, T, T] out."""
-    images, labels = warp(images, labels, size_px, options, random)
+    """Do all of it: squares [B, 3, 4 or K, S, S] in, tiles [B, 3, 4 or K, T, T] out.
+
+    Of four channels the last is a heatmap, which has no colours.
+    """
+    moved, labels = warp(images, labels, size_px, options, random)
+    images, heat = moved[:, :3], moved[:, 3:]
     for vary in (recolor, jitter_stains, mix_stains, disturb, compress):
         images = vary(images, options, random)
+    if heat.shape[1]:
+        images = torch.cat([images, distrust_heat(heat, options, random)], dim=1)
     return whiten_edges(images, labels, options, random, glass)
 
 

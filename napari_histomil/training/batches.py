@@ -58,7 +58,7 @@ def batches(
     Yields
     ------
     images
-        Scaled pixels, float32 [B, 3, T, T].
+        Scaled pixels, float32 [B, 3 or 4, T, T].
     labels
         Share of each class in each pixel, float32 [B, config.channels, T, T].
     """
@@ -106,7 +106,7 @@ def draw_batch(
 
 
 def to_unit(images: Uint8) -> Tensor:
-    """Return uint8 [B, h, w, 3] as float32 [B, 3, h, w] of 0 to 1."""
+    """Return uint8 [B, h, w, C] as float32 [B, C, h, w] of 0 to 1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 255
 
 

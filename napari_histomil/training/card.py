@@ -38,11 +38,15 @@ def card(config: TrainingConfig, model: Mapping[str, Any]) -> str:
         lines += ["It was not scored on groups left out.", ""]
     for block in (scores.get("test"), *scores.get("apart", ()), scores.get("synthetic")):
         if block:
-            by = f" (`{block['command']}`)" if "command" in block else ""
-            lines += [f"{_capital(block['what'])}{by}:", ""]
-            lines += block_lines(block, unmixed=mixed)
+            lines += named_block(block, unmixed=mixed)
     lines += _pictures(model["training"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def named_block(block: Mapping[str, Any], *, unmixed: float) -> list[str]:
+    """Return a block of scores under a line that says what they are of, and by which command."""
+    by = f" (`{block['command']}`)" if "command" in block else ""
+    return [f"{_capital(block['what'])}{by}:", "", *block_lines(block, unmixed=unmixed)]
 
 
 def _pictures(training: Mapping[str, Any]) -> list[str]:
@@ -134,6 +138,12 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         f"eosin ±{100 * varied.stain:.0f} %, gamma, saturation, tint); some are blurred, "
         f"noisy, or end in glass."
     )
+    if config.inputs:
+        variation += (
+            f" The heatmap has no colours: it is taken to the power of e^±{varied.heat_gamma:g} "
+            f"at most, gets noise ({varied.heat_noise:g}), and up to "
+            f"{100 * varied.heat_drop:.0f} % of its squares are 0."
+        )
     temperature = (
         f"Logits are divided by {model['temperature']:g} (temperature, fitted on the answers for "
         f"groups left out)."
@@ -150,10 +160,30 @@ def _data_and_method(config: TrainingConfig, model: Mapping[str, Any]) -> list[s
         *sources,
         "",
         *_paragraphs(config.data_facts),
+        *_paragraphs(_detector(training)),
         "## Method",
         "",
         *_paragraphs((f"{learning} {variation}", temperature, again)),
     ]
+
+
+def _detector(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what is known of the model whose heatmaps a refiner was given."""
+    if "detector" not in training:
+        return ()
+    own = training["detector"]
+    counts = {key.replace("_", " "): count for key, count in own["slides"].items()}
+    known = (
+        f"Of the {sum(counts.values())} slides, {own['name']} is known to have learnt from "
+        f"{counts['learnt from']}, and known not to have from {counts['not learnt from']}; of "
+        f"{counts['unknown']} nothing is known. A heatmap of a slide that its detector has learnt "
+        f"from is better than one of a new slide; none that is known to be so was scored."
+    )
+    given = (
+        f"What it is given: the slide from afar, and the heatmap of {own['class']} by "
+        f"{own['name']} (sha256 `{own['sha256']}`) over the slide's tissue."
+    )
+    return (f"{given} {known}",)
 
 
 def _extent(data: Mapping[str, Any]) -> str:

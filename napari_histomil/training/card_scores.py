@@ -20,6 +20,8 @@ def block_lines(block: Block, *, unmixed: float) -> list[str]:
         Largest share of another side in an unmixed cell.
     """
     lines = _pixels(block) if "pixels" in block else _cells(block, unmixed)
+    if block.get("chain"):
+        lines += _chain(block)
     if block.get("slides"):
         lines += _slides(block["slides"])
     if block.get("calibration"):
@@ -127,6 +129,29 @@ def _pixels(block: Block) -> list[str]:
             dice = {field: values.get(name) for field, values in block["fields"].items()}
             lines += [f"{name}: {_each(dice)}" if len(own) > 1 else _each(dice), ""]
     return lines
+
+
+def _chain(block: Block) -> list[str]:
+    """Return what a chain spared, and how it does beside its last model alone."""
+    chain, pixels = block["chain"], block["pixels"]
+    alone = chain["alone"]
+    spared = (
+        f"Of {chain['slides']} slides the last model looked at {chain['fine_tiles']} of "
+        f"{chain['tiles']} tiles ({100 * chain['spared']:.0f} % were spared), after the detector "
+        f"had looked at {chain['detector_tiles']}. Beside it {alone['model']} alone, on all of "
+        f"the tissue; what lies outside of it is called {chain['elsewhere']} in both:"
+    )
+    lines = [spared, "", "| class | Dice of the chain | alone | IoU of the chain | alone |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for name, own in pixels["classes"].items():
+        other = alone["pixels"]["classes"][name]
+        cells = (spread(score, key) for key in ("dice", "iou") for score in (own, other))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    means = (
+        f"Mean Dice without background {spread(pixels, 'mean_dice')} of the chain, "
+        f"{spread(alone['pixels'], 'mean_dice')} alone."
+    )
+    return [*lines, "", means, ""]
 
 
 def _slides(slides: Block) -> list[str]:

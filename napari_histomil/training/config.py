@@ -45,6 +45,7 @@ from napari_histomil.tiling import GridSpec
 from napari_histomil.training.labels import NONE, UNLABELLED, Labels
 from napari_histomil.training.options import (
     Augmentation,
+    Detector,
     Loss,
     Network,
     Sampling,
@@ -59,6 +60,7 @@ from napari_histomil.training.toml import plain, plain_member, read_as, write_te
 
 __all__ = [
     "Augmentation",
+    "Detector",
     "Loss",
     "Network",
     "Sampling",
@@ -72,6 +74,9 @@ __all__ = [
     "config_to_toml",
     "read_config",
 ]
+
+REFINER = ("overview", "heatmap")
+"""What is stacked to the input of a refiner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,10 @@ class TrainingConfig:
     """Of a segmentation with softmax: the class that means none of the others."""
     activation: Literal["softmax", "sigmoid"] = "softmax"
     """``sigmoid`` for classes of a segmentation that do not exclude one another."""
+    inputs: tuple[str, ...] = ()
+    """``("overview", "heatmap")`` of a refiner: the slide from afar, and what a detector says."""
+    detector: Detector | None = None
+    """Of a refiner."""
     loss: Loss = field(default_factory=Loss)
     sampling: Sampling = field(default_factory=Sampling)
     split: Split = field(default_factory=Split)
@@ -105,7 +114,7 @@ class TrainingConfig:
     """Paragraphs for the card on what is known of the data."""
 
     def __post_init__(self) -> None:
-        for check in (_check_classes, _check_task, _check_sources, _check_numbers):
+        for check in (_check_classes, _check_task, _check_inputs, _check_sources, _check_numbers):
             check(self)
 
     @property
@@ -117,6 +126,11 @@ class TrainingConfig:
     def channels(self) -> int:
         """Number of what a pixel can be: the classes, and with sigmoid none of them."""
         return len(self.classes) + (self.activation == "sigmoid")
+
+    @property
+    def image_channels(self) -> int:
+        """Number of channels that the net takes."""
+        return 4 if self.inputs else 3
 
     @property
     def labels(self) -> Labels:
@@ -141,6 +155,7 @@ class TrainingConfig:
             f.name: plain_member(getattr(self, f.name))
             for f in fields(self)
             if f.name not in texts
+            and (f.name not in ("inputs", "detector") or self.inputs)  # others keep their hash
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -181,6 +196,30 @@ def _check_task(config: TrainingConfig) -> None:
         raise TrainingError(
             f"A tile of {grid.tile_px} px cannot be centred on a cell of {grid.stride_px} px: "
             f"make their difference even."
+        )
+
+
+def _check_inputs(config: TrainingConfig) -> None:
+    inputs, scaling = config.inputs, config.normalisation
+    if bool(inputs) != (config.detector is not None) or inputs not in ((), REFINER):
+        raise TrainingError(
+            f"A refiner of heatmaps has inputs = {list(REFINER)} and a table [detector] that "
+            f"names the model whose heatmaps it is given; another model has neither."
+        )
+    numbers = {len(scaling.mean), len(scaling.std)}
+    if numbers != {config.image_channels} or min(scaling.std) <= 0:
+        raise TrainingError(
+            "normalisation needs three numbers of mean and of std, for red, green and blue (four "
+            "of a refiner, the last for its heatmap), and those of std above 0."
+        )
+    if inputs and config.task != "segment":
+        raise TrainingError('A refiner of heatmaps segments: add task = "segment".')
+    if inputs and (
+        config.validation.synthetic_seeds or any(s.kind != "slide" for s in config.sources)
+    ):
+        raise TrainingError(
+            "A refiner of heatmaps learns from, and is scored on, annotated slides: sources of "
+            'kind "slide".'
         )
 
 

@@ -7,7 +7,6 @@ pieces of the same tissue, the tiles of a slide, a patient (`splits.py`). Annota
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,16 @@ from napari_histomil.training.config import Source, TrainingConfig
 from napari_histomil.training.fields import ArrayField, Field, array_field
 from napari_histomil.training.labels import TWO, UNLABELLED, Labels
 from napari_histomil.training.slide_data import read_slides
-from napari_histomil.training.splits import connect
+from napari_histomil.training.splits import connect, connect_sources
+from napari_histomil.training.tables import Row, as_written, read_rows
 
 SYNTHETIC_MPP = 0.5
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
-Row = Mapping[str, str]
-
 
 def read_sources(config: TrainingConfig, data: Path) -> list[Field]:
-    """Read all that a training names.
+    """Read all that a training names; what two sources share is one group.
 
     Parameters
     ----------
@@ -62,7 +60,7 @@ def read_sources(config: TrainingConfig, data: Path) -> list[Field]:
             ]
     if not found:
         raise TrainingError("The sources hold nothing to train on.")
-    return found
+    return connect_sources(found)
 
 
 def read_tiles(source: Source, data: Path, mpp: float, labels: Labels = TWO) -> list[ArrayField]:
@@ -74,6 +72,7 @@ def read_tiles(source: Source, data: Path, mpp: float, labels: Labels = TWO) -> 
         If a picture or its mask is missing or of another size, or a group names no picture.
     """
     folder = data / source.path
+    source = as_written(source, data, labels)
     pictures = {p.stem: p for p in _pictures(folder / "images")}
     masks = {p.stem: p for p in _pictures(folder / "masks")}
     if not pictures:
@@ -191,30 +190,6 @@ def read_folders(source: Source, data: Path, mpp: float, labels: Labels) -> list
             )
         )
     return found
-
-
-def read_rows(source: Source, data: Path) -> dict[str, Row]:
-    """Read a source's CSV of labels: what its ``file`` column says -> the row.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be read, or has no such column.
-    """
-    if not source.labels:
-        return {}
-    path = data / source.labels
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise TrainingError(f"{path} cannot be read as CSV: {error}.") from error
-    if rows and "file" not in rows[0]:
-        raise TrainingError(f"{path} has no column 'file' that names the pictures or slides.")
-    return {
-        row["file"]: {k: v for k, v in row.items() if k != "file" and isinstance(v, str)}
-        for row in rows
-    }
 
 
 def _rows_of(source: Source, data: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Row]:

@@ -86,6 +86,8 @@ def evaluate(
         If nothing is labelled.
     """
     _must_answer(model)
+    if model.chain is not None:
+        raise ModelError(f"{model.name} is a chain and cannot be given single tiles.")
     if model.weights_format in ("safetensors", "torchscript"):
         net: Any = load_module(model).to(device)
     else:
@@ -118,8 +120,6 @@ def _must_answer(model: ModelManifest) -> None:
         why = "is an encoder, which tells no classes: train a classifier from it"
     elif model.task == "mil":
         why = "answers for whole slides, and these are labelled fields"
-    elif model.chain is not None:
-        why = "is a chain: evaluate the models that it names"
     elif model.inputs:
         why = "refines heatmaps of a chain and cannot be given tiles"
     if why:
@@ -200,8 +200,10 @@ def read_data(
         mpp=reading.mpp,
         threshold=reading.threshold,
     )
+    names = {k: v for k, v in (reading.classes or {}).items() if v}
+    names |= {n: n for n in model.class_names if n not in (reading.classes or {})}
     if (data / "images").is_dir() and (data / "masks").is_dir():
-        source = replace(source, kind="tiles", path="")
+        source = replace(source, kind="tiles", path="", class_names=names)
         return read_sources(_as_training(model, [source]), data)
     if data.is_dir() and any(_holds_pictures(p) for p in data.iterdir()):
         theirs = sorted(p.name for p in data.iterdir() if _holds_pictures(p))
@@ -215,12 +217,11 @@ def read_data(
             resize_px=max(sizes, default=0),
         )
         return read_sources(_as_training(model, [source]), data)
-    names = {k: v for k, v in (reading.classes or {}).items() if v}
     _check(names.values(), model)
     source = replace(
         source,
         annotations=str(Path(reading.annotations).resolve()) if reading.annotations else "",
-        class_names=names | {n: n for n in model.class_names if n not in (reading.classes or {})},
+        class_names=names,
     )
     return read_sources(_as_training(model, [source]), data.parent)
 
@@ -263,7 +264,8 @@ def _renamed(
 ) -> Source:
     """Return a training's source with the model's names of classes."""
     given = dict(reading.classes or {})
-    whole = source.kind in ("tiles", "synthetic") and not source.values
+    given_by = source.values or source.class_names
+    whole = source.kind in ("tiles", "synthetic") and not given_by
     # a mask that only tells one class from all else needs no names of the other
     needed = config.class_names if not whole else [config.positive_class]
     if (
@@ -283,7 +285,7 @@ def _renamed(
         values={value: ours(word) for value, word in source.values.items()},
         class_names=(
             {theirs: ours(word) for theirs, word in used.items() if ours(word) != "unlabelled"}
-            if source.kind in ("slide", "folders")
+            if source.kind in ("slide", "folders") or (source.kind == "tiles" and not whole)
             else {}
         ),
         unannotated=ours(source.unannotated) if source.unannotated else "",
@@ -294,7 +296,7 @@ def _renamed(
 def _as_training(model: ModelManifest, sources: Sequence[Source]) -> TrainingConfig:
     """Return a training that would read data as the model needs it; nothing is trained."""
     scaling = model.normalisation
-    segments = model.task == "segment"
+    segments = model.segments
     others = [n for n in model.class_names if n != model.background_class]
     return TrainingConfig(
         name=model.name,

@@ -63,7 +63,7 @@ class Field(Protocol):
     def cut(self, xy_px: tuple[int, int], size_px: int) -> tuple[Uint8, Uint8]:
         """Return pixels [size, size, 3] and labels [size, size] from a corner (x, y) on.
 
-        The square may reach beyond the field.
+        The square may reach beyond the field. Pixels that a refiner is given have 4 channels.
         """
 
     def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
@@ -231,6 +231,12 @@ class SlideField:
         width, height = self.painting.grid.pixel_px0
         corner = xy_px[0] * width, xy_px[1] * height
         image = read_tile(self.slide, corner, size_px, self.mpp)
+        return image, self.labels_at(xy_px, size_px)
+
+    def labels_at(self, xy_px: tuple[int, int], size_px: int) -> Uint8:
+        """Return the labels of a square alone: the slide is not read."""
+        width, height = self.painting.grid.pixel_px0
+        corner = xy_px[0] * width, xy_px[1] * height
         with _RASTER:
             painted = raster.window(self.painting, xy_px, (size_px, size_px))
         labels = self.label_of[painted]
@@ -239,7 +245,7 @@ class SlideField:
         y0 = corner[1] + (np.arange(size_px) + 0.5) * height
         labels[:, (x0 < 0) | (x0 >= info.width_px0)] = UNLABELLED
         labels[(y0 < 0) | (y0 >= info.height_px0), :] = UNLABELLED
-        return image, labels
+        return labels
 
     def place(self, rng: np.random.Generator, label: int | None = None) -> tuple[int, int]:
         """Return a random place: polygons by their area, so all of a label is equally likely."""

@@ -20,7 +20,7 @@ from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.fields import Field, Uint8
 from napari_histomil.training.losses import KNOWN
 from napari_histomil.training.sampling import sampler
-from napari_histomil.training.tasks import loss_of, scale
+from napari_histomil.training.tasks import in_bf16, loss_of, scale
 
 BATCH = 8
 
@@ -65,7 +65,8 @@ class Looks:
             images = scale(config, to_unit(np.stack([image for image, _ in part])).to(device))
             labels = to_shares(config, np.stack([index for _, index in part])).to(device)
             losses.append(float(loss_of(config, net, images, labels)) * len(part))
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=config.schedule.bf16):
+            low = in_bf16(config.schedule, images.device)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
                 logits = net(images)
             counts.add(logits.float().cpu(), labels.cpu())
         net.train(was_training)

@@ -20,7 +20,7 @@ from napari_histomil.training.card import CARD_FILE, CURVES_FILE, ERRORS_FILE, c
 from napari_histomil.training.config import Scaling, Source, TrainingConfig
 from napari_histomil.training.curve_picture import curve_picture
 from napari_histomil.training.fields import Field
-from napari_histomil.training.start import kept_arguments
+from napari_histomil.training.start import built_arguments
 from napari_histomil.training.worst import Sheet
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -37,6 +37,8 @@ def write_model(
     scores: Mapping[str, Any],
     seed: int,
     data: Mapping[str, Mapping[str, Any]] | None = None,
+    slides: Sequence[str] = (),
+    detector: Mapping[str, Any] | None = None,
     errors: Sheet | None = None,
     curves: Path | None = None,
 ) -> Path:
@@ -58,6 +60,10 @@ def write_model(
         Of the finished net.
     data
         As `describe_data` gives it.
+    slides
+        As `heatmap_fields.learnt_slides` gives them.
+    detector
+        Of a refiner, as `heatmap_fields.describe_detector` gives it.
     errors
         Picture of the worst errors among the scored groups.
     curves
@@ -76,7 +82,7 @@ def write_model(
         packed,
         task=config.task,
         architecture=config.network.architecture,
-        arguments=kept_arguments(config.network),
+        arguments=built_arguments(config),
         answers={
             "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
             "positive_class": config.positive_class,
@@ -90,6 +96,7 @@ def write_model(
             "seed": seed,
             "steps": config.schedule.steps,
             "batch": config.schedule.batch,
+            "bf16": config.schedule.bf16,
             "parameters": sum(p.numel() for p in net.parameters()),
             "versions": versions(),
             "data": [
@@ -103,8 +110,14 @@ def write_model(
         },
         "scores": dict(scores),
     }
+    if slides:
+        model["training"]["slides"] = list(slides)
+    if detector is not None:
+        model["training"]["detector"] = dict(detector)
     if drawn is not None:
         model["training"]["curves"] = CURVES_FILE
+    if config.inputs:
+        model["inputs"] = list(config.inputs)
     if config.background_class:
         model["background_class"] = config.background_class
     pictures = {CURVES_FILE: drawn, ERRORS_FILE: errors.jpeg if errors is not None else None}

@@ -25,10 +25,20 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """``(pixel / 255 - mean) / std`` for each of red, green and blue."""
+    """``(pixel / 255 - mean) / std`` for each of red, green and blue, and a heatmap after them."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """The patch classifier whose heatmaps a refiner is given."""
+
+    model: str
+    """Its name or folder."""
+    class_name: str = ""
+    """Whose probability the heatmap holds; the class that the model shows first if empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,8 @@ class Source:
     """File of regions; ``{stem}`` in it stands for the slide's file name without suffix. Empty
     for what was drawn in this program and lies beside each slide."""
     class_names: dict[str, str] = field(default_factory=dict)
-    """Class in the annotations (or name of a folder) -> class of the model; others are left out.
+    """Class in the annotations (or name of a folder, or in the ``classes.json`` that ``histomil
+    annotations tiles`` writes beside its tiles) -> class of the model; others are left out.
     Empty where the names are the same."""
     unannotated: str = ""
     """Class of what no region covers, if all of the slide was looked at; empty for left out."""
@@ -70,9 +81,10 @@ class Source:
     """Of folders: every picture is shrunk or enlarged to a square of this side, whatever its
     scale, and answers as a whole; 0 to cut tiles out of it."""
     labels: str = ""
-    """CSV file with a column ``file`` (a path, or a file name, with or without suffix): columns
-    ``patient`` and ``slide`` make groups, ``label`` replaces the name of the folder, and every
-    column can be balanced."""
+    """CSV file with a column ``file`` (a path, or a file name, with or without suffix), or
+    ``tile`` as in the ``manifest.csv`` of ``histomil annotations tiles``: columns ``patient`` and
+    ``slide`` make groups, ``label`` replaces the name of the folder, and every column can be
+    balanced."""
     tags: dict[str, str] = field(default_factory=dict)
     """What else is known of all of it, to be balanced: ``{ center = "A" }``."""
     seeds: tuple[int, ...] = ()
@@ -110,6 +122,12 @@ class Augmentation:
     """How many tiles are compressed as JPEG, of quality 30 to 90."""
     edge_probability: float = 0.1
     """How many tiles get a white edge, as at the edge of a slide."""
+    heat_gamma: float = 0.7
+    """Of a refiner: its heatmap is taken to the power e^±this at most."""
+    heat_noise: float = 0.15
+    """Standard deviation of what is added to each square of it."""
+    heat_drop: float = 0.3
+    """At most so many of its squares are 0, as if the detector had missed what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +144,9 @@ class Schedule:
     """Decay of the exponential moving average of the weights; the average is what is kept."""
     step_px: int = 32
     """Distance of the cells inside a training tile that the net has to answer for."""
-    bf16: bool = True
-    """Forward and backward in bfloat16 (autocast); weights stay float32."""
+    bf16: Literal["auto", True, False] = "auto"
+    """Forward and backward in bfloat16 (autocast); weights stay float32. ``auto``: where the
+    device computes it by itself, which a training settles at its beginning and keeps."""
     checkpoint_every: int = 100
     """Steps after which everything is put on the disk, to go on after a kill."""
 

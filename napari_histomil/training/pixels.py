@@ -8,7 +8,7 @@ are counts, a regular sample of pixels for what needs probabilities, and where i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +40,9 @@ BATCH_PX = 2**20
 
 NOBODY = 1e-7
 """Smallest probability that is told from 0."""
+
+Part = tuple[tuple[int, int], NDArray[np.float32], Uint8]
+"""((top, left), probabilities [K, h, w], labels [h, w]) of a rectangle of a field."""
 
 _NONE = np.zeros((0, 0), np.uint8)
 
@@ -88,10 +91,19 @@ class PixelAnswers:
             group=groups,
             counts=self.counts[keep],
             labelled=self.labelled[keep],
-            sample=self.sample.where(np.isin(self.sample.group, groups)),
+            sample=self.sample.where(_within(self.sample, self.field[keep], groups)),
             objects=None if self.objects is None else self.objects.where(keep),
             worst=tuple(spot for spot in self.worst if spot.group in groups),
         )
+
+
+def _within(
+    sample: Answers, field: NDArray[np.str_], group: NDArray[np.str_]
+) -> NDArray[np.bool_]:
+    """Say of each sampled pixel whether its field is one of these."""
+    own = set(zip(field.tolist(), group.tolist(), strict=True))
+    pairs = zip(sample.field.tolist(), sample.group.tolist(), strict=True)
+    return np.fromiter((pair in own for pair in pairs), bool, len(sample))
 
 
 def join_pixels(parts: Sequence[PixelAnswers]) -> PixelAnswers:
@@ -124,6 +136,30 @@ def ask_pixels(
     model, net, field
         As of `ask_cells`.
     objects
+        As of `count_pixels`.
+
+    Raises
+    ------
+    TrainingError
+        As `count_pixels` does.
+    """
+    return count_pixels(model, field, _bands(model, net, field), objects=objects)
+
+
+def count_pixels(
+    model: Described, field: Field, parts: Iterable[Part], *, objects: bool = False
+) -> PixelAnswers:
+    """Return what answers about the labelled pixels of a field come to.
+
+    Parameters
+    ----------
+    model
+        What was asked.
+    field
+        What it was asked about.
+    parts
+        The answers; together they cover whatever is labelled.
+    objects
         Whether connected pieces are matched too; the field then has to fit into memory.
 
     Raises
@@ -143,7 +179,7 @@ def ask_pixels(
     sampled: list[Answers] = []
     spots: list[Spot] = []
     whole = np.full((2, height, width), UNLABELLED, np.uint8) if objects else None
-    for (top, left), probabilities, labels in _bands(model, net, field):
+    for (top, left), probabilities, labels in parts:
         known = labels != UNLABELLED
         if not known.any():
             continue
@@ -180,13 +216,8 @@ def ask_pixels(
     )  # fmt: skip
 
 
-def _bands(
-    model: Described, net: nn.Module | Net, field: Field
-) -> Iterator[tuple[tuple[int, int], NDArray[np.float32], Uint8]]:
-    """Yield ((top, left), probabilities [K, h, w], labels [h, w]) of a field's bands.
-
-    A pixel that no tile answered for is unlabelled.
-    """
+def _bands(model: Described, net: nn.Module | Net, field: Field) -> Iterator[Part]:
+    """Yield a field band by band; a pixel that no tile answered for is unlabelled."""
     picture = Picture(_grid(model, field))
     answer = answerer(model, net)
     for stretch in picture.stretches(np.zeros(len(picture.bands), bool)):
@@ -229,14 +260,14 @@ def _drawn(field: Field) -> NDArray[np.float64] | None:
 
 def _stretch(
     model: Described, logits_of: Logits, field: Field, picture: Picture, stretch: Stretch
-) -> Iterator[tuple[tuple[int, int], NDArray[np.float32], Uint8]]:
+) -> Iterator[Part]:
     spec, bands = model.grid, list(stretch.bands)
     weights = window(spec.inner_px, spec.stride_px)
     stitcher = Stitcher(stretch.rows, stretch.columns, len(model.classes), weights, BAND_PX)
     cells: dict[tuple[int, int], Uint8] = {}
     batch = max(BATCH_PX // spec.tile_px**2, 1)
 
-    def finished(stop: int) -> Iterator[tuple[tuple[int, int], NDArray[np.float32], Uint8]]:
+    def finished(stop: int) -> Iterator[Part]:
         while bands and bands[0].rows.stop <= stop:
             band = bands.pop(0)
             probabilities = stitcher.take(band.rows.stop)

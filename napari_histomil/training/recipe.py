@@ -15,7 +15,7 @@ import json
 import shutil
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,19 @@ from torch import nn
 
 from napari_histomil.errors import OutputError, TrainingError
 from napari_histomil.files import whole_file
+from napari_histomil.manifest import ModelManifest
 from napari_histomil.training import checkpoint, curves
 from napari_histomil.training.answers import AnyAnswers, ask, join
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import read_sources
 from napari_histomil.training.fields import Field, SlideField
+from napari_histomil.training.heatmap_fields import (
+    describe_detector,
+    find_detector,
+    heatmap_fields,
+    learnt_slides,
+    refuse_seen,
+)
 from napari_histomil.training.loop import TrainingProgress, fit
 from napari_histomil.training.model_folder import describe_data, write_model
 from napari_histomil.training.scores import (
@@ -40,8 +48,12 @@ from napari_histomil.training.scores import (
 )
 from napari_histomil.training.splits import Sides, hold_out, refuse_leakage, split_groups
 from napari_histomil.training.start import first_encoder
+from napari_histomil.training.tasks import in_bf16
 
 ABOUT_FILE, SPLIT_FILE = "training.json", "split.json"
+
+HEATMAPS = "heatmaps"
+"""Folder of the runs of a refiner's detector."""
 
 FINISHED = "finished"
 """Folder of the finished net's checkpoints and curves."""
@@ -104,8 +116,22 @@ def train_model(
     fields = read_sources(config, data)
     try:
         run = Run(working_folder(out), device, cancel)
+        if not resume:
+            _clear(run.folder)
+        config = _settled(config, run)
+        model: ModelManifest | None = None
+        detector: dict[str, Any] | None = None
+        if config.detector is not None:
+            model, class_name = find_detector(config.detector, data)
+            fields = yield from heatmap_fields(
+                fields, model, class_name, out=run.folder / HEATMAPS, device=device, cancel=cancel
+            )
+            detector = describe_detector(model, class_name, fields)
         sides = hold_out(fields, config.split)
-        _open(run, config, fields, sides, seed, resume=resume)
+        if model is not None:
+            scored = {source.name for source in config.sources if source.evaluate}
+            refuse_seen(model, [*sides.test, *(f for f in fields if f.source in scored)])
+        _open(run, config, fields, sides, seed)
         validated = yield from _scored(config, [*sides.train, *sides.validation], run)
         net = yield from fit(
             config,
@@ -134,6 +160,8 @@ def train_model(
             scores=scores,
             seed=seed,
             data=describe_data(fields),
+            slides=learnt_slides([*sides.train, *sides.validation]),
+            detector=detector,
             errors=validated.errors,
             curves=run.folder / FINISHED / curves.FILE,
         )
@@ -180,7 +208,7 @@ def cross_validate(
     config
         The training.
     always
-        Fields that every fold learns from.
+        Fields that every fold learns from, but those of groups that it leaves out.
     scored
         Fields whose groups are left out in turn.
     run
@@ -193,7 +221,7 @@ def cross_validate(
         answers: list[AnyAnswers] = []
         for number, part in enumerate(parts):
             held_out = [f for f in scored if f.group in part]
-            rest = [*always, *(f for f in scored if f.group not in part)]
+            rest = [f for f in (*always, *scored) if f.group not in part]
             sides = hold_out(rest, config.split, test=False)
             refuse_leakage(rest, held_out)
             net = yield from fit(
@@ -231,21 +259,48 @@ def _test(
 # --- the working folder -------------------------------------------------------------------------
 
 
+def _clear(folder: Path) -> None:
+    """Remove what lies unfinished.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be used: {error}.") from error
+
+
+def _settled(config: TrainingConfig, run: Run) -> TrainingConfig:
+    """Return the training with its precision settled: as it was begun, or as suits the device."""
+    bf16 = in_bf16(config.schedule, run.device)
+    begun = run.folder / ABOUT_FILE
+    if config.schedule.bf16 == "auto" and begun.is_file():
+        try:
+            bf16 = bool(json.loads(begun.read_text(encoding="utf-8")).get("bf16", bf16))
+        except (OSError, ValueError, AttributeError) as error:
+            raise OutputError(f"{begun} cannot be used: {error}.") from error
+    return replace(config, schedule=replace(config.schedule, bf16=bf16))
+
+
 def _open(
     run: Run,
     config: TrainingConfig,
     fields: Sequence[Field],
     sides: Sides,
     seed: int,
-    *,
-    resume: bool,
 ) -> None:
     """Make the working folder, or make sure that the one there is of this training."""
-    about = {"schema_version": 1, "training": _hash(config, fields, seed)}
+    about = {
+        "schema_version": 1,
+        "training": _hash(config, fields, seed),
+        "bf16": config.schedule.bf16,
+    }
     folder = run.folder
     try:
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         there = folder / ABOUT_FILE
         if there.exists() and json.loads(there.read_text(encoding="utf-8")) != about:

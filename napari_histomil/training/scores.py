@@ -89,7 +89,10 @@ def judge(
     }
     sources = [source.name for source in config.sources if source.evaluate]
     if len(sources) > 1:
-        scores["sources"] = {name: _of_source(runs, name, validation) for name in sources}
+        scores["sources"] = {
+            name: _of_source(runs, [f for f in fields if f.source == name], validation)
+            for name in sources
+        }
     scores["calibration"]["temperature"] = round(warm, 4)
     scores["calibration"]["fitted_on"] = "the other folds"
     if len(runs) > 1 and isinstance(runs[0], Answers):
@@ -101,9 +104,13 @@ def judge(
     return Validated(scores, warm, errors)
 
 
-def _of_source(runs: Sequence[AnyAnswers], source: str, validation: Validation) -> dict[str, Any]:
+def _of_source(
+    runs: Sequence[AnyAnswers], fields: Sequence[Field], validation: Validation
+) -> dict[str, Any]:
     """Return the figures of the fields of one source."""
-    own = np.char.startswith(runs[0].group, f"{source}/")
+    keys = {(f.name, f.group) for f in fields}
+    pairs = zip(runs[0].field.tolist(), runs[0].group.tolist(), strict=True)
+    own = np.array([pair in keys for pair in pairs], bool)
     some = [run.where(own) for run in runs]
     pixels = [run for run in some if isinstance(run, PixelAnswers)]
     cells = [run for run in some if isinstance(run, Answers)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from napari_histomil.errors import TrainingError, listed
 from napari_histomil.training.config import Split
-from napari_histomil.training.fields import Field
+from napari_histomil.training.fields import ArrayField, Field, SlideField
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,48 @@ def connect(keys: Sequence[Sequence[str]]) -> list[str]:
             if first != other:
                 parent[other] = first
     return [root(own[0]) for own in keys]
+
+
+def connect_sources(fields: Sequence[Field]) -> list[Field]:
+    """Return fields, those that share a patient or a slide across sources in one group.
+
+    It is called by its first field's. Groups that nothing is shared with keep their names.
+
+    Patients are the same if their names are, slides if their content is; of tiles that were cut
+    out of slides, names tell. What is called alike by chance stays on one side, which does no
+    harm.
+    """
+    named = {f.tags.get("slide") for f in fields if not isinstance(f, SlideField)}
+    roots = connect([[f.group, *_identities(f, named)] for f in fields])
+    called: dict[str, str] = {}
+    for one, root in zip(fields, roots, strict=True):
+        called.setdefault(root, one.group)
+    there: dict[tuple[str, str], str] = {}
+    found: list[Field] = []
+    for one, root in zip(fields, roots, strict=True):
+        name, group = one.name, called[root]
+        if there.setdefault((name, group), one.source) != one.source:
+            name = f"{name} ({one.source})"  # so that answers about both are told apart
+        if (name, group) != (one.name, one.group):
+            assert isinstance(one, (ArrayField, SlideField))
+            one = replace(one, name=name, group=group)
+        found.append(one)
+    return found
+
+
+def _identities(field: Field, named: Set[str | None]) -> list[str]:
+    """Return keys that fields of one patient or slide share, whatever their sources.
+
+    Of a slide the name of its file counts only where something else, cut out of it, has no more
+    than that: in a folder for each patient all may be called alike.
+    """
+    tags = {tag: field.tags.get(tag, "") for tag in ("patient", "slide")}
+    if isinstance(field, SlideField):
+        info = field.slide.info
+        tags["content"] = info.fingerprint
+        if tags["slide"] == info.path.name and info.path.name not in named:
+            del tags["slide"]
+    return [f"{tag} {value}" for tag, value in tags.items() if value]
 
 
 def split_groups(groups: Iterable[str], folds: int) -> list[frozenset[str]]:
@@ -184,7 +226,10 @@ def _stratified(
 
 
 def _named(fields: Sequence[Field], names: Sequence[str], member: str, *, miss: bool) -> set[str]:
-    """Return the groups that names stand for: of a group, patient, slide, picture or source."""
+    """Return the groups that names stand for.
+
+    They are of a group, patient, slide, picture, source, or of a side of a split made before.
+    """
     found: set[str] = set()
     for name in names:
         own = {
@@ -198,6 +243,7 @@ def _named(fields: Sequence[Field], names: Sequence[str], member: str, *, miss: 
                 f.source,
                 f.tags.get("patient"),
                 f.tags.get("slide"),
+                f.tags.get("split"),
             )
         }
         if not own and miss:

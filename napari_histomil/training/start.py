@@ -39,8 +39,8 @@ def initial_net(config: TrainingConfig, seed: int) -> nn.Module:
     network, classes = config.network, len(config.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build_module(network.architecture, classes, kept_arguments(network))
-    _fetch(network, net)
+        net = build_module(network.architecture, classes, built_arguments(config))
+    _fetch(config, net)
     encoder = first_encoder(network)
     if encoder is not None:
         verify_model(encoder)
@@ -58,6 +58,12 @@ def kept_arguments(network: Network) -> dict[str, Any]:
         inner = {k: v for k, v in kept["backbone_arguments"].items() if k != "pretrained"}
         kept["backbone_arguments"] = inner
     return kept
+
+
+def built_arguments(config: TrainingConfig) -> dict[str, Any]:
+    """Return `kept_arguments` with the channels that a refiner takes."""
+    channels = {"in_channels": config.image_channels} if config.inputs else {}
+    return kept_arguments(config.network) | channels
 
 
 def first_weights(network: Network) -> str:
@@ -89,15 +95,16 @@ def _asked(network: Network) -> str:
     return "pretrained" if wanted or arguments.get("pretrained") else ""
 
 
-def _fetch(network: Network, net: nn.Module) -> None:
+def _fetch(config: TrainingConfig, net: nn.Module) -> None:
     """Put fetched weights into the part of the net that they belong to."""
+    network = config.network
     given = _asked(network)
     if not given:
         return
     family, _, name = network.architecture.partition("/")
     try:
         if family == "smp":
-            state = _smp_encoder(name, network.arguments, given)
+            state = _smp_encoder(name, network.arguments, given, config.image_channels)
             net.get_submodule("encoder").load_state_dict(state)
         elif isinstance(net, CentrePatch):
             arguments = dict(network.arguments.get("backbone_arguments", {}))
@@ -123,11 +130,13 @@ def _fetch(network: Network, net: nn.Module) -> None:
         ) from error
 
 
-def _smp_encoder(name: str, arguments: Mapping[str, Any], weights: str) -> Mapping[str, Tensor]:
+def _smp_encoder(
+    name: str, arguments: Mapping[str, Any], weights: str, channels: int
+) -> Mapping[str, Tensor]:
     import segmentation_models_pytorch as smp
 
     fetched: nn.Module = smp.create_model(
-        name, **{**arguments, "encoder_weights": weights, "in_channels": 3, "classes": 1}
+        name, **{**arguments, "encoder_weights": weights, "in_channels": channels, "classes": 1}
     )
     return fetched.get_submodule("encoder").state_dict()
 
@@ -149,7 +158,7 @@ def _try(config: TrainingConfig, net: nn.Module) -> None:
     tile = config.grid.tile_px
     net.eval()
     try:
-        shape = tuple(net(torch.zeros(1, 3, tile, tile)).shape)
+        shape = tuple(net(torch.zeros(1, config.image_channels, tile, tile)).shape)
     except (AssertionError, RuntimeError, ValueError) as error:  # timm asserts
         raise TrainingError(
             f"{config.network.architecture} does not take tiles of {tile} px "

@@ -1,4 +1,4 @@
-"""What differs between classifying and segmenting: how pixels are scaled, what the loss is."""
+"""What differs between trainings: how pixels are scaled, in which precision, what the loss is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from napari_histomil.inference.devices import has_fast_bf16
 from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.training.config import Scaling, TrainingConfig
 from napari_histomil.training.labels import UNLABELLED
 from napari_histomil.training.losses import cell_shares, pixel_loss, share_loss
+
+
+class Rounded(Protocol):
+    """A schedule that says in which precision is computed."""
+
+    @property
+    def bf16(self) -> bool | str:
+        """Whether in bfloat16, or ``auto``."""
+
+
+def in_bf16(schedule: Rounded, device: str | torch.device) -> bool:
+    """Whether a schedule computes in bfloat16 on a device."""
+    if isinstance(schedule.bf16, bool):
+        return schedule.bf16
+    return has_fast_bf16(torch.device(device))
 
 
 class Normalised(Protocol):
@@ -46,13 +62,14 @@ def loss_of(config: TrainingConfig, net: nn.Module, images: Tensor, labels: Tens
     net
         On the images' device.
     images
-        Scaled pixels, float32 [B, 3, T, T].
+        Scaled pixels, float32 [B, 3 or 4, T, T].
     labels
         Shares, float32 [B, config.channels, T, T].
     """
     schedule = config.schedule
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=schedule.bf16):
+    low = in_bf16(schedule, images.device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
         inside = isinstance(net, CentrePatch)
         logits = net.cells(images, schedule.step_px) if inside else net(images)  # type: ignore[operator]
     given = config.loss.class_weights

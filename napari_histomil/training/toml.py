@@ -88,8 +88,9 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if is_dataclass(hint):
         return build(hint, raw, where)  # type: ignore[arg-type]
     if origin is Literal:
-        if raw not in args:
-            raise TrainingError(f"{where} must be one of {', '.join(map(str, args))}, not {raw}.")
+        if not any(raw == word and type(raw) is type(word) for word in args):  # 1 is not true
+            words = ", ".join(map(_word, args))
+            raise TrainingError(f"{where} must be one of {words}, not {_word(raw)}.")
         return raw
     if origin in (Union, types.UnionType):  # only "number or nothing" occurs; TOML has no nothing
         return _value(args[0], raw, where)
@@ -109,6 +110,11 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if not isinstance(raw, accepted) or (isinstance(raw, bool) and hint is not bool):
         raise TrainingError(f"{where} must be {_WORDS[hint]}, not {raw!r}.")
     return float(raw) if hint is float else raw
+
+
+def _word(value: Any) -> str:
+    """Return a value as a message names it: true and false as TOML does."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def plain(value: Any) -> dict[str, Any]:

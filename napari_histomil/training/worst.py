@@ -160,6 +160,7 @@ def _panel(model: Described, example: Example, field: Field) -> Image.Image:
     if example.said is not None:  # at a field's end there is less than a whole square
         height, width = example.said.shape
         pixels, labels = pixels[:height, :width], labels[:height, :width]
+    pixels = pixels[..., :3]  # a refiner's heatmap is not shown
     zoom = PANEL_PX / max(pixels.shape[:2])
     size = round(pixels.shape[1] * zoom), round(pixels.shape[0] * zoom)
     image = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))

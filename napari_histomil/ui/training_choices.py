@@ -101,7 +101,5 @@ class Choices:
     """None for the small preset."""
     steps: int = 1000
     batch: int = 12
-    bf16: bool = False
-    """Whether the device computes faster in bfloat16: graphics cards do, few processors do."""
     base: TrainingConfig | None = None
     """A training from a file: all that the dock does not show is taken from it."""

@@ -46,7 +46,7 @@ def config_of(choices: Choices) -> TrainingConfig:
     check_name(choices.name)
     grid = grid_of(choices.task, choices.mpp, choices.tile_px)
     network = _network(choices, grid)
-    schedule = Schedule(choices.steps, choices.batch, bf16=choices.bf16)
+    schedule = Schedule(choices.steps, choices.batch)
     if choices.base is not None:
         base = choices.base
         same_grid = (base.grid.mpp, base.grid.tile_px) == (grid.mpp, grid.tile_px)

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from refiner_cohort import write_slides
 
+from napari_histomil.cli import main
 from napari_histomil.errors import TrainingError
-from napari_histomil.training.config import Source, read_config
+from napari_histomil.training.config import Source, Split, read_config
 from napari_histomil.training.data import make_synthetic, read_folders, read_sources, read_tiles
 from napari_histomil.training.fields import UNLABELLED, array_field
 from napari_histomil.training.labels import NONE, Labels
+from napari_histomil.training.splits import hold_out
 
 
 def test_tiles_are_read_with_groups_and_threshold(toy: Path) -> None:
@@ -156,6 +159,32 @@ def test_pictures_that_answer_as_a_whole_are_resized(folders: Path) -> None:
     assert {f.size_px for f in fields} == {(32, 32)}
     rng = np.random.default_rng(0)
     assert {f.place(rng, 1) for f in fields} == {(16, 16)}
+
+
+def test_what_annotations_tiles_writes_trains_without_editing(tmp_path: Path) -> None:
+    write_slides(tmp_path, "ab")
+    rows = ["slide,annotations,patient", "a.tif,a.geojson,P1", "b.tif,b.geojson,P2"]
+    (tmp_path / "slides.csv").write_text("\n".join(rows), encoding="utf-8")
+    command = ["annotations", "tiles", str(tmp_path / "slides.csv"), "--mpp", "4", "--tile", "64"]
+    command += ["--split", "train=0.5,val=0.5", "-o", str(tmp_path / "tiles")]
+    assert main(command) == 0
+    source = Source("tiles", "tiles", "CC0-1.0", path="tiles", labels="tiles/manifest.csv")
+    source = replace(source, class_names={"Tumor": "malignant"})
+    for given in (source, replace(source, labels="")):  # which lies beside them
+        fields = read_tiles(given, tmp_path, 4.0, TUMOUR)
+        assert {f.group for f in fields} == {"tiles/P1", "tiles/P2"}
+        assert {f.tags["slide"] for f in fields} == {"a.tif", "b.tif"}
+        seen = set()
+        for field in fields:
+            mask = np.asarray(Image.open(tmp_path / "tiles" / "masks" / f"{field.name}.png"))
+            np.testing.assert_array_equal(field.cut((0, 0), 64)[1], mask)  # 1 is Tumor in both
+            seen |= set(np.unique(mask).tolist())
+        assert seen >= {0, 1}
+    sides = hold_out(fields, Split(validation_groups=("val",)))
+    assert {f.tags["split"] for f in sides.train} == {"train"}
+    assert {f.tags["split"] for f in sides.validation} == {"val"}
+    with pytest.raises(TrainingError, match="has tiles of Tumor, and the model none"):
+        read_tiles(replace(source, class_names={}), tmp_path, 4.0, TUMOUR)
 
 
 def test_folders_refused(folders: Path) -> None:

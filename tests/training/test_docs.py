@@ -69,7 +69,7 @@ def test_a_unet_from_annotated_slides(
 
 
 def test_the_other_sources_are_understood(blocks: list[str], tmp_path: Path) -> None:
-    whole, tiles, values, folders = blocks
+    whole, tiles, values, folders, refiner = blocks
     start, end = whole.index("[[sources]]"), whole.index("[schedule]")
     file = tmp_path / "train.toml"
     file.write_text(whole[:start] + tiles + "\n" + whole[end:], encoding="utf-8")
@@ -86,3 +86,8 @@ def test_the_other_sources_are_understood(blocks: list[str], tmp_path: Path) -> 
     patch = re.sub(r"_px = \d+", "_px = 224", patch).replace("smp/unet", "timm/resnet18")
     file.write_text(patch + folders + "\n" + whole[whole.index("[schedule]") :], encoding="utf-8")
     assert read_config(file).sources[0].resize_px == 224
+    top, rest = refiner.split("[detector]")
+    start, end = whole.index("[grid]"), whole.index("[network]")
+    changed = "[detector]" + rest + "\n"
+    file.write_text(top + whole[:start] + changed + whole[end:], encoding="utf-8")
+    assert read_config(file).image_channels == 4

@@ -88,6 +88,36 @@ def test_pixels_have_the_scores_of_the_card(
     check(toy_unet, tmp_path, capsys)
 
 
+def test_scores_on_other_data_go_into_the_card_by_a_command(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(done / "model", model)
+    before = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    command = ["evaluate", str(model), str(done / "held"), "--data", str(done), "--mpp", "1"]
+    command += ["--bootstraps", "50"]
+    assert main([*command, "--card", "two pictures of elsewhere"]) == 0
+    raw = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    (block,) = raw["scores"]["apart"]
+    words = f"toy {Path('DATA', 'held')} --data DATA --mpp 1.0 --bootstraps 50"
+    assert block["command"] == f"histomil evaluate {words} --card"
+    assert block["data"]["held"]["fields"] == 2
+    assert block["all"] == before["scores"]["test"]["all"]
+    text = (model / "README.md").read_text(encoding="utf-8")
+    assert f"Two pictures of elsewhere (`{block['command']}`):" in text
+    assert text == card(read_config(model / "train.toml"), raw)
+    assert load_manifest(model).sha256 == load_manifest(done / "model").sha256
+    assert main([*command, "--card"]) == 0  # what the card names gives the same once more
+    assert json.loads((model / "model.json").read_text(encoding="utf-8")) == raw
+    assert main([*command, "--objects", "--card"]) == 0
+    apart = json.loads((model / "model.json").read_text(encoding="utf-8"))["scores"]["apart"]
+    assert [each["what"] for each in apart] == ["two pictures of elsewhere", "on held"]
+    (model / "train.toml").unlink()
+    capsys.readouterr()
+    assert main([*command, "--card"]) == 2
+    assert "has no train.toml" in capsys.readouterr().err
+
+
 def test_a_training_is_data_too_and_what_was_learnt_is_told(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

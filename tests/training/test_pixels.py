@@ -195,7 +195,14 @@ def test_sources_are_scored_apart(repository: Path) -> None:
     run = PixelAnswers(
         ("background", "nucleus"), "background", groups, groups, counts, np.full(3, 40), sample
     )
-    found = judge(config, [run], [frozenset(groups[:1]), frozenset(groups[1:])]).scores
+    image, labels = np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8)
+    sources = [s.name for s in config.sources]
+    fields = [
+        array_field(g, g, source, image, labels, mirrored=True)
+        for g, source in zip(groups.tolist(), sources[:1] + sources[:1] + sources[1:], strict=True)
+    ]
+    parts = [frozenset(groups[:1]), frozenset(groups[1:])]
+    found = judge(config, [run], parts, fields).scores
     dice = {
         name: block["pixels"]["classes"]["nucleus"]["dice"]
         for name, block in found["sources"].items()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 
 from napari_histomil.cli import main
 from napari_histomil.errors import TrainingError
-from napari_histomil.training import checkpoint
+from napari_histomil.training import checkpoint, tasks
 from napari_histomil.training.batches import batches
 from napari_histomil.training.config import read_config
 from napari_histomil.training.curves import read_curves
@@ -115,6 +116,29 @@ def test_another_training_is_not_gone_on_with(
     assert "another configuration, seed or data" in said
     assert "--fresh" in said
     assert main([*command, "--fresh"]) == 0
+
+
+def test_the_precision_is_settled_once(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = short / "train.toml"
+    file.write_text(file.read_text("utf-8").replace("bf16 = false\n", ""), "utf-8")
+    config = read_config(file)
+    assert config.schedule.bf16 == "auto"
+    monkeypatch.setattr(tasks, "has_fast_bf16", lambda device: False)
+    steps = train_model(config, short, short / "model")
+    next(steps)
+    steps.close()
+    about = json.loads((working_folder(short / "model") / ABOUT_FILE).read_text("utf-8"))
+    assert about["bf16"] is False
+    monkeypatch.setattr(tasks, "has_fast_bf16", lambda device: True)  # on another machine
+    for _ in train_model(config, short, short / "model"):
+        pass
+    raw = json.loads((short / "model" / "model.json").read_text("utf-8"))
+    assert raw["training"]["bf16"] is False
+    low = replace(config, schedule=replace(config.schedule, bf16=False))
+    for _ in train_model(low, short, short / "stated"):
+        pass
+    weights = [(short / n / "weights.safetensors").read_bytes() for n in ("model", "stated")]
+    assert weights[0] == weights[1]
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(

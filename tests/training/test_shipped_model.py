@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from napari_histomil.cli import main
 from napari_histomil.manifest import ModelManifest, load_manifest, verify_model
 from napari_histomil.nets.load import load_module
 from napari_histomil.review.ranking import auroc
@@ -104,3 +107,23 @@ def test_it_finds_tumour_on_real_tissue_if_the_channels_are_turned(
     # channels, context and classes are those of the training.
     assert auroc(answers.truth, answers.logit) > 0.97
     assert np.median(answers.logit[answers.truth]) > 0 > np.median(answers.logit[~answers.truth])
+
+
+def test_the_card_of_the_unet_names_the_command_of_its_scores_on_another_organ(
+    repository: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "metastasis-unet-small"
+    shutil.copytree(repository / "models" / model.name, model)
+    before = load_manifest(model).scores["apart"]
+    command = shlex.split(before[0]["command"].replace("DATA", str(data_dir)))[1:]
+    assert main([str(model) if word == model.name else word for word in command]) == 0
+    (again,) = load_manifest(model).scores["apart"]
+    assert {key: again[key] for key in ("what", "command", "data")} == {
+        key: before[0][key] for key in ("what", "command", "data")
+    }
+    for name, dice in before[0]["fields"].items():
+        assert again["fields"][name] == pytest.approx(dice, abs=0.005)
+    for name, figures in before[0]["pixels"]["classes"].items():
+        assert again["pixels"]["classes"][name]["dice"] == pytest.approx(
+            figures["dice"], abs=0.005
+        )

@@ -17,10 +17,12 @@ from napari_histomil.annotations.model import AnnotationClass, Region, SlideFram
 from napari_histomil.errors import TrainingError
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.synthetic import write_synthetic
-from napari_histomil.training.config import Source
+from napari_histomil.training.config import Source, Split, read_config
+from napari_histomil.training.data import read_sources
 from napari_histomil.training.fields import UNLABELLED, SlideField
 from napari_histomil.training.labels import NONE, Labels
 from napari_histomil.training.slide_data import read_slides
+from napari_histomil.training.splits import hold_out
 
 TWO = Labels(("normal", "tumor"), 1, 0)
 
@@ -167,3 +169,27 @@ def test_many_shapes_are_looked_up_by_place(slide: Path, read) -> None:
     asked = field.painting.tree.query(box(100, 100, 120, 120))
     assert len(asked) == 9
     assert (field.cut((0, 0), 256)[1] == 1).sum() == 64 * 64
+
+
+def test_a_slide_in_two_sources_is_on_one_side(slide: Path, toy: Path) -> None:
+    draw(slide, [region(box(0, 0, 100, 100), "Tumor")])
+    config = read_config(toy / "train.toml")
+    first = replace(SOURCE, name="first", class_names={"Tumor": "tumor"})
+    config = replace(config, sources=(first, replace(first, name="second")))
+    fields = read_sources(config, slide.parent)
+    assert [f.name for f in fields] == ["s.tiff", "s.tiff (second)"]
+    assert fields[0].group == fields[1].group
+    assert fields[1].cut((0, 0), 50)[1].min() == 1
+    with pytest.raises(TrainingError, match="leaves no group for the training"):
+        hold_out(fields, Split(test_groups=("s.tiff",)))
+    other = slide.parent / "other" / "s.tiff"
+    other.parent.mkdir()
+    write_synthetic(other, width=512, height=512, mpp=0.5, seed=2)
+    draw(other, [region(box(0, 0, 100, 100), "Tumor")])
+    second = replace(first, slides=("other/s.tiff",), annotations="other/{stem}.geojson")
+    config = replace(config, sources=(first, replace(second, name="second")))
+    alike = read_sources(config, slide.parent)  # only their files are called alike
+    assert len({f.group for f in alike}) == 2
+    for field in (*fields, *alike):
+        assert isinstance(field, SlideField)
+        field.slide.close()

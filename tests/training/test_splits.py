@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_histomil.errors import TrainingError
 from napari_histomil.training.config import Split
 from napari_histomil.training.fields import ArrayField, array_field
-from napari_histomil.training.splits import connect, hold_out, refuse_leakage, split_groups
+from napari_histomil.training.splits import (
+    connect,
+    connect_sources,
+    hold_out,
+    refuse_leakage,
+    split_groups,
+)
 
 
 def test_groups_are_split_whole_and_evenly() -> None:
@@ -19,6 +27,24 @@ def test_groups_are_split_whole_and_evenly() -> None:
     assert parts == split_groups(list(reversed(groups)), 5)
     with pytest.raises(TrainingError, match="2 groups cannot be split into 3 folds"):
         split_groups(["a", "b", "b"], 3)
+
+
+def test_what_two_sources_share_is_one_group() -> None:
+    own = piece("t1", "1", 0, patient="P1"), piece("t2", "2", 1, slide="x.svs")
+    other = [
+        replace(piece(name, group, 0, **tags), source="r", group=f"r/{group}")
+        for name, group, tags in (
+            ("t1", "1", {"patient": "P1", "slide": "y.svs"}),
+            ("t5", "5", {"slide": "x.svs"}),
+            ("t6", "6", {"patient": "P6", "slide": "y.svs"}),
+            ("t7", "7", {"patient": "P7"}),
+        )
+    ]
+    fields = connect_sources([*own, *other])
+    assert [f.group for f in fields] == ["s/1", "s/2", "s/1", "s/2", "s/1", "r/7"]
+    assert [f.name for f in fields] == ["t1", "t2", "t1 (r)", "t5", "t6", "t7"]
+    assert [f.source for f in fields] == ["s", "s", "r", "r", "r", "r"]
+    assert fields[0] is own[0]
 
 
 def test_leakage_is_refused() -> None:

@@ -123,8 +123,9 @@ class PretrainSchedule:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warm_up: int = 50
-    bf16: bool = True
-    """Forward and backward in bfloat16 (autocast); weights and losses stay float32."""
+    bf16: Literal["auto", True, False] = "auto"
+    """Forward and backward in bfloat16 (autocast); weights and losses stay
+    float32. ``auto``: where the device computes it by itself, settled at the beginning."""
     checkpoint_every: int = 100
     """So many steps apart all that is needed to go on is written."""
 
@@ -202,6 +203,8 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         schedule, views = self.schedule, self.views
+        if {len(self.normalisation.mean), len(self.normalisation.std)} != {3}:
+            raise TrainingError("normalisation needs three numbers of mean and of std.")
         if not self.sources:
             raise TrainingError("There is nothing to learn from: add a table [[sources]].")
         if min(s.share for s in self.sources) < 0 or sum(s.share for s in self.sources) <= 0:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from napari_histomil.training.selfsupervised.mocov3 import MocoV3
 from napari_histomil.training.selfsupervised.simclr import Simclr
 from napari_histomil.training.selfsupervised.tiles import Pool
 from napari_histomil.training.selfsupervised.views import make_views, square_px
+from napari_histomil.training.tasks import in_bf16
 
 COLLAPSED = 0.05
 """A spread below this says that all tiles get nearly the same embedding."""
@@ -138,6 +139,9 @@ def pretrain(
         If the backbone cannot be built, the loss is no number any more, or the checkpoint is
         damaged or of another pretraining.
     """
+    config = replace(
+        config, schedule=replace(config.schedule, bf16=in_bf16(config.schedule, device))
+    )
     schedule = config.schedule
     with _seeded(seed, device):
         method, width = build_method(config)
@@ -165,7 +169,9 @@ def pretrain(
             group["lr"] = rate
         random = torch.Generator().manual_seed(_mix(seed, step))
         views = make_views(squares.to(device), config, random)
-        precision = torch.autocast(views[0].device.type, torch.bfloat16, enabled=schedule.bf16)
+        precision = torch.autocast(
+            views[0].device.type, torch.bfloat16, enabled=bool(schedule.bf16)
+        )
         with _seeded(_mix(seed, step), device), precision:  # the seed is for dropped units
             loss, embeddings = method(views, share)
         value = float(loss.detach())

@@ -58,11 +58,6 @@ class DevicePicker(QWidget):
         """Name of the chosen device."""
         return self.device_box.currentText()
 
-    @property
-    def is_cuda(self) -> bool:
-        """Whether the chosen device is known to be a graphics card that torch calls ``cuda``."""
-        return self.device == "cuda" or "(cuda" in self.name_label.text()
-
     def paintEvent(self, event: QPaintEvent) -> None:
         """Ask for the device's name when the dock is first seen: only then is it needed.
 

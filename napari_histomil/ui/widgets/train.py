@@ -206,7 +206,6 @@ class TrainWidget(Panel):
             network=how.network,
             steps=how.steps_spin.value(),
             batch=how.batch_spin.value(),
-            bf16=how.devices.is_cuda,
             base=data.base if data.kind == FILE else None,
         )
 

@@ -110,6 +110,9 @@ class TrainProgress(QWidget):
         if now.step >= FIRST_STEPS:
             left = f"{duration(now.seconds_left)} left"
         stage = now.stage[:1].upper() + now.stage[1:]
+        if math.isnan(now.loss):  # a refiner's detector looks first
+            self._say(f"{stage}: {count(now.step)} of {count(now.steps)} tiles, {left}")
+            return
         lines = [f"{stage}: step {count(now.step)} of {count(now.steps)}, {left}"]
         if now.step == now.steps:
             lines = [f"{stage}: all {count(now.steps)} steps are done, being scored and written…"]
@@ -191,6 +194,8 @@ def _by_stage(
     for stage, group in itertools.groupby(steps, key=lambda now: now.stage):
         rows: list[Mapping[str, float]] = []
         for now in group:
+            if math.isnan(now.loss):
+                continue
             looked = now.step % every == 0 or now.step == now.steps
             found = now.scores.items() if looked else ()
             scores = {f"validation_{name}": v for name, v in found if math.isfinite(v)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,32 @@ def test_the_command_goes_on_where_it_stopped(
     assert "checkpoint of another training" in capsys.readouterr().err
     assert main(command) == 0
     assert "Going on after step 4." in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "step 3 of 6" in text:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("napari_histomil.cli.pretrain.say", say)
+    before = signal.getsignal(signal.SIGINT)
+    command = ["pretrain", str(toy / "pretrain.toml"), "-o"]
+    assert main([*command, str(toy / "encoder")]) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+    assert said[-1] == (
+        "The pretraining was stopped after 3 steps. Run the same command again to go on, or with "
+        "--force to begin anew."
+    )
+    assert (toy / "encoder" / CHECKPOINT_FILE).exists()
+    assert not (toy / "encoder" / "model.json").exists()
+    said.clear()
+    assert main([*command, str(toy / "encoder")]) == 0
+    assert said[0] == "Going on after step 3."
 
 
 def test_it_gives_features_of_a_slide_and_no_heatmap(
