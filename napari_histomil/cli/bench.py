@@ -1,4 +1,4 @@
-"""The verb ``bench``; its subjects: ``run`` (as plain ``bench``), ``slides``, ``annotations``."""
+"""The verb ``bench``: its subjects ``run`` (as plain ``bench``), ``slides``, ``annotations``, ``mil``."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_run_options(run_parser)
     _add_slides(subjects)
     _add_annotations(subjects)
+    _add_mil(subjects)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +157,35 @@ def _add_annotations(subparsers: Subparsers) -> None:
         "--rounds", type=positive(int), default=5, help="how often to measure, 5 by default"
     )
     _add_results(parser)
+
+
+def _add_mil(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers,
+        "mil",
+        bench_mil,
+        "models of whole slides: attention, memory, zooming",
+        "Ask gated attention about 100,000 patches, in turns with the matrix products it consists "
+        "of, and TransMIL in a process of its own; go from CLAM's features and checkpoint to the "
+        "heatmap; run ZoomMIL and gated attention over a slide, from its pixels to the answer. "
+        "Nets have random weights. A few minutes.",
+        "  histomil bench mil\n  histomil bench mil --encoder my-encoder --slide slide.svs",
+    )
+    parser.add_argument(
+        "--encoder",
+        default="metastasis-patch-small",
+        metavar="MODEL",
+        help="whose features whole runs take; metastasis-patch-small by default",
+    )
+    parser.add_argument(
+        "--slide", type=Path, metavar="SLIDE", help="a made slide of a gigapixel by default"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    parser.add_argument(
+        "--rounds", type=positive(int), default=5, help="how often to measure, 5 by default"
+    )
+    _add_results(parser)
+    add_models(parser)
 
 
 def bench_run(args: argparse.Namespace) -> int:
@@ -298,6 +328,34 @@ def bench_annotations(args: argparse.Namespace) -> int:
     if args.results is not None:
         command = f"histomil bench annotations --rounds {args.rounds}"
         append_section(args.results, "annotations", command, text)
+    return 0
+
+
+def bench_mil(args: argparse.Namespace) -> int:
+    """Measure models of whole slides, print, and write down where that is wanted."""
+    from napari_histomil.bench.figures import append_section, table, verdict
+    from napari_histomil.bench.mil import measure_mil
+    from napari_histomil.inference.devices import describe_device
+
+    path = args.slide or _gigapixel()
+    figures = measure_mil(
+        find_model_near(args.encoder, args.models),
+        path,
+        device=args.device,
+        models=args.models,
+        rounds=args.rounds,
+        say=say,
+        in_own_process=_in_own_process,
+    )
+    text = (
+        f"- {path.name}; device: {describe_device(args.device)}; medians of {args.rounds} rounds\n"
+        f"- **{verdict(figures)}**\n\n{table(figures)}"
+    )
+    print(json.dumps([figure.as_dict() for figure in figures]) if args.json else text)
+    if args.results is not None:
+        words = ["histomil bench mil", *([f"--slide {path.name}"] if args.slide else [])]
+        command = " ".join([*words, f"--encoder {args.encoder} --rounds {args.rounds}"])
+        append_section(args.results, "mil", command, text)
     return 0
 
 
