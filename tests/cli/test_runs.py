@@ -19,7 +19,7 @@ from napari_histomil.annotations.geojson import write_geojson
 from napari_histomil.annotations.model import Region, SlideFrame, class_named
 from napari_histomil.cli import running
 from napari_histomil.errors import TileError
-from napari_histomil.inference import engine, patches, session
+from napari_histomil.inference import blocks, engine, session
 from napari_histomil.inference.job import StainMethod
 from napari_histomil.results import RunStore, find_runs
 from napari_histomil.slides.readers import open_slide
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(engine, "run", interrupted)
-    monkeypatch.setattr(patches, "WRITE_SECONDS", 0.0)  # else all is done before anybody can stop
+    monkeypatch.setattr(blocks, "WRITE_SECONDS", 0.0)  # else all is done before anybody can stop
     said = run(slide, "--region", "all", "--batch", "4")
     assert said.code == 1
     assert said.out == ""
