@@ -150,25 +150,26 @@ def _folder_name(name: str, weights: Path | None) -> str:
 
 def _download(known: Foundation) -> Path:
     """Return the weights of a published encoder, from the hub's own store or from the hub."""
-    where = {"repo_id": known.repository, "filename": known.file}
+    download, where = huggingface_hub.hf_hub_download, (known.repository, known.file)
     try:
-        return Path(huggingface_hub.hf_hub_download(**where, local_files_only=True))
+        return Path(download(*where, local_files_only=True))
     except LocalEntryNotFoundError:
         pass  # not got yet
     access = (
         f"ask for access at {known.page} with your account, then 'hf auth login' (or HF_TOKEN), "
         f"or give the file with --weights"
     )
-    with_hub = f"{known.name} could not be got from {known.page}"
     endpoint = _reachable_hub(known.name, access if known.gated else "")
     try:
-        return Path(huggingface_hub.hf_hub_download(**where, endpoint=endpoint))
+        return Path(download(*where, endpoint=endpoint))
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise ModelError(
             f"{known.name} is given to those who asked for it ({known.licence}): {access}."
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{with_hub}: {brief(error)}.") from error
+        raise ModelError(
+            f"{known.name} could not be got from {known.page}: {brief(error)}."
+        ) from error
 
 
 def _reachable_hub(name: str, access: str) -> str:
@@ -241,8 +242,8 @@ def _of_timm(
             raise ModelError(f"{TIMM}{net} could not be got: {brief(error)}.") from error
         state = module.state_dict()
     else:
-        heads = config.classifier or ()
-        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        last: Any = config.classifier or ()
+        heads = (last,) if isinstance(last, str) else tuple(last)
         state = {
             name: tensor
             for name, tensor in read_weights(weights).items()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import timm
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,13 +56,14 @@ class TokenEncoder(nn.Module):
         arguments: dict[str, Any] = dict(backbone_arguments or {})
         if "mlp_layer" in arguments:
             arguments["mlp_layer"] = MLP_LAYERS[arguments["mlp_layer"]]
-        self.backbone = timm.create_model(
+        net: Any = timm.create_model(
             backbone, **{**arguments, "pretrained": False, "num_classes": 0}
         )
+        self.backbone = net
         if pooling not in ("token", "token+mean", "attention"):
             raise ValueError(f"there is no pooling {pooling!r}")
         self.pooling = pooling
-        width = int(self.backbone.num_features)
+        width = int(net.num_features)
         self.pool = (
             AttentionPool(width, pooled_dim, pooled_heads) if pooling == "attention" else None
         )
@@ -71,14 +72,15 @@ class TokenEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, T, T] -> [B, D]."""
-        tokens = self.backbone.forward_features(self._fitted(x))  # (B, P + N, W)
+        backbone: Any = self.backbone
+        tokens: Tensor = backbone.forward_features(self._fitted(x))  # (B, P + N, W)
         if self.pool is not None:
             pooled: Tensor = self.pool(tokens)
             return pooled
-        first: Tensor = tokens[:, 0]
+        first = tokens[:, 0]
         if self.pooling == "token":
             return first
-        patches = tokens[:, self.backbone.num_prefix_tokens :]
+        patches = tokens[:, backbone.num_prefix_tokens :]
         return torch.cat([first, patches.mean(1)], dim=1)
 
     def _fitted(self, x: Tensor) -> Tensor:

@@ -318,7 +318,7 @@ def test_no_network_is_a_sentence_that_says_how_to_get_access(small: Foundation)
 def test_a_gated_repository_says_how_to_get_access(
     small: Foundation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*, local_files_only: bool = False, **_: object) -> str:
+    def refused(*_: str, local_files_only: bool = False, endpoint: str = "") -> str:
         if local_files_only:
             raise fetching.LocalEntryNotFoundError("not here")
         raise gated
@@ -335,7 +335,7 @@ def test_what_the_hub_gives_is_kept(
 ) -> None:
     asked = []
 
-    def download(*, repo_id: str, filename: str, **_: object) -> str:
+    def download(repo_id: str, filename: str, **_: object) -> str:
         asked.append((repo_id, filename))
         return str(weights)
 
