@@ -33,6 +33,7 @@ OK, FAILED, USAGE = 0, 1, 2
 FAMILIES = (
     "slides",
     "runs",
+    "features",
     "exports",
     "segmentation",
     "annotations",

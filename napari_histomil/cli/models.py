@@ -72,6 +72,19 @@ def add_parser(subparsers: Subparsers) -> None:
     add_export(verbs)
     add_fetch(verbs)
 
+    parser = add_verb(
+        verbs,
+        "encoders",
+        encoders,
+        "which published encoders 'histomil features' knows by name",
+        "List the encoders of pathology that 'histomil features' gets from the Hugging Face hub, "
+        "with what each gives and needs. Those that are gated are given to whom their authors "
+        "have granted access: ask on the page that is named, then 'hf auth login'. Besides these, "
+        "any net of timm is an encoder (timm/<net>), and any model folder.",
+        "  histomil models encoders\n  histomil models encoders --json",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+
 
 def list_verb(args: argparse.Namespace) -> int:
     """Print the models there are; broken ones are told on stderr."""
@@ -160,6 +173,38 @@ def verify(args: argparse.Namespace) -> int:
     for reason in broken:
         say(f"histomil: {reason}")
     return 0 if not broken and all(result["ok"] for result in results) else 1
+
+
+def encoders(args: argparse.Namespace) -> int:
+    """Print the published encoders that are known."""
+    from napari_histomil.nets.foundation import FOUNDATIONS
+
+    if args.json:
+        rows = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "dim": each.dim,
+                "tile_px": each.tile_px,
+                "mpp": each.mpp,
+                "pooling": each.pooling,
+                "licence": each.licence,
+                "gated": each.gated,
+                "page": each.page,
+            }
+            for each in FOUNDATIONS.values()
+        ]
+        print(json.dumps(rows, indent=1))
+        return 0
+    width = max(len(name) for name in FOUNDATIONS)
+    for each in FOUNDATIONS.values():
+        access = "gated: ask there, then 'hf auth login'" if each.gated else "open"
+        print(
+            f"{each.name:<{width}}  {each.dim:>4} values, tiles of {each.tile_px} px at "
+            f"{each.mpp:g} µm/px  {each.title}"
+        )
+        print(f"{'':<{width}}  {each.page}  {each.licence}, {access}")
+    return 0
 
 
 def _steps(model: ModelManifest, models: Sequence[Path]) -> list[ModelManifest]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from napari_histomil.cli.running import (
+    Stop,
+    add_run_options,
+    over_slides,
+    progress_bar,
+    region_spec,
+)
 from napari_histomil.cli.shared import (
     add_icc,
     add_models,
@@ -24,16 +26,13 @@ from napari_histomil.cli.shared import (
     positive,
     say,
 )
-from napari_histomil.errors import HistomilError, RunError
+from napari_histomil.errors import RunError
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
-    from napari_histomil.inference.job import Progress, RegionSpec
+    from napari_histomil.inference.job import Progress
     from napari_histomil.manifest import ModelManifest
     from napari_histomil.results import RunStore, SegmentationStore
-    from napari_histomil.slides.slide import SlideInfo
-
-STAINS = ("none", "macenko", "reinhard")
 
 EXAMPLES = """\
   histomil run metastasis-patch-small slide.svs -o out
@@ -75,15 +74,6 @@ def add_parser(subparsers: Subparsers) -> None:
     add_reader(parser)
     add_icc(parser, "only for models that were trained on such; it is another run")
     parser.add_argument(
-        "--region",
-        metavar="WHERE",
-        type=_region,
-        default="tissue",
-        help="tissue (the default), all, a rectangle x,y,width,height in pixels of the full "
-        "resolution (--region=-9,0,99,99 where x is below 0), or a GeoJSON file: its areas, "
-        "without those of class Ignore*",
-    )
-    parser.add_argument(
         "--mpp",
         metavar="MPP",
         type=positive(float),
@@ -97,28 +87,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="distance between tiles in their own pixels: the side of a heatmap cell, or less "
         "than a tile where tiles shall overlap; the model's own by default",
     )
-    parser.add_argument(
-        "--stain",
-        choices=STAINS,
-        help="stain normalisation, fitted once on each slide's tissue; the model's own by default",
-    )
-    parser.add_argument(
-        "--device",
-        metavar="DEVICE",
-        default="auto",
-        help="auto (the default), cuda, cuda:1, mps or cpu",
-    )
-    parser.add_argument(
-        "--batch",
-        metavar="N",
-        type=positive(int),
-        help="tiles predicted at once; found by itself by default",
-    )
-    parser.add_argument(
-        "--skip-errors",
-        action="store_true",
-        help="leave tiles out that cannot be read, and list them in the run, instead of stopping",
-    )
+    add_run_options(parser)
     add_models(parser)
     parser.add_argument(
         "--json",
@@ -133,31 +102,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_verb(args: argparse.Namespace) -> int:
     """Run a model over slides, one after the other; a failing slide does not stop the rest."""
-    from napari_histomil.cli import FAILED, OK, USAGE, exit_code
-
     model = find_model_near(args.model, args.models, zoo=True)
-    failed: list[str] = []
-    codes: list[int] = []
-    with _cancelled_by_ctrl_c() as stop:
-        for path in args.slides:
-            try:
-                _run_slide(args, model, path, stop)
-                codes.append(OK)
-            except HistomilError as error:
-                say(f"histomil: {error}")
-                failed.append(path.name)
-                codes.append(exit_code(error))
-            if stop.cancel.is_set():
-                say("Cancelled: run the same command again to go on.")
-                return FAILED
-    if failed and len(args.slides) > 1:
-        say(f"{len(failed)} of {len(args.slides)} slides failed: {', '.join(failed)}.")
-    if all(code == USAGE for code in codes):
-        return USAGE
-    return FAILED if failed else OK
+    return over_slides(args.slides, lambda path, stop: _run_slide(args, model, path, stop))
 
 
-def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop: _Stop) -> None:
+def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop: Stop) -> None:
     """Run the model over one slide and print where the run is."""
     from napari_histomil.inference.job import plan_job
 
@@ -172,7 +121,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     job = plan_job(
         info,
         model,
-        region=_region_spec(args.region, info),
+        region=region_spec(args.region, info),
         stain=args.stain,
         mpp=args.mpp,
         stride_px=args.stride,
@@ -183,7 +132,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
     from napari_histomil.results import RunStore, SegmentationStore
 
     last: Progress | None = None
-    with _progress_bar(path.name) as show:
+    with progress_bar(path.name) as show:
         for progress in run(
             job,
             out=args.out,
@@ -279,118 +228,3 @@ def _areas(store: SegmentationStore) -> str:
     areas, looked_at = class_areas_mm2(store, Steps())
     found = ", ".join(f"{name} {area:.3g} mm²" for name, area in areas.items())
     return f"{found} of {looked_at:.3g} mm² looked at"
-
-
-def _region(text: str) -> str | tuple[float, float, float, float] | Path:
-    """Read ``tissue``, ``all``, ``x,y,width,height`` or the path of a file."""
-    if text in ("tissue", "all"):
-        return text
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        if Path(text).is_file():
-            return Path(text)
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is neither tissue, all, four numbers x,y,width,height nor a file"
-        ) from None
-    if (
-        len(numbers) != 4
-        or not all(abs(n) < float("inf") for n in numbers)
-        or min(numbers[2:]) <= 0
-    ):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no rectangle: it needs x,y,width,height, the last two above 0"
-        )
-    return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-def _region_spec(
-    where: str | tuple[float, float, float, float] | Path, info: SlideInfo
-) -> RegionSpec:
-    from napari_histomil.geometry import Rect
-    from napari_histomil.inference.job import RegionSpec
-
-    if where == "tissue":
-        return RegionSpec("tissue")
-    if where == "all":
-        return RegionSpec("all")
-    if isinstance(where, tuple):
-        return RegionSpec("rect", rect_px0=Rect(*where))
-    from napari_histomil.annotations.geojson import read_geojson
-    from napari_histomil.annotations.model import SlideFrame, areal_polygons
-
-    file = read_geojson(Path(where), frame=SlideFrame.of(info))
-    for note in file.notes:
-        say(f"{Path(where).name}: {note}")
-    polygons = areal_polygons(file.regions)
-    if not polygons:
-        raise RunError(f"{Path(where).name} holds no area to look at: draw one, or choose tissue.")
-    return RegionSpec("polygons", polygons_wkt=tuple(polygon.wkt for polygon in polygons))
-
-
-@dataclass(slots=True)
-class _Stop:
-    """What Ctrl-C does: interrupt at once, or, when blocks are being written, cancel the run."""
-
-    gently: bool = False
-    cancel: threading.Event = field(default_factory=threading.Event)
-
-
-@contextmanager
-def _cancelled_by_ctrl_c() -> Iterator[_Stop]:
-    """Let the first Ctrl-C cancel while a run goes gently; others interrupt as usual.
-
-    Before that, while torch and the model are loaded, nobody would look at the event for seconds.
-    """
-    stop = _Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        if not stop.gently:
-            raise KeyboardInterrupt
-        stop.cancel.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows progress on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    bar = Bar(
-        TextColumn("{task.description}", markup=False),  # names may hold [brackets]
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(name, total=None, speed="loading the model")
-
-        def show(progress: Progress) -> None:
-            left = progress.seconds_left
-            speed = f"{progress.tiles_per_second:.0f} tiles/s"
-            if left is not None:
-                speed += f", {_duration(left)} left"
-            bar.update(task, completed=progress.done, total=progress.total, speed=speed)
-
-        yield show
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -250,6 +250,8 @@ def _facts(net: Net, model: ModelManifest, shape: tuple[int, ...]) -> dict[str, 
         "device": describe_device(str(net.device)),
         **{name: version(name) for name in ("torch", "napari-histomil")},
         "onnxruntime": runtime_version() or "",
+        # a classifier that embeds is another net of the same hash
+        **({"task": "embed"} if model.task == "embed" else {}),
     }
 
 

@@ -18,14 +18,14 @@ from napari_histomil.inference.lanes import Answer
 from napari_histomil.inference.plan import Near, Plan
 from napari_histomil.inference.prefetch import Crew
 from napari_histomil.inference.session import Session
-from napari_histomil.results.blocks import BlockRun
+from napari_histomil.results import FeatureStore, RunStore
 from napari_histomil.tiling import BLOCK_TILES
 
 WRITE_SECONDS = 0.1
 """Blocks that are done within this time are written together: each write costs the same."""
 
 
-Store = TypeVar("Store", bound=BlockRun)
+Store = TypeVar("Store", FeatureStore, RunStore)
 
 
 class BlockSession(Session[Store]):

@@ -112,7 +112,11 @@ def _finished(path: Path, task: str) -> Progress | None:
     """Return what a run that is done has to tell, or None."""
     if not path.exists():
         return None
-    kinds = {"segment": SegmentationStore, "chain": SegmentationStore, "embed": FeatureStore}
+    kinds: dict[str, type[SegmentationStore] | type[FeatureStore]] = {
+        "segment": SegmentationStore,
+        "chain": SegmentationStore,
+        "embed": FeatureStore,
+    }
     store: RunStore | FeatureStore | SegmentationStore
     try:
         store = kinds.get(task, RunStore).open(path)

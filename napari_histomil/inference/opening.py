@@ -19,7 +19,7 @@ from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Slide
 from napari_histomil.tiling import TileGrid
 
-Store = TypeVar("Store", bound=FeatureStore | RunStore | SegmentationStore)
+Store = TypeVar("Store", FeatureStore, RunStore, SegmentationStore)
 
 ENLARGED = 1.2
 """A slide this much coarser than the model is a warning: what it lacks cannot be made up."""

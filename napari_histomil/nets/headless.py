@@ -22,9 +22,8 @@ def take_head_off(module: nn.Module) -> int:
         values = module.head.in_features
         module.head = nn.Identity()  # type: ignore[assignment]
         return values
-    reset: Any = getattr(module, "reset_classifier", None)
-    if reset is None:
+    net: Any = module
+    if not hasattr(net, "reset_classifier"):
         raise ModelError(f"The last layer of a {type(module).__name__} is not known.")
-    reset(0)
-    values = getattr(module, "head_hidden_size", None) or module.num_features
-    return int(values)
+    net.reset_classifier(0)
+    return int(getattr(net, "head_hidden_size", None) or net.num_features)

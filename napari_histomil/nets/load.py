@@ -16,8 +16,9 @@ from napari_histomil.errors import ModelError
 from napari_histomil.manifest import ModelManifest, verify_model
 from napari_histomil.nets.headless import take_head_off
 from napari_histomil.nets.onnx_graph import OnnxGraph, read_graph
-from napari_histomil.nets.patch import build_patch_net
+from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.nets.segmenters import build_segmenter
+from napari_histomil.nets.token_encoder import TokenEncoder
 
 
 def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -27,9 +28,19 @@ def _build_timm(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Mod
     return module
 
 
+def _build_own(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    if name == "centre-patch":
+        return CentrePatch(classes, **arguments)
+    if name == "token-encoder":
+        return TokenEncoder(**arguments)
+    raise ValueError(
+        f"no net of this program is called {name!r} (known: centre-patch, token-encoder)"
+    )
+
+
 BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], nn.Module]] = {
     "timm": _build_timm,
-    "histomil": build_patch_net,
+    "histomil": _build_own,
     "smp": build_segmenter,
 }
 """Family (an architecture's name before the slash) -> (name, classes, arguments) -> net."""
@@ -76,7 +87,12 @@ def fill_module(module: nn.Module, manifest: ModelManifest) -> nn.Module:
         state = safetensors.torch.load_file(manifest.weights)
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{manifest.weights} is no file of safetensors: {error}.") from error
-    _check_state(manifest, module.state_dict(), state)
+    problems = misfit(module.state_dict(), state)
+    if problems:
+        raise ModelError(
+            f"{manifest.weights} does not fit {manifest.architecture} with "
+            f"{len(manifest.classes)} classes: {problems}."
+        )
     module.load_state_dict(state)
     if manifest.task == "embed" and manifest.classes:  # see headless.as_encoder
         take_head_off(module)
@@ -132,10 +148,11 @@ def _load_torchscript(manifest: ModelManifest) -> nn.Module:
     return module.float().eval()
 
 
-def _check_state(
-    manifest: ModelManifest, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]
-) -> None:
-    """Compare names and shapes, so that the message is a sentence and not a page."""
+def misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return in what the names and shapes of weights are not those wanted, "" if they are.
+
+    So that the message is a sentence and not a page.
+    """
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     odd = [
@@ -148,8 +165,4 @@ def _check_state(
         *([f"{len(unexpected)} are unknown ({unexpected[0]}, ...)"] if unexpected else []),
         *odd[:1],
     ]
-    if problems:
-        raise ModelError(
-            f"{manifest.weights} does not fit {manifest.architecture} with "
-            f"{len(manifest.classes)} classes: {'; '.join(problems)}."
-        )
+    return "; ".join(problems)

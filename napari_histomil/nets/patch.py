@@ -99,16 +99,3 @@ class CentrePatch(nn.Module):
         parts = [functional.layer_norm(own, size), functional.layer_norm(around, size)]
         logits: Tensor = self.head(self.dropout(torch.cat(parts, dim=-1)))
         return logits
-
-
-def build_patch_net(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    """Build ``histomil/<name>`` with random weights.
-
-    Raises
-    ------
-    ValueError
-        If there is no net of that name, or it does not take these arguments.
-    """
-    if name != "centre-patch":
-        raise ValueError(f"no net of this program is called {name!r} (known: centre-patch)")
-    return CentrePatch(classes, **arguments)

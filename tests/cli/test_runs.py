@@ -17,9 +17,9 @@ from shapely.geometry import LineString, Polygon, box
 
 from napari_histomil.annotations.geojson import write_geojson
 from napari_histomil.annotations.model import Region, SlideFrame, class_named
-from napari_histomil.cli import runs
+from napari_histomil.cli import running
 from napari_histomil.errors import TileError
-from napari_histomil.inference import engine, patches, session
+from napari_histomil.inference import blocks, engine, session
 from napari_histomil.inference.job import StainMethod
 from napari_histomil.results import RunStore, find_runs
 from napari_histomil.slides.readers import open_slide
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(engine, "run", interrupted)
-    monkeypatch.setattr(patches, "WRITE_SECONDS", 0.0)  # else all is done before anybody can stop
+    monkeypatch.setattr(blocks, "WRITE_SECONDS", 0.0)  # else all is done before anybody can stop
     said = run(slide, "--region", "all", "--batch", "4")
     assert said.code == 1
     assert said.out == ""
@@ -307,12 +307,12 @@ def test_a_stride_longer_than_the_tile_and_a_device_that_is_none(run, slide):
 
 
 def test_the_choices_of_stain_are_those_of_a_job():
-    assert get_args(StainMethod) == runs.STAINS
+    assert get_args(StainMethod) == running.STAINS
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_time_left_in_words(seconds, text):
-    assert runs._duration(seconds) == text
+    assert running.duration(seconds) == text
 
 
 # --- moved and renamed slides -------------------------------------------------------------------
