@@ -217,8 +217,10 @@ class SegmentationStore(RunFolder):
         """
         self._write(band, self._stored(band, probabilities), skipped)
 
-    def _stored(self, band: Band, probabilities: Callable[[slice], Probabilities]) -> list[Stored]:
-        """Return what is stored of a band in each level."""
+    def _stored(
+        self, band: Band, probabilities: Callable[[slice], Probabilities]
+    ) -> Iterator[Stored]:
+        """Yield what is stored of a band in each level."""
         places = [_at_level(band, index) for index in range(len(self.level_shapes))]
         levels = [
             np.full((len(self.classes), r.stop - r.start, c.stop - c.start), UNKNOWN, np.uint8)
