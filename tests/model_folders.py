@@ -175,3 +175,69 @@ def make_encoder_folder(
     manifest.update(changes)
     (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
+
+
+def make_mil_folder(
+    path: Path,
+    name: str,
+    encoder: Path,
+    *,
+    mpps: tuple[float, ...] = (1.0,),
+    arguments: dict[str, Any] | None = None,
+    seed: int = 0,
+    sharp: float = 300.0,
+    **changes: Any,
+) -> Path:
+    """Write a MIL model with random weights over an encoder; `changes` go to model.json.
+
+    Tiles of 32 px side by side at `mpps`, the lowest magnification (largest) first. What is
+    multiplied by `sharp` are the last layers of attention, so that it differs between tiles.
+    """
+    import safetensors.torch
+    import torch
+
+    from napari_histomil.manifest import load_manifest
+    from napari_histomil.nets.mil import build_mil
+
+    embeds = load_manifest(encoder)
+    assert embeds.embedding_dim is not None
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = build_mil(name, embeds.embedding_dim, 2, **(arguments or {}))
+    state = net.state_dict()
+    for key in state:
+        if key.endswith(".w.weight"):
+            state[key] = state[key] * sharp
+    file = path / "weights.safetensors"
+    safetensors.torch.save_file(state, file)
+    grids = [{"mpp": mpp, "tile_px": 32, "stride_px": 32} for mpp in mpps]
+    manifest = {
+        "schema_version": 1,
+        "name": path.name,
+        "description": "Random weights, for tests.",
+        "task": "mil",
+        "architecture": {"name": f"mil/{name}", "arguments": arguments or {}},
+        "weights": {
+            "file": file.name,
+            "format": "safetensors",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        },
+        "classes": [
+            {"name": "normal", "color": [90, 90, 180]},
+            {"name": "tumor", "color": [200, 0, 0]},
+        ],
+        "positive_class": "tumor",
+        "activation": "softmax",
+        "grid": grids[-1],
+        "licence": "BSD-3-Clause",
+        "mil": {
+            "encoder": {
+                "name": embeds.name, "dim": embeds.embedding_dim, "sha256": embeds.sha256,
+            },
+            "grids": grids,
+        },
+    }  # fmt: skip
+    manifest.update(changes)
+    (path / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return path

@@ -34,6 +34,7 @@ FAMILIES = (
     "slides",
     "runs",
     "features",
+    "mil",
     "exports",
     "segmentation",
     "annotations",

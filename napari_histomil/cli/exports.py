@@ -18,7 +18,7 @@ from napari_histomil.errors import RunError, SlideError
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
-    from napari_histomil.results import RunStore
+    from napari_histomil.results import MilRun, RunStore
 
 FORMATS = {
     "csv": (".csv",),
@@ -29,6 +29,9 @@ FORMATS = {
 }
 """Formats of ``export``, with the suffixes by which they are known."""
 
+VALUES = ("rank", "softmax", "raw", "contribution")
+"""Of attention, see `exchange.attention.VALUES`."""
+
 EXAMPLES = """\
   histomil export RUN.zarr -o heatmap.png      a picture, with scale bar
   histomil export RUN.zarr -o tiles.csv        WSInfer's table
@@ -36,6 +39,9 @@ EXAMPLES = """\
   histomil export RUN.zarr -o heatmap.ome.tif --class tumor
                                                the values, one pixel a cell
   histomil export RUN.zarr -o patches.h5       CLAM's patches, with scores
+  histomil export MIL.zarr -o slide_likelihood_map.tif
+                                               attention: beside slide.svs,
+                                               ASAP shows it by itself
 
 RUN.zarr is the path that 'histomil run' printed."""
 
@@ -64,6 +70,18 @@ def add_parser(subparsers: Subparsers) -> None:
         "class); tables hold all",
     )
     parser.add_argument(
+        "--values",
+        choices=VALUES,
+        help="of a MIL run, in tiff and png: rank within the slide (the default), softmax, raw "
+        "(before the softmax) or contribution to the class",
+    )
+    parser.add_argument(
+        "--level",
+        metavar="N",
+        type=int,
+        help="of a MIL run: 0 for the lowest magnification, and so on; the last by default",
+    )
+    parser.add_argument(
         "--slide",
         metavar="SLIDE",
         type=Path,
@@ -74,10 +92,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def export(args: argparse.Namespace) -> int:
     """Write a run in the format of another program."""
-    from napari_histomil.results import RunStore
+    from napari_histomil.results import RunStore, run_task
 
     target = new_file(args.output, force=args.force)
     kind = args.format or _format_of(target)
+    if run_task(args.run) == "mil":
+        return _export_attention(args, target, kind)
+    if args.values is not None or args.level is not None:
+        raise RunError("--values and --level are for runs of MIL models.")
     if args.class_name is not None and kind not in ("tiff", "png"):
         raise RunError(f"--class is for tiff and png: {kind} holds all classes.")
     store = RunStore.open(args.run)
@@ -105,6 +127,33 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export_attention(args: argparse.Namespace, target: Path, kind: str) -> int:
+    """Write what a MIL model looked at."""
+    from napari_histomil.exchange import attention, attention_pictures
+    from napari_histomil.results import open_mil_run
+
+    if kind == "csv":
+        raise RunError("The attention of a MIL run is written as h5, geojson, tiff or png.")
+    if args.values is not None and kind not in ("tiff", "png"):
+        raise RunError(f"--values is for tiff and png: {kind} holds what there is.")
+    run = open_mil_run(args.run)
+    shown = attention.shown_map(run, level=args.level, class_name=args.class_name)
+    values = args.values or "rank"
+    if kind == "h5":
+        attention.write_h5(shown, target)
+    elif kind == "geojson":
+        attention.write_geojson(shown, target)
+    elif kind == "tiff":
+        attention_pictures.write_tiff(shown, target, values)
+    elif args.slide is None and not run.slide.get("path"):
+        attention_pictures.write_png(shown, target, None, values)
+    else:
+        with open_slide_with(_slide_of(run, args.slide), None, reader=args.reader) as slide:
+            attention_pictures.write_png(shown, target, slide, values)
+    print(target)
+    return 0
+
+
 def _format_of(path: Path) -> str:
     for name, suffixes in FORMATS.items():
         if path.suffix.lower() in suffixes:
@@ -112,7 +161,7 @@ def _format_of(path: Path) -> str:
     raise RunError(f"The name {path.name} does not tell the format: add --format, or a suffix.")
 
 
-def _slide_of(store: RunStore, given: Path | None) -> Path:
+def _slide_of(store: RunStore | MilRun, given: Path | None) -> Path:
     if given is not None:
         return given
     from napari_histomil.results import find_slide

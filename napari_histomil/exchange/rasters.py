@@ -147,7 +147,7 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
     title = f"{run.slide['name']}\n{run.model['name']}, {name}{_share_done(run)}"
     axes.set_title(title, fontsize=9, parse_math=False)
     bar.set_label(f"score of {name}", parse_math=False)
-    _draw_scale_bar(axes, width_um, height_um)
+    draw_scale_bar(axes, width_um, height_um)
     with whole_file(path) as part, warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the picture is right all the same.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
@@ -175,14 +175,15 @@ def _pyramid(full: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     known = np.isfinite(levels[0])
     sums, counts = np.where(known, levels[0], 0).astype(np.float64), known.astype(np.float64)
     for _ in range(halvings):
-        sums, counts = _halve(sums), _halve(counts)
+        sums, counts = halve(sums), halve(counts)
         mean = np.full(sums.shape, np.nan)
         np.divide(sums, counts, out=mean, where=counts > 0)
         levels.append(mean.astype(np.float32))
     return levels
 
 
-def _halve(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def halve(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of each four pixels of [C, rows, columns], both even."""
     channels, rows, columns = values.shape
     four = values.reshape(channels, rows // 2, 2, columns // 2, 2)
     summed: NDArray[np.float64] = four.sum(axis=(2, 4))
@@ -195,7 +196,7 @@ def scale_bar_um(width_um: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= width_um / 5)
 
 
-def _draw_scale_bar(axes: Axes, width_um: float, height_um: float) -> None:
+def draw_scale_bar(axes: Axes, width_um: float, height_um: float) -> None:
     """Draw a bar with its length above it, white on black's shadow, in the lower left corner."""
     length_um = scale_bar_um(width_um)
     label = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"

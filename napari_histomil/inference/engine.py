@@ -8,7 +8,7 @@ The cycle:
 3. threads take pieces of the plan, read their tiles and predict them (`lanes.py`);
 4. pieces come together to a block (`blocks.py`: scores, or features) or are stitched to a band of
    a picture (`segmentation.py`), which is written, then flagged done; a chain does so twice
-   (`chain.py`);
+   (`chain.py`), and a MIL model is asked when the features that it needs are there (`mil.py`);
 5. its `Progress` is yielded; cancelling, closing the generator and errors all end in one place.
 """
 
@@ -25,12 +25,20 @@ from napari_histomil.inference.chain import ChainSession
 from napari_histomil.inference.devices import resolve_device
 from napari_histomil.inference.embedding import EmbedSession
 from napari_histomil.inference.job import Job, Progress
+from napari_histomil.inference.mil import MilSession
+from napari_histomil.inference.mil_models import asked_models, find_members
 from napari_histomil.inference.opening import find_job_model, open_job_slide, open_job_store
 from napari_histomil.inference.patches import PatchSession
 from napari_histomil.inference.plan import Near, whole_rect_px0
 from napari_histomil.inference.segmentation import SegmentSession
 from napari_histomil.manifest import find_steps
-from napari_histomil.results import FeatureStore, RunStore, SegmentationStore, run_path
+from napari_histomil.results import (
+    FeatureStore,
+    RunStore,
+    SegmentationStore,
+    open_mil_run,
+    run_path,
+)
 
 
 def run(
@@ -88,9 +96,12 @@ def run(
         model = find_job_model(job, models)
         resolved = resolve_device(device)  # before anything is made on disk
         slide = stack.enter_context(open_job_slide(job))
-        session: PatchSession | EmbedSession | SegmentSession | ChainSession
+        session: PatchSession | EmbedSession | SegmentSession | ChainSession | MilSession
         how = (resolved, batch, on_error)
-        if model.segments:
+        if job.task == "mil":
+            asked = asked_models([model, *find_members(job, models)]).to(resolved)
+            session = MilSession(job, model, asked, slide, path, *how, out=out, models=models)
+        elif model.segments:
             steps = find_steps(model, models) if job.task == "chain" else None
             picture = stack.enter_context(
                 open_job_store(SegmentationStore, path, job, model, slide)
@@ -112,6 +123,8 @@ def _finished(path: Path, task: str) -> Progress | None:
     """Return what a run that is done has to tell, or None."""
     if not path.exists():
         return None
+    if task == "mil":
+        return _answered(path)
     kinds: dict[str, type[SegmentationStore] | type[FeatureStore]] = {
         "segment": SegmentationStore,
         "chain": SegmentationStore,
@@ -128,3 +141,15 @@ def _finished(path: Path, task: str) -> Progress | None:
     if isinstance(store, SegmentationStore) and store.chain is not None:
         total += store.chain["detector_tiles"]
     return Progress(total, total, total, 0.0, whole_rect_px0(store.grid), path)
+
+
+def _answered(path: Path) -> Progress | None:
+    """Return what a MIL run that is there has to tell; it is there only whole."""
+    try:
+        run = open_mil_run(path)
+    except RunError:
+        return None  # it is written anew
+    total = sum(len(level) for level in run.levels)
+    grid = run.levels[0].grid
+    assert grid is not None  # jobs have grids
+    return Progress(total, total, total, 0.0, whole_rect_px0(grid), path)

@@ -76,6 +76,35 @@ class StainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MilSpec:
+    """How a MIL model is asked, other than once by itself."""
+
+    members: tuple[ModelRef, ...] = ()
+    """Further models of an ensemble, of the same classes, encoder and grids."""
+    passes: int = 0
+    """So many answers with dropout on tell how sure the model is (Gal and Ghahramani 2016)."""
+    finer: int = 1
+    """The map is made at a stride this many times smaller: between the bag's tiles others are
+    looked at with the model's attention. The answer stays that of the bag."""
+
+    def __post_init__(self) -> None:
+        if self.passes < 0 or self.passes == 1:
+            raise RunError(
+                f"{self.passes} pass(es) with dropout have no spread: ask for 10 or so."
+            )
+        if self.finer < 1:
+            raise RunError(f"The stride cannot be divided by {self.finer}: choose 2 or 4.")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what is not the default as plain JSON values."""
+        return {
+            **({"members": [m.sha256 for m in self.members]} if self.members else {}),
+            **({"passes": self.passes} if self.passes else {}),
+            **({"finer": self.finer} if self.finer > 1 else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Everything that decides a result."""
 
@@ -84,11 +113,13 @@ class Job:
     task: str
     grids: tuple[GridSpec, ...]
     """The grid of the result. Of features at one of several magnifications, the grid of the lowest
-    after it: the tiles are then all children of that grid's tiles in the region."""
+    after it: the tiles are then all children of that grid's tiles in the region. Of a MIL model
+    those of its bag, the lowest magnification first."""
     region: RegionSpec = field(default_factory=RegionSpec)
     stain: StainSpec = field(default_factory=StainSpec)
     tta: bool = False
     """Whether features are the mean over the eight ways in which a tile can lie."""
+    mil: MilSpec = field(default_factory=MilSpec)
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result as plain JSON values, without names and paths."""
@@ -116,13 +147,19 @@ class Job:
             },
             "stain": {"method": self.stain.method},
             **({"tta": True} if self.tta else {}),
+            **({"mil": self.mil.canonical()} if self.mil != MilSpec() else {}),
         }
 
     @property
     def run_id(self) -> str:
         """First 16 hexadecimal digits of the sha256 of the canonical JSON."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return id_of(self.canonical())
+
+
+def id_of(canonical: dict[str, Any]) -> str:
+    """Return the id of what is described by plain JSON values: 16 hexadecimal digits."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _canonical_grid(grid: GridSpec) -> dict[str, Any]:
@@ -171,6 +208,7 @@ def plan_job(
     icc: bool = False,
     tta: bool = False,
     within: GridSpec | None = None,
+    mil: MilSpec | None = None,
 ) -> Job:
     """Return the job that runs `model` on a slide with the model's own settings, or others.
 
@@ -197,6 +235,8 @@ def plan_job(
         Grid of the lowest magnification where an encoder looks at several: this job's tiles are
         all that lie within a cell of that grid that is looked at, also on glass, and white where
         such a cell reaches beyond the slide. So every tile has as many children.
+    mil
+        How a MIL model is asked; once, by itself, by default.
 
     Raises
     ------
@@ -212,10 +252,14 @@ def plan_job(
             f"it, see 'histomil models chain --help'."
         )
     if model.task == "mil":
-        raise RunError(
-            f"{model.name} answers for a whole slide from features of its tiles (task 'mil'), and "
-            f"tells nothing of a single tile: run it as a MIL model."
-        )
+        if tta or within is not None or mpp is not None or stride_px is not None:
+            raise RunError(
+                f"{model.name} takes features as it was trained on: its grids and the ways tiles "
+                f"lie cannot be chosen."
+            )
+        return _plan_mil(info, model, region, stain, reader, mil or MilSpec(), icc=icc)
+    if mil is not None:
+        raise RunError(f"{model.name} is no MIL model: members, passes and finer are for those.")
     grid = GridSpec(
         mpp=model.grid.mpp if mpp is None else mpp,
         tile_px=model.grid.tile_px,
@@ -244,4 +288,47 @@ def plan_job(
         region=region or RegionSpec(),
         stain=StainSpec(model.stain if stain is None else stain),
         tta=tta,
+    )
+
+
+REFINABLE = ("mil/attention", "mil/gated-attention", "mil/clam-sb", "mil/clam-mb")
+"""Models whose attention to a tile, before the softmax, depends on that tile alone."""
+
+
+def _plan_mil(
+    info: SlideInfo,
+    model: ModelManifest,
+    region: RegionSpec | None,
+    stain: StainMethod | None,
+    reader: str | None,
+    mil: MilSpec,
+    *,
+    icc: bool,
+) -> Job:
+    assert model.mil is not None
+    if model.mil.clinical:
+        raise RunError(
+            f"{model.name} needs clinical variables of the patient "
+            f"({', '.join(model.mil.clinical)}), and a slide has none: ask it from Python."
+        )
+    grids = model.mil.grids
+    if mil.finer > 1:
+        if model.architecture not in REFINABLE:
+            raise RunError(
+                f"{model.name} ({model.architecture}) has no attention that can be asked about "
+                f"tiles between those of the bag: leave the finer map out."
+            )
+        if grids[-1].stride_px % mil.finer:
+            raise RunError(
+                f"The stride of {model.name}, {grids[-1].stride_px} px, cannot be divided by "
+                f"{mil.finer}."
+            )
+    return Job(
+        slide=SlideRef(info.path, info.fingerprint, info.mpp_xy, icc=icc, reader=reader),
+        model=ModelRef(model.name, model.path, model.sha256),
+        task="mil",
+        grids=grids,
+        region=region or RegionSpec(),
+        stain=StainSpec(model.stain if stain is None else stain),
+        mil=mil,
     )

@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from napari_histomil.errors import ModelError, RunError
 from napari_histomil.files import remote_url
-from napari_histomil.inference.job import Job
+from napari_histomil.inference.job import Job, ModelRef
 from napari_histomil.inference.plan import select_tiles
 from napari_histomil.manifest import ModelManifest, find_model, load_manifest
 from napari_histomil.nets.encoders import as_encoder
 from napari_histomil.results import FeatureStore, RunStore, SegmentationStore
 from napari_histomil.slides.readers import open_slide
-from napari_histomil.slides.slide import Slide
+from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.tiling import TileGrid
 
 Store = TypeVar("Store", FeatureStore, RunStore, SegmentationStore)
@@ -27,17 +27,23 @@ ENLARGED = 1.2
 
 def find_job_model(job: Job, models: Sequence[Path]) -> ModelManifest:
     """Return the job's model from where it was, or of its name; by content, not by name."""
-    path, name = job.model.path, job.model.name
+    model = find_model_of(job.model, models)
+    return as_encoder(model) if job.task == "embed" else model
+
+
+def find_model_of(ref: ModelRef, models: Sequence[Path]) -> ModelManifest:
+    """Return the model that a job names; see `find_job_model`."""
+    path, name = ref.path, ref.name
     try:
         model = load_manifest(path) if path.is_dir() else find_model(name, models)
     except ModelError as error:
         raise ModelError(f"The job's model {name} cannot be used: {error}") from error
-    if model.sha256 != job.model.sha256:
+    if model.sha256 != ref.sha256:
         raise RunError(
             f"The model {name} in {model.path} is not the one that the job was made for: run the "
             f"job again with this model, or get the other back."
         )
-    return as_encoder(model) if job.task == "embed" else model
+    return model
 
 
 def open_job_slide(job: Job) -> Slide:
@@ -78,22 +84,11 @@ def _make_store(
     kind: type[Store], path: Path, job: Job, model: ModelManifest, slide: Slide
 ) -> Store:
     grid = select_tiles(slide, job)
-    info = slide.info
-    bounds = info.bounds_px0
     store = kind.create(
         path,
         run_id=job.run_id,
         job=job.canonical(),
-        slide={
-            "name": info.path.name,
-            "path": remote_url(info.path) or str(info.path.absolute()),
-            "fingerprint": info.fingerprint,
-            "width_px0": info.width_px0,
-            "height_px0": info.height_px0,
-            "mpp_xy": list(info.mpp_xy),
-            "bounds_px0": bounds
-            and [bounds.x_px0, bounds.y_px0, bounds.width_px0, bounds.height_px0],
-        },
+        slide=slide_facts(slide.info),
         model={
             "name": model.name,
             "path": str(model.path.absolute()),
@@ -110,12 +105,26 @@ def _make_store(
         classes=() if model.task == "embed" else model.classes,
         grid=grid,
     )
-    for warning in _warnings(grid, model):
+    for warning in grid_warnings(grid, model):
         store.add_warning(warning)
     return store
 
 
-def _warnings(grid: TileGrid, model: ModelManifest) -> Iterator[str]:
+def slide_facts(info: SlideInfo) -> dict[str, Any]:
+    """Return what a run keeps of its slide."""
+    bounds = info.bounds_px0
+    return {
+        "name": info.path.name,
+        "path": remote_url(info.path) or str(info.path.absolute()),
+        "fingerprint": info.fingerprint,
+        "width_px0": info.width_px0,
+        "height_px0": info.height_px0,
+        "mpp_xy": list(info.mpp_xy) if info.mpp_x is not None else None,
+        "bounds_px0": bounds and [bounds.x_px0, bounds.y_px0, bounds.width_px0, bounds.height_px0],
+    }
+
+
+def grid_warnings(grid: TileGrid, model: ModelManifest) -> Iterator[str]:
     """Yield what is odd about running this model on this slide, a sentence each."""
     mpp, coarsest = grid.spec.mpp, max(grid.slide_mpp)
     if coarsest > mpp * ENLARGED:

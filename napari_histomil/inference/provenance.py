@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from napari_histomil.inference.backends import Net
 from napari_histomil.inference.devices import describe_device
 from napari_histomil.inference.predictor import Settings
@@ -18,16 +20,11 @@ PACKAGES = ("napari-histomil", "numpy", "pillow", "timm", "torch", "torchvision"
 def begin_session(net: Net, settings: Settings) -> dict[str, Any]:
     """Return the record of a session that begins now, as plain JSON values."""
     graph = net.module if isinstance(net.module, OnnxGraph) else None
-    versions = {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}}
+    session = begin(net.device)
     if graph is not None:
-        versions["onnxruntime"] = str(runtime_version())
+        session["versions"]["onnxruntime"] = str(runtime_version())
     return {
-        "started": now(),
-        "finished": None,
-        "versions": versions,
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": describe_device(str(net.device)),
-        "device_type": net.device.type,
+        **session,
         "backend": net.backend,
         **({"providers": list(graph.providers)} if graph is not None else {}),
         "precision": settings.precision,
@@ -35,6 +32,18 @@ def begin_session(net: Net, settings: Settings) -> dict[str, Any]:
         "batch": settings.batch,
         "batch_norms_folded": net.batch_norms_folded,
         "scaling_folded": net.scaling_folded,
+    }
+
+
+def begin(device: torch.device) -> dict[str, Any]:
+    """Return what is known of a session on a device, before any net."""
+    return {
+        "started": now(),
+        "finished": None,
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": describe_device(str(device)),
+        "device_type": device.type,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -366,7 +366,7 @@ def _load_wsinfer(folder: Path) -> ModelManifest:
         weights=graphs[0],
         weights_format="torchscript",
         weights_sha256=_recorded_sha256(folder) or _file_sha256(graphs[0]),
-        classes=tuple(ClassSpec(name, _color(name, i)) for i, name in enumerate(names)),
+        classes=class_specs(names),
         activation="softmax" if len(names) > 1 else "sigmoid",
         grid=GridSpec(float(raw["spacing_um_px"]), size, size),
         read="level0",
@@ -446,6 +446,11 @@ def _weights_inside(folder: Path, name: str, file: Path) -> Path:
             f"{file}: the weights {name!r} are missing: the model was copied incompletely."
         )
     return weights
+
+
+def class_specs(names: Sequence[str]) -> tuple[ClassSpec, ...]:
+    """Return classes of these names, for models that state no colours."""
+    return tuple(ClassSpec(name, _color(name, index)) for index, name in enumerate(names))
 
 
 def _color(name: str, index: int) -> tuple[int, int, int]:

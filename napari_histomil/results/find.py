@@ -18,6 +18,7 @@ from napari_histomil.resources import (
 )
 from napari_histomil.results.features import FeatureStore
 from napari_histomil.results.layout import ATTRIBUTE, task_of
+from napari_histomil.results.mil import TASK as MIL_TASK
 from napari_histomil.results.segmentation import SegmentationStore
 from napari_histomil.results.store import RunStore
 from napari_histomil.slides.readers import open_slide
@@ -53,7 +54,8 @@ def find_runs(
 ) -> list[Path]:
     """Return the runs of a slide of one task, the one worked on last first.
 
-    None stands for all tasks whose results can be looked at: runs of features are not among them.
+    None stands for all tasks whose runs `open_run` opens: those of features and of MIL models,
+    which answer for no tile, are not among them.
 
     A run that is damaged is among those of every task: opening it says what is the matter.
     """
@@ -70,7 +72,7 @@ def find_runs(
 def open_run(path: Path) -> RunStore | SegmentationStore:
     """Open a run for reading, whichever kind of result it holds: scores, or a picture.
 
-    Features are no result to look at: `FeatureStore.open` opens them.
+    Others have functions of their own: `FeatureStore.open`, `open_mil_run`.
 
     Raises
     ------
@@ -139,11 +141,13 @@ def _slide_of(run: Path) -> str | None:
 
 
 def _is_of(run: Path, task: str | None) -> bool:
-    found = _task_of(run)
-    return found != FeatureStore.TASK if task is None else found in (task, None)
+    found = run_task(run)
+    if task is None:
+        return found not in (FeatureStore.TASK, MIL_TASK)
+    return found in (task, None)
 
 
-def _task_of(run: Path) -> str | None:
+def run_task(run: Path) -> str | None:
     """Return a run's task; None if the run is damaged."""
     try:
         return task_of(_attributes(run))

@@ -147,7 +147,7 @@ class RunFolder(ABC):
             cls._fill(group, grid, classes, slide, model)
             group.attrs[ATTRIBUTE] = attributes
             partial.rename(path)
-            _note(path, slide)
+            note_run(path, slide)
             return cls(path, zarr.open_group(path, mode="r+"), lock)
         except OSError as error:
             lock.release()
@@ -192,7 +192,7 @@ class RunFolder(ABC):
                 for remains in path.rglob("*.partial"):  # what a killed writer was writing
                     remains.unlink(missing_ok=True)
                 store._mend()
-                _note(path, store.slide)
+                note_run(path, store.slide)
             store._load()
             return store
         except BaseException:
@@ -347,7 +347,7 @@ def said(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
 
 
-def _note(path: Path, slide: Mapping[str, Any]) -> None:
+def note_run(path: Path, slide: Mapping[str, Any]) -> None:
     """Let the slide find the run at `path` again when it is moved."""
     folder = path.absolute().parent.parent
     where = slide.get("path")

@@ -79,6 +79,16 @@ def check_task(path: Path, attributes: Mapping[str, Any], wanted: str) -> None:
             f"{path} is a segmentation, and this is for the scores of patches: see "
             f"'histomil segmentation --help'."
         )
+    if wanted == "mil":
+        raise RunError(
+            f"{path} holds the answers of a model of tiles ({task}), not those of a MIL model for "
+            f"the whole slide."
+        )
+    if task == "mil":
+        raise RunError(
+            f"{path} is a MIL model's answer for the whole slide, and this is for answers of "
+            f"tiles: see 'histomil mil --help'."
+        )
     if task == "embed":
         raise RunError(
             f"{path} holds the features of tiles, which are no result by themselves: they are "
