@@ -41,6 +41,7 @@ FAMILIES = (
     "sidecars",
     "train",
     "evaluate",
+    "compare",
     "pretrain",
     "bench",
     "demo",

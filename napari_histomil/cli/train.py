@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_histomil.training.loop import TrainingProgress
 
 Progress = TypeVar("Progress", bound="TrainingProgress")
+Result = TypeVar("Result")
 
 DATA_VARIABLE = "HISTOMIL_DATA"
 
@@ -93,9 +94,9 @@ def train(args: argparse.Namespace) -> int:
 
 
 def watch(
-    begin: Callable[[threading.Event], Generator[Progress, None, Path]],
+    begin: Callable[[threading.Event], Generator[Progress, None, Result]],
     tell: Callable[[Progress], None],
-) -> Path:
+) -> Result:
     """Go through all steps, tell each, and return what the last one gives.
 
     The first Ctrl-C while steps are made stops after the next one, with a checkpoint; before the
@@ -118,8 +119,8 @@ def watch(
             try:
                 now = next(steps)
             except StopIteration as end:
-                folder: Path = end.value
-                return folder
+                result: Result = end.value
+                return result
             tell(now)
     finally:
         if main:
