@@ -30,12 +30,13 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         train,
-        "train a patch classifier or a U-Net",
-        "Train the patch classifier or the segmentation that a TOML file describes, score it on "
-        "groups of tissue left out, and write a model folder with weights, model.json, card and "
+        "train a patch classifier, a U-Net or a MIL model",
+        "Train what a TOML file describes: a patch classifier, a segmentation, or (task = mil) a "
+        "model of whole slides on the features of their tiles. Score it on groups of tissue or "
+        "patients left out, and write a model folder with weights, model.json, card and "
         "curves. Minutes to hours on a CPU, depending on the steps. Stopped (Ctrl-C) or killed, "
         "the same command goes on where it was: what is not finished lies in FOLDER.training. "
-        "Prints the folder. docs/training.md explains the file.",
+        "Prints the folder. docs/training.md and docs/mil.md explain the file.",
         "  histomil train my-model/train.toml --data DATA -o my-model\n"
         "  histomil run my-model slide.svs -o out       use it at once",
     )
@@ -67,14 +68,17 @@ def train(args: argparse.Namespace) -> int:
     from napari_histomil.cli import FAILED
     from napari_histomil.training.config import read_config
     from napari_histomil.training.loop import TrainingCancelled
+    from napari_histomil.training.mil.config import is_mil, read_mil_config
+    from napari_histomil.training.mil.recipe import train_mil
     from napari_histomil.training.recipe import train_model
 
-    config = read_config(args.config)
+    bags = is_mil(args.config)
+    config = read_mil_config(args.config) if bags else read_config(args.config)
     refuse_old_model(args.output, force=args.force)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     try:
         folder = watch(
-            lambda cancel: train_model(
+            lambda cancel: (train_mil if bags else train_model)(
                 config,
                 data,
                 args.output,
