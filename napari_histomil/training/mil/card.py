@@ -96,24 +96,17 @@ def _method(config: MilConfig, model: Mapping[str, Any]) -> list[str]:
         else "The last epoch is kept."
     )
     versions = ", ".join(f"{name} {value}" for name, value in training["versions"].items())
-    return [
-        f"Slides (bags): {slides}.",
-        "",
-        "## Method",
-        "",
-        (
-            f"Cross-entropy, {optimiser}, learning rate {schedule.learning_rate:g}, weight decay "
-            f"{schedule.weight_decay:g}, at most {schedule.epochs} epochs, {schedule.batch} bag(s) a "
-            f"step, seed {training['seed']}.{dropped}{helped} {chosen} Logits are divided by "
-            f"{model['temperature']:g}."
-        ),
-        "",
-        (
-            f"`{training['command']}` on the configuration beside this card does all of it, scores "
-            f"included ({versions})."
-        ),
-        "",
-    ]
+    learning = (
+        f"Cross-entropy, {optimiser}, learning rate {schedule.learning_rate:g}, weight decay "
+        f"{schedule.weight_decay:g}, at most {schedule.epochs} epochs, {schedule.batch} bag(s) a "
+        f"step, seed {training['seed']}.{dropped}{helped} {chosen} Logits are divided by "
+        f"{model['temperature']:g}."
+    )
+    again = (
+        f"`{training['command']}` on the configuration beside this card does all of it, scores "
+        f"included ({versions})."
+    )
+    return [f"Slides (bags): {slides}.", "", "## Method", "", learning, "", again, ""]
 
 
 def _scores(config: MilConfig, scores: Mapping[str, Any]) -> list[str]:
