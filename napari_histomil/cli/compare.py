@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histomil.cli.shared import add_models, add_verb, say
-from napari_histomil.cli.train import DATA_VARIABLE, line, watch
+from napari_histomil.cli.train import DATA_VARIABLE, tell, watch
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
@@ -76,4 +76,4 @@ def compare(args: argparse.Namespace) -> int:
 def _tell(now: TrainingProgress) -> None:
     """Say that a fold, or a slide's features, are done."""
     if now.step == now.steps:
-        say(line(now))
+        tell(now)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -66,20 +67,14 @@ def add_parser(subparsers: Subparsers) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train and write a model folder."""
     from napari_histomil.cli import FAILED
-    from napari_histomil.training.config import read_config
     from napari_histomil.training.loop import TrainingCancelled
-    from napari_histomil.training.mil.config import is_mil, read_mil_config
-    from napari_histomil.training.mil.recipe import train_mil
-    from napari_histomil.training.recipe import train_model
 
-    bags = is_mil(args.config)
-    config = read_mil_config(args.config) if bags else read_config(args.config)
+    trainer = _trainer(args.config)
     refuse_old_model(args.output, force=args.force)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     try:
         folder = watch(
-            lambda cancel: (train_mil if bags else train_model)(
-                config,
+            lambda cancel: trainer(
                 data,
                 args.output,
                 seed=args.seed,
@@ -87,7 +82,7 @@ def train(args: argparse.Namespace) -> int:
                 cancel=cancel,
                 resume=not args.fresh,
             ),
-            _tell,
+            tell,
         )
     except TrainingCancelled as error:
         say(f"{error} Run the same command again to go on, or with --fresh to begin anew.")
@@ -95,6 +90,21 @@ def train(args: argparse.Namespace) -> int:
     keep_recipe(args.config, folder, "train.toml")
     print(folder)
     return 0
+
+
+def _trainer(path: Path) -> Callable[..., Generator[TrainingProgress, None, Path]]:
+    """Return what trains what a file describes."""
+    from napari_histomil.training.mil.config import is_mil
+
+    if is_mil(path):
+        from napari_histomil.training.mil.config import read_mil_config
+        from napari_histomil.training.mil.recipe import train_mil
+
+        return partial(train_mil, read_mil_config(path))
+    from napari_histomil.training.config import read_config
+    from napari_histomil.training.recipe import train_model
+
+    return partial(train_model, read_config(path))
 
 
 def watch(
@@ -136,7 +146,8 @@ def is_told(now: TrainingProgress) -> bool:
     return now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps
 
 
-def _tell(now: TrainingProgress) -> None:
+def tell(now: TrainingProgress) -> None:
+    """Say how far a training is, in a line on stderr, if the step has one."""
     if not is_told(now):
         return
     scores = "".join(

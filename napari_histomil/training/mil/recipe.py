@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_histomil.errors import TrainingError
+from napari_histomil.manifest import ModelManifest
 from napari_histomil.manifest.mil import MilEncoder
 from napari_histomil.results import FeatureStore
 from napari_histomil.training import curves
@@ -21,14 +22,19 @@ from napari_histomil.training.loop import TrainingProgress
 from napari_histomil.training.mil.bags import BagData, open_bags
 from napari_histomil.training.mil.config import MilConfig
 from napari_histomil.training.mil.crossval import CrossValidated, cross_validate, fold_in
-from napari_histomil.training.mil.features import with_features
+from napari_histomil.training.mil.features import encoder_of, with_features
 from napari_histomil.training.mil.fit import Watched, fit
 from napari_histomil.training.mil.folder import data_facts, write_mil_model
 from napari_histomil.training.mil.reference import reference_of
 from napari_histomil.training.mil.scores import ask, join, score, temperature_of
 from napari_histomil.training.mil.table import Case, hold_out, read_table, refuse_torn
-from napari_histomil.training.mil.working import open_folder, tidy
-from napari_histomil.training.recipe import FINISHED, working_folder
+from napari_histomil.training.working import (
+    FINISHED,
+    clear,
+    open_folder,
+    tidy,
+    working_folder,
+)
 
 
 def train_mil(
@@ -84,13 +90,17 @@ def train_mil(
     sides = sides_of(config, table)
     folder = working_folder(out)
     names = {side: [c.name for c in own] for side, own in sides.items()}
-    open_folder(folder, _hash(config, table, seed), names, resume=resume)
+    if not resume:
+        clear(folder)
+    about = {"schema_version": 1, "training": _hash(config, table, seed)}
+    open_folder(folder, about, names)
     cases = yield from with_features(
         config, table, data, watched=Watched(device=device, cancel=cancel), models=models
     )
     with_bags = {c.name: c for c in cases}
     sides = {side: [with_bags[c.name] for c in own] for side, own in sides.items()}
     bags = open_bags(cases)
+    encoder = encoder_facts(config, bags, encoder_of(config, data, models))
     if bags.magnifications != len(config.grids):
         raise TrainingError(
             f"The bags have {bags.magnifications} magnifications, and [[grids]] names "
@@ -132,7 +142,7 @@ def train_mil(
         out,
         config,
         net,
-        encoder_facts(config, bags),
+        encoder,
         temperature=temperature,
         scores=scores,
         reference=reference_of(bags, net, sides["train"]),
@@ -164,13 +174,22 @@ def sides_of(config: MilConfig, cases: Sequence[Case]) -> dict[str, list[Case]]:
     return hold_out(cases, shares, config.split.seed)
 
 
-def encoder_facts(config: MilConfig, bags: BagData) -> MilEncoder:
+def encoder_facts(config: MilConfig, bags: BagData, named: ModelManifest | None) -> MilEncoder:
     """Return whose features the bags hold: as their runs say, or as the configuration does.
+
+    Parameters
+    ----------
+    config
+        The training.
+    bags
+        Runs of features, or files.
+    named
+        The configured encoder, if it is here.
 
     Raises
     ------
     TrainingError
-        If the runs are of different encoders, or nobody names one.
+        If the runs are of different encoders or not of the one that is named, or nobody names one.
     """
     known = set()
     for case in bags.cases:
@@ -178,11 +197,18 @@ def encoder_facts(config: MilConfig, bags: BagData) -> MilEncoder:
             if path.is_dir():
                 model = FeatureStore.open(path).model
                 known.add((str(model["name"]), str(model["sha256"])))
+    if named is not None:
+        known.add((named.name, named.sha256))
     if len(known) > 1:
-        names = sorted(name for name, _ in known)
+        (one, first), (other, second) = sorted(known)[:2]
         raise TrainingError(
-            f"The bags hold features of different encoders ({names[0]} and {names[1]}, or "
-            f"versions of one): all must be by the same."
+            f"The bags hold features of different encoders ({one} {first[:8]}, {other} "
+            f"{second[:8]}): all must be by the same, and by the one that bags.encoder names."
+        )
+    if named is not None and named.embedding_dim not in (None, bags.dim):
+        raise TrainingError(
+            f"The bags have {bags.dim} values a tile, and {named.name} gives "
+            f"{named.embedding_dim}: bags.encoder names another encoder than made them."
         )
     if known:
         name, sha256 = known.pop()

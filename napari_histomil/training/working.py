@@ -6,15 +6,40 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_histomil.errors import OutputError, TrainingError
 from napari_histomil.files import whole_file
 from napari_histomil.training import checkpoint, curves
-from napari_histomil.training.recipe import ABOUT_FILE, FINISHED, SPLIT_FILE
+
+ABOUT_FILE, SPLIT_FILE = "training.json", "split.json"
+
+FINISHED = "finished"
+"""Folder of the finished net's checkpoints and curves."""
+
+
+def working_folder(out: Path) -> Path:
+    """Return where the unfinished training of a model lies."""
+    return out.with_name(f"{out.name}.training")
+
+
+def clear(folder: Path) -> None:
+    """Remove what lies unfinished.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be used: {error}.") from error
 
 
 def open_folder(
-    folder: Path, training: str, split: Mapping[str, Sequence[str]], *, resume: bool
+    folder: Path, about: Mapping[str, Any], split: Mapping[str, Sequence[str]]
 ) -> None:
     """Make a working folder, or make sure that the one there is of the same training.
 
@@ -22,12 +47,10 @@ def open_folder(
     ----------
     folder
         See `working_folder`.
-    training
-        Hash of all that decides the weights.
+    about
+        JSON values that are the same for the same training only.
     split
         Side -> groups, for people.
-    resume
-        Whether to go on with what is there, or to begin anew.
 
     Raises
     ------
@@ -36,10 +59,7 @@ def open_folder(
     OutputError
         If it cannot be made or read.
     """
-    about = {"schema_version": 1, "training": training}
     try:
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         there = folder / ABOUT_FILE
         if there.exists() and json.loads(there.read_text(encoding="utf-8")) != about:
