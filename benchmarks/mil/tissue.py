@@ -193,7 +193,11 @@ def control(
 ) -> Floats:
     """Return the scores of all patches by what is no MIL model."""
     if name == CONTROLS[0]:
-        return patches.stain
+        more = (
+            patches.stain[seen & patches.tumor].mean()
+            > patches.stain[seen & ~patches.tumor].mean()
+        )
+        return patches.stain if more else -patches.stain
     if name == CONTROLS[1]:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
         classifier.fit(patches.features[seen], patches.tumor[seen])
