@@ -57,9 +57,10 @@ class BagData:
 
     def read(self, case: Case, device: str = "cpu") -> NetBag:
         """Return the bag of a case as the nets take it, scaled."""
-        levels = [_tensor(a).to(device) for a in self.arrays[case.name]]
+        levels = [_tensor(a) for a in self.arrays[case.name]]
         if self.scaling is not None:
             levels = [(x - self.scaling.mean) / self.scaling.std for x in levels]
+        levels = [x.to(device) for x in levels]
         return levels[0] if self.magnifications == 1 else levels
 
     def scaled(self, cases: Sequence[Case]) -> BagData:
@@ -75,9 +76,7 @@ def open_bags(cases: Sequence[Case]) -> BagData:
     TrainingError
         See `BagData`.
     """
-    arrays = {case.name: tuple(_open(path) for path in case.bags) for case in cases}
-    arrays = {n: _as_nested(cases_bags, a) for (n, a), cases_bags in zip(
-        arrays.items(), (c.bags for c in cases), strict=True)}  # fmt: skip
+    arrays = {c.name: _as_nested(c.bags, tuple(map(_open, c.bags))) for c in cases}
     shapes = {n: (len(a), a[0].shape[1]) for n, a in arrays.items()}
     first = cases[0].name
     for name, shape in shapes.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from napari_histomil.errors import TrainingError
 from napari_histomil.files import make_folder, whole_file
@@ -22,7 +23,7 @@ from napari_histomil.training.mil.bags import BagData
 from napari_histomil.training.mil.config import MilConfig
 from napari_histomil.training.mil.fit import Watched, fit
 from napari_histomil.training.mil.scores import BagAnswers, ask, join, temperature_of
-from napari_histomil.training.mil.table import Case, folds_of, hold_out, refuse_torn
+from napari_histomil.training.mil.table import Case, folds_of, hold_out
 
 ANSWERS_FILE = "answers.json"
 
@@ -126,11 +127,6 @@ def cross_validate(
                 {"validation": config.split.validation},
                 1000 * seed + number,
             )
-            refuse_torn(
-                [*cases],
-                lambda c, part=part: str(c.patient in part),
-                "sides",  # type: ignore[misc]
-            )
             own = data.scaled(sides["train"]) if config.bags.scaling == "training" else data
             fitting = fit(
                 config,
@@ -148,14 +144,16 @@ def cross_validate(
             )
             net, peeked = yield from _followed(fitting)
             temperature = 1.0
+            device = watched.device
             if sides["validation"]:
-                temperature = temperature_of(ask(own, net, sides["validation"]))
-            fold = Fold(ask(own, net, test, temperature=temperature), tuple(peeked))
+                temperature = temperature_of(ask(own, net, sides["validation"], device=device))
+            answers = ask(own, net, test, temperature=temperature, device=device)
+            fold = Fold(answers, tuple(peeked))
             folds.append(fold)
             if folder is not None:
                 _store(folder, fold)
             if keep:
-                members.append(Member(fold_in(net, own), round(temperature, 4)))
+                members.append(Member(fold_in(net.cpu(), own), round(temperature, 4)))
         repeats.append(tuple(folds))
     return CrossValidated(tuple(repeats), tuple(members))
 
@@ -178,8 +176,6 @@ def fold_in(net: MILModel, data: BagData) -> MILModel:
             "bags.scaling becomes part of the first linear layer, and this aggregator begins "
             "with none: give it hidden layers, or leave the scaling out."
         )
-    import torch
-
     with torch.no_grad():
         for layer in first:
             layer.weight /= std

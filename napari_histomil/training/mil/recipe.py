@@ -128,12 +128,12 @@ def train_mil(
     )
     net = fold_in(net, own)
     if sides["validation"]:
-        temperature = temperature_of(ask(bags, net, sides["validation"]))
+        temperature = temperature_of(ask(bags, net, sides["validation"], device=device))
     else:
         temperature = temperature_of(join(validated.runs)) if validated.repeats else 1.0
     temperature = round(temperature, 4)  # as it is stored: whoever asks again has no other
     if sides["test"]:
-        answers = ask(bags, net, sides["test"], temperature=temperature)
+        answers = ask(bags, net, sides["test"], temperature=temperature, device=device)
         scores["test"] = {
             "what": "Patients that were kept for a test, asked once: no choice was made on them",
             **score(config, [answers], rounds=rounds),
@@ -145,7 +145,7 @@ def train_mil(
         encoder,
         temperature=temperature,
         scores=scores,
-        reference=reference_of(bags, net, sides["train"]),
+        reference=reference_of(bags, net.cpu(), sides["train"]),
         data=data_facts(config, names),
         seed=seed,
         members=validated.members,

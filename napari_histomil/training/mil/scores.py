@@ -6,6 +6,7 @@ the alternatives); of two classes it is the usual one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from napari_histomil.review.calibration import cross_entropies, report, tempered
 from napari_histomil.review.calibration import fit_temperature as fit_logits
 from napari_histomil.review.intervals import draws, interval
 from napari_histomil.review.metrics import Confusion, accuracy, balanced_accuracy, count, kappa
-from napari_histomil.review.ranking import auroc, auroc_of
+from napari_histomil.review.ranking import MAX_VALUES, auroc, auroc_of
 from napari_histomil.training.figures import rounded, rounded_all
 from napari_histomil.training.mil.bags import BagData
 from napari_histomil.training.mil.config import MilConfig
@@ -64,8 +65,8 @@ def ask(
     temperature: float = 1.0,
     device: str = "cpu",
 ) -> BagAnswers:
-    """Return a net's answers for the bags of some cases."""
-    net.eval()
+    """Return a net's answers for the bags of some cases; it is on the device from then on."""
+    net.to(device).eval()
     logits = [
         net(
             data.read(case, device),
@@ -201,7 +202,8 @@ def _drawn(config: MilConfig, answers: BagAnswers, rounds: int) -> dict[str, Flo
         _, place = np.unique(answers.probabilities[:, c], return_inverse=True)
         columns = np.eye(place.max(initial=0) + 1)[place]  # equal scores share a column
         yes, no = columns * (truth == c)[:, None], columns * (truth != c)[:, None]
-        areas.append(auroc_of(times @ yes, times @ no))
+        some = np.array_split(times, math.ceil(rounds * columns.shape[1] / MAX_VALUES) or 1)
+        areas.append(np.concatenate([auroc_of(part @ yes, part @ no) for part in some]))
     return {
         "auroc": np.mean(areas, axis=0),
         "accuracy": of(accuracy),

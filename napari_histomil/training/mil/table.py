@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_table(config: MilConfig, data: Path) -> list[Case]:
             f"{listed(sorted(str(c) for c in columns))}."
         )
     cases = [_case(config, row, data, f"{path}, line {n}") for n, row in enumerate(rows, 2)]
-    twice = [c.name for n, c in enumerate(cases) if c.name in {d.name for d in cases[:n]}]
+    twice = [name for name, times in Counter(c.name for c in cases).items() if times > 1]
     if twice:
         raise TrainingError(f"{path} names {twice[0]} twice: one line a slide.")
     for member, words in (("split", "parts of the split"), ("fold", "folds")):
