@@ -42,6 +42,7 @@ FAMILIES = (
     "sidecars",
     "train",
     "evaluate",
+    "compare",
     "pretrain",
     "bench",
     "demo",

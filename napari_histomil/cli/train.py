@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from napari_histomil.training.loop import TrainingProgress
 
 Progress = TypeVar("Progress", bound="TrainingProgress")
+Result = TypeVar("Result")
 
 DATA_VARIABLE = "HISTOMIL_DATA"
 
@@ -29,12 +31,13 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         train,
-        "train a patch classifier or a U-Net",
-        "Train the patch classifier or the segmentation that a TOML file describes, score it on "
-        "groups of tissue left out, and write a model folder with weights, model.json, card and "
+        "train a patch classifier, a U-Net or a MIL model",
+        "Train what a TOML file describes: a patch classifier, a segmentation, or (task = mil) a "
+        "model of whole slides on the features of their tiles. Score it on groups of tissue or "
+        "patients left out, and write a model folder with weights, model.json, card and "
         "curves. Minutes to hours on a CPU, depending on the steps. Stopped (Ctrl-C) or killed, "
         "the same command goes on where it was: what is not finished lies in FOLDER.training. "
-        "Prints the folder. docs/training.md explains the file.",
+        "Prints the folder. docs/training.md and docs/mil.md explain the file.",
         "  histomil train my-model/train.toml --data DATA -o my-model\n"
         "  histomil run my-model slide.svs -o out       use it at once",
     )
@@ -64,17 +67,14 @@ def add_parser(subparsers: Subparsers) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train and write a model folder."""
     from napari_histomil.cli import FAILED
-    from napari_histomil.training.config import read_config
     from napari_histomil.training.loop import TrainingCancelled
-    from napari_histomil.training.recipe import train_model
 
-    config = read_config(args.config)
+    trainer = _trainer(args.config)
     refuse_old_model(args.output, force=args.force)
     data = args.data or Path(os.environ.get(DATA_VARIABLE) or args.config.parent)
     try:
         folder = watch(
-            lambda cancel: train_model(
-                config,
+            lambda cancel: trainer(
                 data,
                 args.output,
                 seed=args.seed,
@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> int:
                 cancel=cancel,
                 resume=not args.fresh,
             ),
-            _tell,
+            tell,
         )
     except TrainingCancelled as error:
         say(f"{error} Run the same command again to go on, or with --fresh to begin anew.")
@@ -92,10 +92,25 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _trainer(path: Path) -> Callable[..., Generator[TrainingProgress, None, Path]]:
+    """Return what trains what a file describes."""
+    from napari_histomil.training.mil.config import is_mil
+
+    if is_mil(path):
+        from napari_histomil.training.mil.config import read_mil_config
+        from napari_histomil.training.mil.recipe import train_mil
+
+        return partial(train_mil, read_mil_config(path))
+    from napari_histomil.training.config import read_config
+    from napari_histomil.training.recipe import train_model
+
+    return partial(train_model, read_config(path))
+
+
 def watch(
-    begin: Callable[[threading.Event], Generator[Progress, None, Path]],
+    begin: Callable[[threading.Event], Generator[Progress, None, Result]],
     tell: Callable[[Progress], None],
-) -> Path:
+) -> Result:
     """Go through all steps, tell each, and return what the last one gives.
 
     The first Ctrl-C while steps are made stops after the next one, with a checkpoint; before the
@@ -118,8 +133,8 @@ def watch(
             try:
                 now = next(steps)
             except StopIteration as end:
-                folder: Path = end.value
-                return folder
+                result: Result = end.value
+                return result
             tell(now)
     finally:
         if main:
@@ -131,7 +146,8 @@ def is_told(now: TrainingProgress) -> bool:
     return now.step % max(now.steps // 10, 1) == 0 or now.step == now.steps
 
 
-def _tell(now: TrainingProgress) -> None:
+def tell(now: TrainingProgress) -> None:
+    """Say how far a training is, in a line on stderr, if the step has one."""
     if not is_told(now):
         return
     scores = "".join(

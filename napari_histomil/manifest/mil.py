@@ -43,6 +43,16 @@ class MilEncoder:
 
 
 @dataclass(frozen=True, slots=True)
+class MilMember:
+    """A net of the same kind that other patients were left out of: part of an ensemble."""
+
+    folder: str
+    """A model folder of its own, inside the model's."""
+    sha256: str
+    """Its `ModelManifest.sha256`."""
+
+
+@dataclass(frozen=True, slots=True)
 class MilFacts:
     """The member ``mil`` of a `model.json`."""
 
@@ -54,14 +64,19 @@ class MilFacts:
     reference: Mapping[str, Any]
     """What guard rails and percentiles compare a slide with. It decides no answer, so it is no
     part of the model's hash."""
+    members: tuple[MilMember, ...] = ()
+    """An ensemble beside the model, whose spread says how sure it is; none of most models."""
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides an answer, for the model's hash."""
-        return {
+        found: dict[str, Any] = {
             "encoder": asdict(self.encoder),
             "grids": [asdict(grid) for grid in self.grids],
             "clinical": list(self.clinical),
         }
+        if self.members:
+            found["members"] = [asdict(member) for member in self.members]
+        return found
 
 
 def read_mil(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> MilFacts:
@@ -103,4 +118,5 @@ def read_mil(raw: Mapping[str, Any], grid: GridSpec, file: Path) -> MilFacts:
         grids=grids,
         clinical=tuple(raw.get("clinical", ())),
         reference=raw.get("reference", {}),
+        members=tuple(MilMember(m["folder"], m["sha256"]) for m in raw.get("members", ())),
     )

@@ -84,6 +84,24 @@ _MIL = {
             "items": _TEXT,
         },
         "reference": {"type": "object", "description": "an object"},
+        "members": {
+            "type": "array",
+            "description": "a list of folders with their sha256",
+            "items": {
+                "type": "object",
+                "description": "an object with folder and sha256",
+                "additionalProperties": False,
+                "required": ["folder", "sha256"],
+                "properties": {
+                    "folder": {
+                        "type": "string",
+                        "pattern": r"^members/[A-Za-z0-9_-]+$",
+                        "description": "'members/<name>'",
+                    },
+                    "sha256": _SHA256,
+                },
+            },
+        },
     },
 }
 

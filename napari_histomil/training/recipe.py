@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,9 @@ from typing import Any
 
 from torch import nn
 
-from napari_histomil.errors import OutputError, TrainingError
-from napari_histomil.files import whole_file
+from napari_histomil.errors import OutputError
 from napari_histomil.manifest import ModelManifest
-from napari_histomil.training import checkpoint, curves
+from napari_histomil.training import curves
 from napari_histomil.training.answers import AnyAnswers, ask, join
 from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.data import read_sources
@@ -49,14 +47,17 @@ from napari_histomil.training.scores import (
 from napari_histomil.training.splits import Sides, hold_out, refuse_leakage, split_groups
 from napari_histomil.training.start import first_encoder
 from napari_histomil.training.tasks import in_bf16
-
-ABOUT_FILE, SPLIT_FILE = "training.json", "split.json"
+from napari_histomil.training.working import (
+    ABOUT_FILE,
+    FINISHED,
+    clear,
+    open_folder,
+    tidy,
+    working_folder,
+)
 
 HEATMAPS = "heatmaps"
 """Folder of the runs of a refiner's detector."""
-
-FINISHED = "finished"
-"""Folder of the finished net's checkpoints and curves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def train_model(
     try:
         run = Run(working_folder(out), device, cancel)
         if not resume:
-            _clear(run.folder)
+            clear(run.folder)
         config = _settled(config, run)
         model: ModelManifest | None = None
         detector: dict[str, Any] | None = None
@@ -165,17 +166,12 @@ def train_model(
             errors=validated.errors,
             curves=run.folder / FINISHED / curves.FILE,
         )
-        _tidy(run, folder)
+        tidy(run.folder, folder)
         return folder
     finally:
         for field in fields:
             if isinstance(field, SlideField):
                 field.slide.close()
-
-
-def working_folder(out: Path) -> Path:
-    """Return where the unfinished training of a model lies."""
-    return out.with_name(f"{out.name}.training")
 
 
 def _scored(
@@ -259,21 +255,6 @@ def _test(
 # --- the working folder -------------------------------------------------------------------------
 
 
-def _clear(folder: Path) -> None:
-    """Remove what lies unfinished.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be removed.
-    """
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be used: {error}.") from error
-
-
 def _settled(config: TrainingConfig, run: Run) -> TrainingConfig:
     """Return the training with its precision settled: as it was begun, or as suits the device."""
     bf16 = in_bf16(config.schedule, run.device)
@@ -299,24 +280,11 @@ def _open(
         "training": _hash(config, fields, seed),
         "bf16": config.schedule.bf16,
     }
-    folder = run.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = folder / ABOUT_FILE
-        if there.exists() and json.loads(there.read_text(encoding="utf-8")) != about:
-            raise TrainingError(
-                f"{folder} holds an unfinished training of another configuration, seed or data: "
-                f"go back to those to go on with it, or begin anew with --fresh."
-            )
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{folder} cannot be used: {error}.") from error
     split = {
         name: sorted({f.group for f in getattr(sides, name)})
         for name in ("train", "validation", "test")
     }
-    for name, content in ((ABOUT_FILE, about), (SPLIT_FILE, split)):
-        with whole_file(folder / name) as part:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    open_folder(run.folder, about, split)
 
 
 def _hash(config: TrainingConfig, fields: Sequence[Field], seed: int) -> str:
@@ -329,13 +297,3 @@ def _hash(config: TrainingConfig, fields: Sequence[Field], seed: int) -> str:
         found.update(json.dumps(about).encode())
         found.update(hashlib.sha256(field.fingerprint).digest())
     return found.hexdigest()
-
-
-def _tidy(run: Run, model: Path) -> None:
-    """Copy what is told of the training into the model's folder; checkpoints have served."""
-    for source in (run.folder / SPLIT_FILE, run.folder / FINISHED / curves.FILE):
-        with whole_file(model / source.name) as part:
-            part.write_bytes(source.read_bytes())
-    for file in run.folder.glob(f"*/{checkpoint.FILE}"):
-        file.unlink(missing_ok=True)
-    (run.folder / ABOUT_FILE).unlink(missing_ok=True)

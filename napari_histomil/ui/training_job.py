@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONFIG_FILE, ABOUT_FILE = "train.toml", "dock.json"
 
 WORKING_SUFFIX = ".training"
-"""Of the folder in which the trainer keeps what is not finished, see `recipe.working_folder`."""
+"""Of the folder in which the trainer keeps what is not finished, see `working.working_folder`."""
 
 
 @dataclass(frozen=True, slots=True)
