@@ -205,7 +205,7 @@ class AttentionPart(QWidget):
         self._update_shown()
 
     def _say(self, view: AttentionView) -> None:
-        sentences = [html.escape(view.meaning)]
+        sentences = [html.escape(view.meaning, quote=False)]
         if view.warns_of_hot:
             sentences.append(f"<b>{HOT[0].upper()}{HOT[1:]}.</b>")
         spread = spread_text(view)
@@ -219,8 +219,9 @@ class AttentionPart(QWidget):
         stats = view.stats()
         if view.cut > 0:
             value = view.threshold
-            unit = f"{number(value)} logit units"
-            at = unit if view.signed else with_unit(view.normalisation, value)
+            at = f"{number(value)} logit units"
+            if not view.signed:
+                at = f"{view.normalisation} {with_unit(view.normalisation, value)}"
             first = f"<b>{stats.percent:.1f} %</b> of the area examined is at or above {at}:"
         else:
             first = "All that was examined is shown:"

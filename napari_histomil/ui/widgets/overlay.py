@@ -101,9 +101,7 @@ class OverlayWidget(Panel):
         self.visible_box.toggled.connect(self._set_visible)
         self.class_box = choice_box("The class whose score is shown, one number per tile")
         self.class_box.activated.connect(self._set_class)
-        self.scale_box = choice_box(
-            "How scores become colours; the scores themselves stay as they are"
-        )
+        self.scale_box = choice_box("How scores become colours; the scores stay as they are")
         self.colours_box = choice_box("The colours from low to high")
         for box, entries in ((self.scale_box, NORMALISATIONS), (self.colours_box, COLOUR_MAPS)):
             for name, words in entries.items():
@@ -169,7 +167,7 @@ class OverlayWidget(Panel):
 
     def _make_readout(self, viewer: Any) -> None:
         self.readout = Readout(viewer)
-        self.section("Under the pointer").addWidget(self.readout)
+        self.foot("Under the pointer").addWidget(self.readout)
         self.read_out = self.readout.read_out
 
     # ------------------------------------------------------------- from the run to here

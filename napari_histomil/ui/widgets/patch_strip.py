@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon, QImage, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -74,7 +74,6 @@ class PatchStrip(QWidget):
         self.list.setIconSize(QSize(SIDE_PX, SIDE_PX))
         line = self.list.fontMetrics().lineSpacing()
         self._cell = QSize(SIDE_PX + 6, SIDE_PX + line + 8)
-        self.list.setGridSize(self._cell)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.itemClicked.connect(
             lambda item: self._overlays.go_to_picked(self.list.row(item))
@@ -154,15 +153,28 @@ class PatchStrip(QWidget):
         empty = QPixmap(SIDE_PX, SIDE_PX)
         empty.fill(Qt.GlobalColor.lightGray)
         for each in self._listed:
-            item = QListWidgetItem(QIcon(empty), each.value)
+            item = QListWidgetItem(_icon(empty), each.value)
             item.setToolTip(each.words)
             self.list.addItem(item)
-        across = max(
-            (self.list.viewport().width() or 4 * self._cell.width()) // self._cell.width(), 1
-        )
-        rows = min(max(-(-len(self._listed) // across), 1), MOST_ROWS)
-        self.list.setFixedHeight(rows * self._cell.height() + 2 * self.list.frameWidth() + 2)
+        self._fit()
         self._read()
+
+    def _fit(self) -> None:
+        """Let the thumbnails fill the width, and be as high as their rows."""
+        room = self.width() - 2 * self.list.frameWidth()
+        across = max(room // self._cell.width(), 1)
+        rows = max(-(-len(self._listed) // across), 1)
+        if rows > MOST_ROWS:
+            room -= self.list.verticalScrollBar().sizeHint().width()
+            across = max(room // self._cell.width(), 1)
+        self.list.setGridSize(QSize(room // across, self._cell.height()))
+        high = min(rows, MOST_ROWS) * self._cell.height()
+        self.list.setFixedHeight(high + 2 * self.list.frameWidth() + 2)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Lay the thumbnails out anew."""
+        super().resizeEvent(event)
+        self._fit()
 
     def _read(self) -> None:
         """Read the pictures, beside the window."""
@@ -184,7 +196,7 @@ class PatchStrip(QWidget):
             for n, pixels in pictures:
                 pixmap = QPixmap.fromImage(_image(pixels))
                 pixmap.setDevicePixelRatio(ratio)
-                self.list.item(n).setIcon(QIcon(pixmap))
+                self.list.item(n).setIcon(_icon(pixmap))
 
         def failed(error: Exception) -> None:
             if self._reading is job:
@@ -257,6 +269,13 @@ class PatchStrip(QWidget):
             title=f"writing {path.name}",
             owner=self,
         )
+
+
+def _icon(pixmap: QPixmap) -> QIcon:
+    """Return a picture that keeps its colours while it is selected."""
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
 
 
 def _image(pixels: Uint8Image) -> QImage:
