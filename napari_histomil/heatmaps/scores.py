@@ -1,8 +1,8 @@
 """Scores on a grid become an image, a normalised map, numbers above a threshold, hottest places.
 
-Pure arrays: nothing here reads files or pixels, and nothing smooths. A heatmap has one pixel per
-grid cell, shape ``grid.shape``; cells without a score (not looked at, or not yet) are NaN, and
-every function here leaves NaN out of account.
+Of models that answer for tiles; attention is in `scales.py`. Nothing here smooths. A heatmap has
+one pixel per grid cell, shape ``grid.shape``; cells without a score (not looked at, or not yet)
+are NaN, and every function here leaves NaN out of account.
 """
 
 from __future__ import annotations
