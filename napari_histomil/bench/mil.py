@@ -162,7 +162,7 @@ def clam_seconds(folder: Path, device: str) -> float:
     checkpoint = folder / "s_0_checkpoint.pt"
     torch.save(state, checkpoint)
     start = time.perf_counter()
-    bag = read_bag(features, side_px0=(side, side))
+    bag = read_bag(features, side_px0=side)
     asked = asked_checkpoints([checkpoint])
     answer = run_on_bag(bag, asked, origin=[features], out=folder / "out", device=device)
     shown = answer.maps[-1]

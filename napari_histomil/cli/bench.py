@@ -1,4 +1,4 @@
-"""The verb ``bench``: its subjects ``run`` (as plain ``bench``), ``slides``, ``annotations``, ``mil``."""
+"""The verb ``bench``: of ``run`` (also plain ``bench``), ``slides``, ``annotations``, ``mil``."""
 
 from __future__ import annotations
 
