@@ -287,6 +287,8 @@ class MilSession:
 
     def _of_features(self, store: FeatureStore) -> Iterator[str]:
         """Yield what is odd about features; the model was trained on their µm/px, if not they."""
+        of_encoder = set(grid_warnings(store.grid, self._encoder))
+        yield from (warning for warning in store.warnings if warning not in of_encoder)
         yield from grid_warnings(store.grid, replace(self._encoder, grid=store.grid.spec))
         if store.skipped:
             yield (

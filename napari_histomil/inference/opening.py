@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_histomil.errors import ModelError, RunError
+from napari_histomil.errors import ModelError, RunError, SlideError
 from napari_histomil.files import remote_url
 from napari_histomil.inference.job import Job, ModelRef
 from napari_histomil.inference.plan import select_tiles
@@ -18,8 +18,12 @@ from napari_histomil.results import FeatureStore, RunStore, SegmentationStore
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import Slide, SlideInfo
 from napari_histomil.tiling import TileGrid
+from napari_histomil.tissue import is_fluorescence
 
 Store = TypeVar("Store", FeatureStore, RunStore, SegmentationStore)
+
+GLANCE_PX = 2**22
+"""Pixels of a slide's coarsest level that are read to see whether it is fluorescence."""
 
 ENLARGED = 1.2
 """A slide this much coarser than the model is a warning: what it lacks cannot be made up."""
@@ -107,7 +111,25 @@ def _make_store(
     )
     for warning in grid_warnings(grid, model):
         store.add_warning(warning)
+    if _glows(slide):
+        store.add_warning(
+            f"{slide.info.path.name} is bright on black, as fluorescence is: unless {model.name} "
+            f"was trained on such slides, what it says means nothing."
+        )
     return store
+
+
+def _glows(slide: Slide) -> bool:
+    """Whether a slide is seen to be fluorescence, where a look at all of it costs little."""
+    info = slide.info
+    level = len(info.levels) - 1
+    size = info.levels[level].width, info.levels[level].height
+    if size[0] * size[1] > GLANCE_PX:
+        return False
+    try:
+        return is_fluorescence(slide.read_region((0, 0), level, size))
+    except SlideError:
+        return False  # what cannot be read is told when a tile needs it
 
 
 def slide_facts(info: SlideInfo) -> dict[str, Any]:

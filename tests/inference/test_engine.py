@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from model_folders import make_model_folder
 
@@ -17,7 +18,7 @@ from napari_histomil.errors import ModelError, OutputError, RunError, TileError
 from napari_histomil.geometry import Rect
 from napari_histomil.inference import lanes, opening, predictor, session, tiles
 from napari_histomil.inference.engine import run
-from napari_histomil.inference.job import Job, Progress, RegionSpec
+from napari_histomil.inference.job import Job, Progress, RegionSpec, plan_job
 from napari_histomil.manifest import load_manifest
 from napari_histomil.nets.load import load_module
 from napari_histomil.results import RunStore
@@ -391,3 +392,14 @@ def test_a_device_that_is_not_there_leaves_nothing_behind(
     with pytest.raises(RunError, match="There is no device 'abacus'"):
         list(run(make_job(), out=tmp_path / "out", device="abacus"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_that_glows_is_told(tmp_path: Path, model_folder: Path) -> None:
+    pixels = np.zeros((600, 600, 3), np.uint8)
+    pixels[200:400, 200:400, 2] = 200
+    slide = tmp_path / "dapi.tif"
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", compression="deflate")
+    with open_slide(slide, mpp=0.5) as opened:
+        job = plan_job(opened.info, load_manifest(model_folder), region=RegionSpec("all"))
+    *_, last = run(job, out=tmp_path, device="cpu")
+    assert any("dapi.tif is bright on black" in w for w in RunStore.open(last.store).warnings)
