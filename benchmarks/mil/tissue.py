@@ -182,7 +182,7 @@ def configured(name: str) -> MilConfig:
         classes=(ClassSpec("normal", (0, 0, 0)), ClassSpec("tumor", (200, 0, 0))),
         positive_class="tumor", bags=Bags(""), aggregator=Aggregator(own, dict(AGGREGATORS[own])),
         schedule=MilSchedule(
-            epochs=10, learning_rate=5e-4, weight_decay=1e-2, instance_dropout=0.2
+            epochs=8, learning_rate=5e-4, weight_decay=1e-2, instance_dropout=0.2
         ),
         validation=MilValidation(metric="auroc"),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The bags of a table, opened: read as they are asked for, kept in memory where they fit.
 
-A generic file of features (HDF5 with ``features`` or ``feats`` [N, D]) needs no coordinates here:
-training does not ask where an instance lies.
+A file needs no coordinates here (``features`` or ``feats`` [N, D], in HDF5 or of torch): training
+does not ask where an instance lies.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_histomil.errors import HistomilError, TrainingError, brief
+from napari_histomil.exchange.pt_files import read_tensors
 from napari_histomil.nets.mil.model import Bag as NetBag
 from napari_histomil.results import FeatureStore
 from napari_histomil.results.bag import bag_of_runs
@@ -114,18 +115,27 @@ def _open(path: Path) -> Any:
     try:
         if path.is_dir():
             return FeatureStore.open(path)
+        if path.suffix.lower() == ".pt":
+            return _checked(path, read_tensors(path))
         with h5py.File(path) as file:
-            name = next((n for n in FEATURES if isinstance(file.get(n), h5py.Dataset)), None)
-            if name is None:
-                raise TrainingError(f"{path} has no dataset {' or '.join(FEATURES)}.")
-            shape = file[name].shape
-        if len(shape) != 2:
-            raise TrainingError(f"{path} has features of the shape {shape}, and a bag has [N, D].")
-        return _File(path, name, shape)
+            held = {n: file[n] for n in FEATURES if isinstance(file.get(n), h5py.Dataset)}
+            stored = _checked(path, held)
+            return _File(path, stored.name, stored.shape)
     except HistomilError:
         raise
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as a bag: {brief(error)}.") from error
+
+
+def _checked(path: Path, held: Mapping[str, Any]) -> Any:
+    """Return the features among what a file holds."""
+    name = next((n for n in FEATURES if n in held), None)
+    if name is None:
+        raise TrainingError(f"{path} holds no {' or '.join(FEATURES)}: it is no bag.")
+    shape = held[name].shape
+    if len(shape) != 2:
+        raise TrainingError(f"{path} has features of the shape {shape}, and a bag has [N, D].")
+    return held[name]
 
 
 def _as_nested(paths: Sequence[Path], opened: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
 """Where the features of a table's slides are: in files of others, in runs, or made by the engine.
 
-Of a slide ``a.svs`` the files ``a.h5`` and ``h5_files/a.h5`` in the folder of features are looked
-for, CLAM's and TRIDENT's; else the configured encoder is run over the slide, at all magnifications
-(nested). Runs that are there are used as they are, unfinished ones go on.
+Of a slide ``a.svs`` the files ``a.h5``, ``h5_files/a.h5`` and ``pt_files/a.pt`` in the folder of
+features are looked for, TRIDENT's and CLAM's; else the configured encoder, which is got if need
+be, is run over the slide, at all magnifications (nested). Runs that are there are used as they
+are, unfinished ones go on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from napari_histomil.inference.engine import run
 from napari_histomil.inference.job import Job, Progress, plan_job
 from napari_histomil.manifest import ModelManifest, find_model
 from napari_histomil.nets.encoders import as_encoder
+from napari_histomil.nets.fetching import fetch_encoder, is_encoder_name
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.loop import TrainingCancelled, TrainingProgress
 from napari_histomil.training.mil.config import MilConfig
@@ -34,7 +36,7 @@ def encoder_of(config: MilConfig, data: Path, models: Sequence[Path] = ()) -> Mo
     except HistomilError:
         if folder.is_dir():
             raise
-        return None  # the name of an encoder whose features others made
+        return None  # a published one that was not got yet, or of features that others made
 
 
 def with_features(
@@ -88,6 +90,8 @@ def with_features(
             found.append(replace(case, bags=(foreign,)))
             continue
         encoder = encoder or encoder_of(config, data, models)
+        if encoder is None and is_encoder_name(config.bags.encoder):
+            encoder = fetch_encoder(config.bags.encoder)
         if encoder is None:
             raise TrainingError(
                 f"There are no features of {case.slide.name} in {folder}, and no model "
@@ -100,10 +104,9 @@ def with_features(
 
 
 def _foreign(folder: Path, slide: Path) -> Path | None:
-    for place in (folder / f"{slide.stem}.h5", folder / "h5_files" / f"{slide.stem}.h5"):
-        if place.is_file():
-            return place
-    return None
+    stem = slide.stem
+    places = (folder / f"{stem}.h5", folder / "h5_files" / f"{stem}.h5")
+    return next((p for p in (*places, folder / "pt_files" / f"{stem}.pt") if p.is_file()), None)
 
 
 def _extracted(

@@ -146,6 +146,13 @@ def test_several_magnifications_are_learnt_from(toy: Path, config: MilConfig) ->
         next(fit(one, data, data.cases, seed=0))
 
 
+def test_files_of_torch_are_bags_too(toy: Path, config: MilConfig) -> None:
+    torch.save(torch.arange(8.0).reshape(2, 4), toy / "bags" / "a.pt")
+    (toy / "bags.csv").write_text("bag,label\nbags/a.pt,tumor\nbags/1.h5,normal\n", "utf-8")
+    data = open_bags(read_table(config, toy))
+    assert torch.equal(data.read(data.cases[0]), torch.arange(8.0).reshape(2, 4))  # type: ignore[arg-type]
+
+
 def test_bags_of_another_width_are_refused(toy: Path, config: MilConfig) -> None:
     with h5py.File(toy / "bags" / "3.h5", "w") as file:
         file["features"] = np.zeros((5, 7), np.float32)
@@ -156,5 +163,5 @@ def test_bags_of_another_width_are_refused(toy: Path, config: MilConfig) -> None
 def test_a_file_without_features_is_named(toy: Path, config: MilConfig) -> None:
     with h5py.File(toy / "bags" / "3.h5", "w") as file:
         file["x"] = np.zeros((5, 7), np.float32)
-    with pytest.raises(TrainingError, match=r"3.h5 has no dataset features or feats"):
+    with pytest.raises(TrainingError, match=r"3.h5 holds no features or feats"):
         open_bags(read_table(config, toy))
