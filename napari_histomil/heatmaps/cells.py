@@ -44,9 +44,13 @@ class CellPicture:
 
     @classmethod
     def of_grid(cls, grid: TileGrid) -> CellPicture:
-        """Return the cells of a grid, one pixel each."""
+        """Return the cells of a grid, one pixel each.
+
+        Nested tiles may lie wholly beyond the slide: those are not drawn.
+        """
         tiles = np.full(grid.shape, -1, np.int32)
-        tiles[grid.cells[:, 0], grid.cells[:, 1]] = np.arange(len(grid))
+        seen = np.flatnonzero((grid.cells < grid.shape).all(axis=1))
+        tiles[tuple(grid.cells[seen].T)] = seen
         return cls.made(tiles, (0.0, 0.0), grid.cell_size_px0, len(grid), grid.slide_size_px0)
 
     @classmethod
@@ -64,7 +68,8 @@ class CellPicture:
             for axis in (0, 1)
         )
         drawn = tiles >= 0
-        areas = np.bincount(tiles[drawn], np.outer(heights, widths)[drawn], minlength=count)
+        weights = np.outer(heights, widths)[drawn]
+        areas = np.asarray(np.bincount(tiles[drawn], weights, minlength=count), np.float64)
         return cls(tiles, corner_px0, pixel_px0, areas)
 
     def image(self, values: Floats) -> NDArray[np.float32]:

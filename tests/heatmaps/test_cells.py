@@ -24,6 +24,14 @@ def test_a_grid_has_a_pixel_a_cell():
     assert picture.areas_px0[2] == 100 * 150, "the last cell ends with the slide"
 
 
+def test_nested_tiles_beyond_the_slide_are_not_drawn():
+    cells = np.array([(0, 0), (0, 5), (4, 1)], np.int32)  # of 4 x 5
+    grid = TileGrid(GridSpec(0.5, 200, 200), (0.5, 0.5), (900, 750), cells)
+    picture = CellPicture.of_grid(grid)
+    assert picture.areas_px0.tolist() == [200**2, 0, 0]
+    assert np.unique(picture.tiles).tolist() == [-1, 0]
+
+
 def test_tiles_of_one_lattice_are_a_pixel_each():
     xy = np.array([(130, 70), (194, 70), (130, 134), (322, 70)])
     picture = picture_of_cells(xy, (64, 64), SLIDE)
