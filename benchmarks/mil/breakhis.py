@@ -4,7 +4,8 @@
     histomil compare benchmarks/mil/breakhis.toml --data breakhis -o breakhis/results
 
 The fields of a patient (100x, about 0.49 µm/px) are halved, cut into patches of 64 px and embedded
-by ``tissue-encoder-small``. 15 patients, 4 of them benign: an exercise in keeping them apart, and nothing beyond it.
+by ``tissue-encoder-small``. 15 patients, 4 of them benign: an exercise in keeping them apart, and
+nothing beyond it.
 """
 
 from __future__ import annotations
