@@ -155,6 +155,9 @@ class MilConfig:
     split: MilSplit = field(default_factory=MilSplit)
     validation: MilValidation = field(default_factory=MilValidation)
     tracking: Tracking = field(default_factory=Tracking)
+    nuclear_um: float | None = None
+    """Size of nuclei as `review.nuclear_size` finds it, of bags that lie without their slides; else it
+    is measured on these. By it a slide whose µm/px are wrong is told."""
     notes: tuple[str, ...] = ()
     """Paragraphs for the model's card: what it is good for and what not."""
     data_facts: tuple[str, ...] = ()
@@ -175,7 +178,7 @@ class MilConfig:
 
     def hash(self) -> str:
         """Return the SHA-256 of all members that decide the net: names and texts do not."""
-        texts = ("name", "description", "licence", "notes", "data_facts", "tracking")
+        texts = ("name", "description", "licence", "nuclear_um", "notes", "data_facts", "tracking")
         decisive = {
             f.name: plain_member(getattr(self, f.name))
             for f in fields(self)

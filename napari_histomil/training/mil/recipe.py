@@ -25,7 +25,7 @@ from napari_histomil.training.mil.crossval import CrossValidated, cross_validate
 from napari_histomil.training.mil.features import encoder_of, with_features
 from napari_histomil.training.mil.fit import Watched, fit
 from napari_histomil.training.mil.folder import data_facts, write_mil_model
-from napari_histomil.training.mil.reference import reference_of
+from napari_histomil.training.mil.reference import nuclear_um, reference_of
 from napari_histomil.training.mil.scores import ask, join, score, temperature_of
 from napari_histomil.training.mil.table import Case, hold_out, read_table, refuse_torn
 from napari_histomil.training.working import (
@@ -138,6 +138,7 @@ def train_mil(
             "what": "Patients that were kept for a test, asked once: no choice was made on them",
             **score(config, [answers], rounds=rounds),
         }
+    nuclei = config.nuclear_um or nuclear_um(sides["train"], config.grids[-1])
     model = write_mil_model(
         out,
         config,
@@ -145,7 +146,10 @@ def train_mil(
         encoder,
         temperature=temperature,
         scores=scores,
-        reference=reference_of(bags, net.cpu(), sides["train"]),
+        reference={
+            **reference_of(bags, net.cpu(), sides["train"]),
+            **({"nuclear_um": nuclei} if nuclei is not None else {}),
+        },
         data=data_facts(config, names),
         seed=seed,
         members=validated.members,

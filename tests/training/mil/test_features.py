@@ -82,6 +82,7 @@ def test_from_slides_to_a_model_by_one_command(
     assert [g.mpp for g in manifest.mil.grids] == [2.0, 1.0]
     kinds = manifest.mil.reference["attention_quantiles"]
     assert [len(q) for q in kinds] == [101, 101, 101]  # selection and two of attention
+    assert 3 < manifest.mil.reference["nuclear_um"] < 10
 
     config = read_mil_config(slides / "train.toml")
     cases = found(config, slides)
