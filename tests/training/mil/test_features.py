@@ -12,11 +12,13 @@ from napari_histomil.cli import main
 from napari_histomil.errors import TrainingError
 from napari_histomil.manifest import load_manifest
 from napari_histomil.results import FeatureStore
+from napari_histomil.tiling import GridSpec
 from napari_histomil.training.mil.bags import open_bags
 from napari_histomil.training.mil.config import MilConfig, read_mil_config
 from napari_histomil.training.mil.features import with_features
 from napari_histomil.training.mil.fit import Watched
 from napari_histomil.training.mil.recipe import encoder_facts
+from napari_histomil.training.mil.reference import nuclear_um
 from napari_histomil.training.mil.table import Case, read_table
 
 TINY = {"channels": [8, 8, 8, 16], "stem_width": 8}
@@ -82,7 +84,6 @@ def test_from_slides_to_a_model_by_one_command(
     assert [g.mpp for g in manifest.mil.grids] == [2.0, 1.0]
     kinds = manifest.mil.reference["attention_quantiles"]
     assert [len(q) for q in kinds] == [101, 101, 101]  # selection and two of attention
-    assert 3 < manifest.mil.reference["nuclear_um"] < 10
 
     config = read_mil_config(slides / "train.toml")
     cases = found(config, slides)
@@ -117,3 +118,10 @@ def test_slides_without_features_need_an_encoder_that_is_here(slides: Path) -> N
     (slides / "train.toml").write_text(text.replace('"tiny"', '"uni-of-others"'), "utf-8")
     with pytest.raises(TrainingError, match=r"no features of 0\.tif .* uni-of-others"):
         found(read_mil_config(slides / "train.toml"), slides)
+
+
+def test_the_size_of_nuclei_is_that_of_the_slides(slides: Path, data_dir: Path) -> None:
+    real = data_dir / "wsi-aperio-svs" / "CMU-1-Small-Region.svs"
+    cases = [Case("real", 0, "a", slide=real), Case("file", 1, "b", bags=(slides / "b.h5",))]
+    assert nuclear_um(cases, GridSpec(1.0, 64, 64)) == pytest.approx(4.5, abs=0.3)
+    assert nuclear_um(cases[1:], GridSpec(1.0, 64, 64)) is None
