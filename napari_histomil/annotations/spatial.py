@@ -8,6 +8,7 @@ again: 0.05 s for 100,000 regions, once in some thousand changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import shapely
@@ -31,6 +32,33 @@ def shapes_of(regions: Collection[Region]) -> NDArray[np.object_]:
     shapes = np.empty(len(regions), dtype=object)
     shapes[:] = [region.geometry for region in regions]
     return shapes
+
+
+def classes_at(
+    xy_px0: NDArray[np.floating[Any]], regions: Collection[Region]
+) -> dict[str | None, NDArray[np.bool_]]:
+    """Return which of some places lie in regions of which class.
+
+    Parameters
+    ----------
+    xy_px0
+        [N, 2]: (x, y), level-0 px.
+    regions
+        Areal ones.
+
+    Returns
+    -------
+    dict of bool [N]
+        One for each class that has a region; None is what has no class.
+    """
+    listed = list(regions)
+    inside = {region.class_name: np.zeros(len(xy_px0), bool) for region in listed}
+    places, found = shapely.STRtree(shapes_of(listed)).query(
+        shapely.points(xy_px0), predicate="intersects"
+    )
+    for place, number in zip(places.tolist(), found.tolist(), strict=True):
+        inside[listed[number].class_name][place] = True
+    return inside
 
 
 def rect_of(regions: Collection[Region]) -> Rect | None:

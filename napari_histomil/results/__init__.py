@@ -2,9 +2,11 @@
 
 from napari_histomil.results.features import FeatureStore
 from napari_histomil.results.find import (
+    find_results,
     find_runs,
     find_slide,
     is_run,
+    open_result,
     open_run,
     run_path,
     run_task,
@@ -19,10 +21,12 @@ __all__ = [
     "MilRun",
     "RunStore",
     "SegmentationStore",
+    "find_results",
     "find_runs",
     "find_slide",
     "is_run",
     "open_mil_run",
+    "open_result",
     "open_run",
     "run_path",
     "run_task",

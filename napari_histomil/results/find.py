@@ -19,6 +19,8 @@ from napari_histomil.resources import (
 from napari_histomil.results.features import FeatureStore
 from napari_histomil.results.layout import ATTRIBUTE, task_of
 from napari_histomil.results.mil import TASK as MIL_TASK
+from napari_histomil.results.mil import MilRun
+from napari_histomil.results.mil_layout import open_mil_run
 from napari_histomil.results.segmentation import SegmentationStore
 from napari_histomil.results.store import RunStore
 from napari_histomil.slides.readers import open_slide
@@ -81,6 +83,17 @@ def open_run(path: Path) -> RunStore | SegmentationStore:
     """
     kind = RunStore if (path / "scores").is_dir() else SegmentationStore
     return kind.open(path)
+
+
+def find_results(info: SlideInfo) -> list[Path]:
+    """Return all runs of a slide that lie over it in a window, the one worked on last first."""
+    runs = {*find_runs(info, task=None), *find_runs(info, task=MIL_TASK)}
+    return sorted(runs, key=lambda run: (run / "zarr.json").stat().st_mtime_ns, reverse=True)
+
+
+def open_result(path: Path) -> RunStore | SegmentationStore | MilRun:
+    """Open a run for reading as `open_run`, or the answer of a MIL model."""
+    return open_mil_run(path) if (path / "logits").is_dir() else open_run(path)
 
 
 def is_run(path: Path) -> bool:

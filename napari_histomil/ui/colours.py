@@ -27,6 +27,9 @@ COLOUR_MAPS: Mapping[str, str] = MappingProxyType(
 
 DEFAULT = "viridis"
 
+DIVERGING = "blue-white-red"
+"""For what has a sign: its middle stands for 0."""
+
 _STEPS = 256
 
 # Blue and red of one lightness (after Moreland's diverging maps: the ends differ in hue, the
@@ -45,7 +48,7 @@ def colour_map(name: str) -> Colormap:
     """
     if name not in COLOUR_MAPS:
         raise KeyError(f"no colour map {name!r}: there are {', '.join(COLOUR_MAPS)}")
-    if name == "blue-white-red":
+    if name == DIVERGING:
         half = np.linspace(0, 1, _STEPS // 2)[:, None]
         low = (1 - half) * _BLUE + half * np.array(_WHITE)
         high = (1 - half) * _WHITE + half * np.array(_RED)

@@ -65,7 +65,10 @@ class Legend:
                 return None
             cut = view.style.steps.threshold or 0.0
             return cls(view.style.colours, ("0", "1"), view.title, cut, cut)
-        cut = heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0.0
+        if run.attention is not None:
+            cut = run.attention.cut
+        else:
+            cut = heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0.0
         return cls(
             heatmap.colours, heatmap.scale_ends, heatmap.scale_title, cut, heatmap.threshold
         )

@@ -113,6 +113,11 @@ LAYER_KEYS: dict[str, Key] = {
 }
 """Keys of our layer of annotations, active with every tool: they beat those of napari."""
 
+IDLE_KEYS: dict[str, Key] = {
+    "patch.previous": Key("P", "Overlay", "The same; with a layer of shapes, P draws a polygon"),
+}
+"""Keys that a layer of drawings has for itself while it is active."""
+
 CLASS_KEYS = {
     "class": "Class of that number, for what is selected too",
     "anyclass": "Class of that number, with any layer",
@@ -133,7 +138,7 @@ def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) ->
     viewer
         The viewer; a plugin's proxy of it does as well.
     name
-        Name of the key in `KEYS`.
+        Name of the key in `KEYS` or `IDLE_KEYS`.
     method
         A bound method, say of a widget. It is held weakly, so that a dock that was closed does not
         live on in the viewer's keys; its key then does nothing.
@@ -147,7 +152,7 @@ def bind(viewer: Any, name: str, method: Callable[..., Any], *arguments: Any) ->
         if alive is not None and _usable(alive.__self__):
             alive(*arguments)
 
-    viewer.bind_key(KEYS[name].key, press, overwrite=True)
+    viewer.bind_key((KEYS | IDLE_KEYS)[name].key, press, overwrite=True)
 
 
 def _usable(owner: Any) -> bool:
@@ -157,7 +162,7 @@ def _usable(owner: Any) -> bool:
 
 def hint(name: str) -> str:
     """Return the end of a tooltip that names the key, such as ``" (key: N)"``."""
-    key = KEYS[name] if name in KEYS else LAYER_KEYS[name]
+    key = (KEYS | IDLE_KEYS | LAYER_KEYS)[name]
     return f" (key: {key.text})"
 
 
@@ -193,7 +198,7 @@ class Row:
 def rows() -> list[Row]:
     """Return the lines of the sheet in order: the window's keys, then those of drawing."""
     listed: list[Row] = []
-    for name, key in (KEYS | LAYER_KEYS).items():
+    for name, key in (KEYS | IDLE_KEYS | LAYER_KEYS).items():
         family, _, number = name.partition(".")
         if family not in CLASS_KEYS:
             listed.append(Row(key.text, key.group, key.what))

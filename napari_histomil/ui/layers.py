@@ -27,7 +27,6 @@ from napari_histomil.slides import pyramid
 from napari_histomil.slides.cache import shared_cache
 from napari_histomil.slides.look import Look
 from napari_histomil.slides.slide import Slide, SlideInfo
-from napari_histomil.tiling import TileGrid
 from napari_histomil.ui.orientation import center_of_world, world_step
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -171,21 +170,24 @@ def slide_layer(slide: Slide, *, name: str | None = None) -> LayerData:
 
 
 def heatmap_layer(
-    grid: TileGrid,
     image: NDArray[np.floating[Any]],
     *,
+    pixel_um: tuple[float, float],
+    corner_um: tuple[float, float] = (0.0, 0.0),
     name: str,
     metadata: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> LayerData:
-    """Return the image layer of scores on a grid.
+    """Return the image layer of values of tiles.
 
     Parameters
     ----------
-    grid
-        The grid that the scores belong to.
     image
-        float [rows, cols] of ``grid.shape``, NaN where there is no score.
+        float [rows, cols], a pixel a cell of a grid, or finer; NaN where there is no value.
+    pixel_um
+        (height, width) of a pixel.
+    corner_um
+        (row, col) of the picture's corner.
     name
         Name of the layer.
     metadata
@@ -193,9 +195,6 @@ def heatmap_layer(
     attributes
         Further attributes of the layer, such as ``colormap`` or ``opacity``.
     """
-    if image.shape[:2] != grid.shape:
-        raise ValueError(f"the image is {image.shape}, its grid is {grid.shape}")
-    cell_um = grid.spec.cell_um
     given = {
         "name": name,
         "rgb": False,
@@ -204,13 +203,32 @@ def heatmap_layer(
         "interpolation2d": "nearest",
         # `opaque` and `multiplicative` would paint the transparent cells black.
         "blending": "translucent",
-        "scale": (cell_um, cell_um),
-        "translate": (cell_um / 2, cell_um / 2),
+        **heatmap_place(pixel_um, corner_um),
         "units": ("um", "um"),
         "axis_labels": ("y", "x"),
         "metadata": {METADATA_KEY: {"kind": _KIND_HEATMAP, **(metadata or {})}},
     }
     return image, given | attributes, "image"
+
+
+def heatmap_place(
+    pixel_um: tuple[float, float], corner_um: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, tuple[float, float]]:
+    """Return scale and translate of a heatmap's layer; arguments as of `heatmap_layer`."""
+    half = (corner_um[0] + pixel_um[0] / 2, corner_um[1] + pixel_um[1] / 2)
+    return {"scale": pixel_um, "translate": half}
+
+
+def pixel_um(layer: Any) -> tuple[float, float]:
+    """Return (height, width) of a pixel of a heatmap's layer."""
+    height, width = (float(value) for value in layer.scale)
+    return height, width
+
+
+def corner_um(layer: Any) -> tuple[float, float]:
+    """Return (row, col) of the corner of a heatmap's layer."""
+    (height, width), (row, column) = layer.scale, layer.translate
+    return float(row - height / 2), float(column - width / 2)
 
 
 def picture_layer(

@@ -18,7 +18,13 @@ from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QTransform
 from napari_histomil.geometry import Rect
 from napari_histomil.slides.slide import SlideInfo, Uint8Image
 from napari_histomil.ui import camera
-from napari_histomil.ui.layers import pyramid_of, to_world_um, world_scale
+from napari_histomil.ui.layers import (
+    corner_um,
+    pixel_um,
+    pyramid_of,
+    to_world_um,
+    world_scale,
+)
 from napari_histomil.ui.orientation import Orientation, center_of_world, orientation_of
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.words import digits, times
@@ -156,12 +162,17 @@ def heat_picture(run: RunView) -> Uint8Image:
     return np.rint(255 * np.asarray(colours)).astype(np.uint8)
 
 
-def _extent(run: RunView) -> tuple[int, int, float]:
-    """Return rows, columns and µm a cell of what is shown of a run."""
+def _extent(run: RunView) -> tuple[float, float, float, float]:
+    """Return where what is shown of a run lies: x, y, width, height in µm."""
     if run.heatmap is not None:
-        return *run.heatmap.image.shape, run.heatmap.grid.spec.cell_um
+        (height, width), (y, x) = pixel_um(run.layer), corner_um(run.layer)
+        rows, columns = run.heatmap.image.shape
+        return x, y, columns * width, rows * height
     small = run.segmentation.small
-    return (1, 1, 1.0) if small is None else (*small.pixels.shape[:2], small.pixel_um)
+    if small is None:
+        return 0.0, 0.0, 1.0, 1.0
+    rows, columns = small.pixels.shape[:2]
+    return 0.0, 0.0, columns * small.pixel_um, rows * small.pixel_um
 
 
 def paint_map(
@@ -192,10 +203,9 @@ def paint_map(
     whole = (0.0, 0.0, info.width_px0 * column_unit, info.height_px0 * row_unit)
     painter.drawImage(frame._placed(whole), _image(picture))
     if run is not None:
-        rows, columns, cell_um = _extent(run)
+        extent = _extent(run)
         painter.setOpacity(FAINT * run.layer.opacity)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=False)
-        extent = (0.0, 0.0, columns * cell_um, rows * cell_um)
         painter.drawImage(frame._placed(extent), _image(heat_picture(run)))
     painter.end()
     return pixmap

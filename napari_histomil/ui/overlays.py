@@ -1,41 +1,31 @@
-"""Results in a viewer: add a run's layer, keep it as chosen, toggle it, walk the hottest tiles.
+"""Results in a viewer: which run lies over the slide, toggle it, walk its hottest tiles.
 
 One `Overlays` belongs to a viewer; the Run dock fills it, the Overlay dock steers it, the keys act
-on it whichever docks are open. Only one result lies over a slide at a time: the current one. A
-segmentation's layer is kept painted by `segmentation_painter.py`.
+on it whichever docks are open. Only one result lies over a slide at a time: the current one. Its
+layer is made, and kept as chosen, by `run_layers.py`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Vectors
+from napari.layers import Vectors
 from psygnal import Signal
 
 from napari_histomil.errors import RunError
-from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.geometry import Rect
+from napari_histomil.results import MilRun
 from napari_histomil.ui import keys
-from napari_histomil.ui.camera import go_to_px0, set_magnification
-from napari_histomil.ui.colours import colour_map
-from napari_histomil.ui.heatmap_view import HeatmapView
-from napari_histomil.ui.layers import (
-    METADATA_KEY,
-    heatmap_layer,
-    picture_layer,
-    to_world_um,
-    world_units,
-)
+from napari_histomil.ui.camera import fit_rect, go_to_px0, set_magnification
+from napari_histomil.ui.layers import METADATA_KEY, to_world_um, world_units
 from napari_histomil.ui.per_viewer import PerViewer
-from napari_histomil.ui.segmentation_painter import SegmentationPainter
-from napari_histomil.ui.segmentation_view import SegmentationView
+from napari_histomil.ui.run_facts import AnyStore
+from napari_histomil.ui.run_layers import laid_over
 from napari_histomil.ui.session import RunView, Session, SlideSession, session
-
-DEFAULT_OPACITY = 0.5
-"""Tissue and colour are then seen equally well."""
 
 OPACITY_STEP = 0.1
 LOOK_CLOSELY = 20.0
@@ -72,6 +62,7 @@ class Overlays:
             ("overlay.stronger", self.stronger),
             ("hottest.next", self.next_hottest),
             ("hottest.previous", self.previous_hottest),
+            ("patch.previous", self.previous_hottest),
         ):
             keys.bind(viewer, name, function)
 
@@ -89,7 +80,7 @@ class Overlays:
 
     # ------------------------------------------------------------------- runs and layers
 
-    def add(self, store: RunStore | SegmentationStore) -> RunView:
+    def add(self, store: AnyStore) -> RunView:
         """Lay a run over its slide, which must be open, and make it the current one.
 
         Parameters
@@ -111,14 +102,19 @@ class Overlays:
         slide = self._slide_of(store)
         for run in self.session.runs_of(slide):
             if run.store.run_id == store.run_id:
-                if run.segmentation is not None:
+                if isinstance(store, MilRun):
+                    if store.created != run.store.created:  # answered anew
+                        self.session.remove_run(run)
+                        break
+                elif run.segmentation is not None:
                     run.segmentation.fill()
                 else:
                     run.heatmap.fill(store.scores)
                 self.choose(run)
                 return run
-        made = self._segmentation if isinstance(store, SegmentationStore) else self._heatmap
-        run = made(store, slide)
+        run = laid_over(self.session.viewer, store, slide)
+        if run.attention is not None:
+            run.attention.replaced.connect(self._remove_frame)
         run.layer.events.visible.connect(lambda _: self.shown_changed.emit())
         run.layer.events.opacity.connect(lambda _: self.shown_changed.emit())
         layers = self.session.viewer.layers
@@ -129,54 +125,7 @@ class Overlays:
         self.choose(run)
         return run
 
-    def _segmentation(self, store: SegmentationStore, slide: SlideSession) -> RunView:
-        view = SegmentationView(store)
-        data, attributes, _ = picture_layer(
-            slide.info,
-            name=f"Segmentation ({store.model['name']})",
-            metadata={"run": store.path},
-            opacity=DEFAULT_OPACITY,
-        )
-        layer = Image(data, **attributes)
-        painter = SegmentationPainter(self.session.viewer, slide.info, view, layer)
-        return RunView(store, slide, layer, segmentation=view, painter=painter)
-
-    def _heatmap(self, store: RunStore, slide: SlideSession) -> RunView:
-        heatmap = HeatmapView(
-            store.grid,
-            store.class_names,
-            store.scores,
-            first_class=store.model.get("positive_class"),
-        )
-        data, attributes, _ = heatmap_layer(
-            store.grid,
-            heatmap.image,
-            name=_layer_name(store, heatmap),
-            metadata={"run": store.path, "class": heatmap.class_name},
-            colormap=colour_map(heatmap.colours),
-            opacity=DEFAULT_OPACITY,
-        )
-        layer = Image(data, **attributes)
-        run = RunView(store, slide, layer, heatmap)
-
-        def repaint() -> None:
-            # The array is the layer's own, changed in place: only its pixels are new.
-            layer.refresh(extent=False, highlight=False)
-
-        def follow_choice() -> None:
-            colours = colour_map(heatmap.colours)
-            if layer.colormap.name != colours.name:
-                layer.colormap = colours
-            if layer.metadata[METADATA_KEY]["class"] != heatmap.class_name:
-                layer.metadata[METADATA_KEY]["class"] = heatmap.class_name
-                layer.name = _layer_name(store, heatmap)
-            repaint()
-
-        heatmap.changed.connect(follow_choice)
-        heatmap.filled.connect(repaint)
-        return run
-
-    def _slide_of(self, store: RunStore | SegmentationStore) -> SlideSession:
+    def _slide_of(self, store: AnyStore) -> SlideSession:
         made_of = store.slide
         for slide in self.session.slides:
             if slide.info.fingerprint != made_of["fingerprint"]:
@@ -251,26 +200,43 @@ class Overlays:
     def _step(self, by: int) -> None:
         run = self._current
         tile = run.heatmap.step(by) if run is not None and run.heatmap is not None else None
-        if run is None or tile is None:
-            return
+        if run is not None and tile is not None:
+            self._fly(run, tile)
+
+    def go_to_picked(self, stop: int) -> None:
+        """Go to one of the patches that are listed of a MIL run, and frame it."""
+        run = self._current
+        tile = run.attention.go(stop) if run is not None and run.attention is not None else None
+        if run is not None and tile is not None:
+            self._fly(run, tile)
+
+    def _fly(self, run: RunView, tile: int) -> None:
         viewer, info = self.session.viewer, run.slide.info
+        if run.attention is not None:
+            self._draw_frame(run, run.attention.frames_px0(tile))
+            x, y, width, height = run.attention.frames_px0(tile)[0]
+            around = Rect(x - width, y - height, 3 * width, 3 * height)
+            fit_rect(viewer, info, around)
+            self.stepped.emit()
+            return
         x, y, width, height = run.heatmap.grid.cell_rects_px0[tile]
         set_magnification(viewer, LOOK_CLOSELY)
         go_to_px0(viewer, info, (float(x + width / 2), float(y + height / 2)))
-        self._draw_frame(run, tile)
+        grid = run.heatmap.grid
+        self._draw_frame(run, [grid.cell_rects_px0[tile], grid.tile_rects_px0[tile]])
         self.stepped.emit()
 
     # ---------------------------------------------------------------------------- frame
 
-    def _draw_frame(self, run: RunView, tile: int) -> None:
-        """Frame the tile: its cell, and around it all that the model saw of it.
+    def _draw_frame(self, run: RunView, rects_px0: Iterable[Sequence[float]]) -> None:
+        """Frame a tile: its cell, and around it all that the model saw of it.
 
         Vectors, because they are quick, nobody draws into them by accident, and napari 0.9
         crashes with Mesa's drivers when Shapes layers come and go.
         """
-        grid, info = run.heatmap.grid, run.slide.info
+        info = run.slide.info
         sides = []
-        for x, y, width, height in (grid.cell_rects_px0[tile], grid.tile_rects_px0[tile]):
+        for x, y, width, height in rects_px0:
             right, bottom = x + width, y + height
             corners = to_world_um([(x, y), (right, y), (right, bottom), (x, bottom)], info)
             sides += [(a, b - a) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)]
@@ -315,10 +281,6 @@ def overlays(viewer: Any) -> Overlays:
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
     return _OVERLAYS.of(viewer)
-
-
-def _layer_name(store: RunStore, heatmap: HeatmapView) -> str:
-    return f"{heatmap.class_name} ({store.model['name']})"
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_histomil.geometry import magnification
-from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.results import MilRun, RunStore, SegmentationStore
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.words import count
 
-AnyStore = RunStore | SegmentationStore
+AnyStore = RunStore | SegmentationStore | MilRun
 
 _REGIONS = {
     "tissue": "tissue",
@@ -22,11 +22,15 @@ _REGIONS = {
 
 def title(store: AnyStore) -> str:
     """Return one line that tells a run from the slide's others."""
-    return f"{store.created.astimezone():%d %b %H:%M}  {store.model['name']}"
+    created = store.created
+    when = "" if created is None else f"{created.astimezone():%d %b %H:%M}  "
+    return f"{when}{store.model['name']}"
 
 
 def made_by(store: AnyStore) -> str:
     """Return what decides a result, in two short lines; of a chain also what it spared."""
+    if isinstance(store, MilRun):
+        return _made_by_mil(store)
     grid = store.grid.spec
     stain = store.job.get("stain", {}).get("method", "none")
     region = store.job.get("region", {}).get("kind", "")
@@ -37,7 +41,22 @@ def made_by(store: AnyStore) -> str:
     )
 
 
-def _spared(store: AnyStore) -> str:
+def _made_by_mil(store: MilRun) -> str:
+    """Return which patches a MIL model answered from, in two short lines."""
+    bag = [level for level in store.levels if level.finer_than is None]
+    looked = [
+        f"{count(len(level))} patches"
+        + ("" if level.mpp is None else f" at {level.mpp:.3g} µm/px")
+        + ("" if level.tiles == len(level) else f" of {count(level.tiles)}")
+        for level in bag
+    ]
+    encoder = store.source.encoder
+    features = store.source.file or (encoder.name if encoder is not None else "unknown")
+    how = "features of" if not store.source.file else "features from"
+    return f"{', '.join(looked)}\n{how} {features}"
+
+
+def _spared(store: RunStore | SegmentationStore) -> str:
     """Return at how many tiles the last model of a chain looked, as a further line."""
     chain = store.chain if isinstance(store, SegmentationStore) else None
     if chain is None:
@@ -50,12 +69,14 @@ def _spared(store: AnyStore) -> str:
 
 def provenance(store: AnyStore) -> str:
     """Return everything that was recorded about how a result came to be, a line each."""
+    begun = store.created
     lines = [
         f"Model: {store.model['name']}",
         f"Model hash: {store.model.get('sha256', 'unknown')}",
         f"Slide: {store.slide['name']}",
         f"Slide fingerprint: {store.slide['fingerprint']}",
-        f"Run: {store.run_id}, begun {store.created.astimezone():%Y-%m-%d %H:%M}",
+        f"Run: {store.run_id}"
+        + ("" if begun is None else f", begun {begun.astimezone():%Y-%m-%d %H:%M}"),
     ]
     lines += [f"Session {i + 1}: {_session(each)}" for i, each in enumerate(store.sessions)]
     return "\n".join([*lines, f"Stored in: {store.path}"])
@@ -65,6 +86,8 @@ def doubts(run: RunView) -> list[str]:
     """Return why a result should not simply be believed, a sentence each."""
     store = run.store
     found = list(store.warnings)
+    if isinstance(store, MilRun):
+        return found
     total, done = len(store.grid), _done(run)
     if done + len(store.skipped) < total:
         found.append(f"Not finished: {count(done)} of {count(total)} tiles are done.")

@@ -17,7 +17,14 @@ from psygnal import Signal
 
 from napari_histomil.ui.brightness import Tone
 from napari_histomil.ui.colours import colour_map
-from napari_histomil.ui.layers import heatmap_layer, picture_layer, pyramid_of, slide_of
+from napari_histomil.ui.layers import (
+    corner_um,
+    heatmap_layer,
+    picture_layer,
+    pixel_um,
+    pyramid_of,
+    slide_of,
+)
 from napari_histomil.ui.painting import follow
 from napari_histomil.ui.segmentation_painter import SegmentationPainter
 from napari_histomil.ui.session import RunView, SlideSession
@@ -84,8 +91,9 @@ class SecondLayers:
             return
         heatmap, original = run.heatmap, run.layer
         data, attributes, _ = heatmap_layer(
-            heatmap.grid,
             heatmap.image,
+            corner_um=corner_um(original),
+            pixel_um=pixel_um(original),
             name=original.name,
             colormap=colour_map(heatmap.colours),
             opacity=original.opacity,
@@ -170,6 +178,9 @@ class SecondLayers:
         if layer.colormap.name != colours.name:
             layer.colormap = colours
         _set(layer, opacity=run.layer.opacity, interpolation2d=run.layer.interpolation2d)
+        if layer.data is not run.heatmap.image:  # another map of a MIL run
+            layer.data = run.heatmap.image
+            _set(layer, scale=run.layer.scale, translate=run.layer.translate)
         layer.refresh(extent=False, highlight=False)
         self.repainted.emit()
 

@@ -32,7 +32,8 @@ from napari_histomil.ui.per_viewer import PerViewer
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_histomil.results import RunStore, SegmentationStore
+    from napari_histomil.results import MilRun, RunStore, SegmentationStore
+    from napari_histomil.ui.attention_view import AttentionView
     from napari_histomil.ui.heatmap_view import HeatmapView
     from napari_histomil.ui.segmentation_painter import SegmentationPainter
     from napari_histomil.ui.segmentation_view import SegmentationView
@@ -65,21 +66,24 @@ class SlideSession:
 class RunView:
     """One stored run shown in a viewer: its layer over its slide.
 
-    It is a heatmap or a segmentation, whichever its result is.
+    It is a heatmap, attention or a segmentation, whichever its result is.
     """
 
-    store: RunStore | SegmentationStore
+    store: RunStore | SegmentationStore | MilRun
     slide: SlideSession
     layer: Image
-    heatmap: HeatmapView | None = None
-    """What is shown of it: class, threshold, normalisation; `overlays.py` keeps the layer so."""
+    heatmap: HeatmapView | AttentionView | None = None
+    """What is shown of it: class, threshold, normalisation; `overlays.py` keeps the layer so.
+    Of a MIL run it is also its `attention`."""
+    attention: AttentionView | None = None
+    """Of a MIL run: map, magnification, head, patches to look at."""
     segmentation: SegmentationView | None = None
     """What is shown of it: classes, steps, areas; `painter` keeps the layer so."""
     painter: SegmentationPainter | None = None
 
     @property
-    def shown(self) -> HeatmapView | SegmentationView:
-        """What is shown of it; both kinds say `changed` and `filled`."""
+    def shown(self) -> HeatmapView | AttentionView | SegmentationView:
+        """What is shown of it; all kinds say `changed` and `filled`."""
         found = self.heatmap if self.heatmap is not None else self.segmentation
         assert found is not None, "a run is shown as something"
         return found
@@ -88,6 +92,8 @@ class RunView:
     def title(self) -> str:
         """What is shown of it, and by which model, in words."""
         what = self.segmentation.title if self.heatmap is None else self.heatmap.class_name
+        if self.attention is not None:
+            what = self.attention.title
         return f"{what} ({self.store.model['name']})"
 
 

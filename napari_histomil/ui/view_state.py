@@ -16,7 +16,7 @@ from typing import Any
 from napari_histomil.errors import RunError
 from napari_histomil.exchange.labels import Steps
 from napari_histomil.heatmaps import NORMALISATIONS
-from napari_histomil.results import find_runs, open_run
+from napari_histomil.results import find_results, open_result
 from napari_histomil.slides.remembered import recall_view
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import camera
@@ -62,11 +62,11 @@ class Kept:
             if isinstance(state, dict) and isinstance(state.get("id"), str)
         }
         stores: dict[str, AnyStore] = {}
-        for path in find_runs(info, task=None) if wanted else []:
+        for path in find_results(info) if wanted else []:
             if path.stem not in wanted or path.stem in stores or cancel.is_set():
                 continue
             try:
-                stores[path.stem] = open_run(path)
+                stores[path.stem] = open_result(path)
             except RunError:
                 continue  # the Overlay dock lists it, with the reason
         return cls(view, [(stores[id_], wanted[id_]) for id_ in wanted if id_ in stores])
@@ -135,6 +135,8 @@ def _run_state(viewer: Any, run: RunView) -> dict[str, Any]:
     heatmap = run.heatmap
     if heatmap is None:
         return common | _style_state(run.segmentation)
+    if run.attention is not None:
+        return common | run.attention.state()
     return common | {
         "class": heatmap.class_name,
         "colours": heatmap.colours,
@@ -160,6 +162,9 @@ def bring_back_run(run: RunView, state: Mapping[str, Any]) -> None:
     run.layer.opacity = min(max(_number(state, "opacity", run.layer.opacity), 0.0), 1.0)
     if run.segmentation is not None:
         _bring_back_style(run.segmentation, state)
+        return
+    if run.attention is not None:
+        run.attention.bring_back(state)
         return
     heatmap = run.heatmap
     if state.get("class") in heatmap.class_names:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_histomil.errors import OutputError
 from napari_histomil.files import remote_url
-from napari_histomil.results import open_run
+from napari_histomil.results import open_result
 from napari_histomil.ui import camera
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.painting import complete
@@ -122,7 +122,7 @@ def _open_all(
 
     def lay_on() -> None:
         for path in runs:
-            overlays(viewer).add(open_run(path))
+            overlays(viewer).add(open_result(path))
 
     def arrived() -> None:
         nonlocal to_come

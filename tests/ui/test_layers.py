@@ -14,8 +14,10 @@ from napari_histomil.geometry import Rect
 from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.layers import (
     center_of_view_px0,
+    corner_um,
     heatmap_layer,
     ours,
+    pixel_um,
     polygons_layer,
     rect_in_view_px0,
     shapes_to_px0,
@@ -81,7 +83,9 @@ def test_every_level_holds_the_same_place(slide_image):
 
 def test_heatmap_cell_lies_under_its_tile(slide, slide_image):
     grid = TileGrid.cover(slide.info, GridSpec(mpp=1.0, tile_px=96, stride_px=64))
-    data, attributes, kind = heatmap_layer(grid, np.zeros(grid.shape, np.float32), name="scores")
+    data, attributes, kind = heatmap_layer(
+        np.zeros(grid.shape, np.float32), pixel_um=(grid.spec.cell_um,) * 2, name="scores"
+    )
     assert kind == "image"
     heatmap = ViewerModel().add_image(data, **attributes)
     index = int(np.flatnonzero((grid.cells == (1, 3)).all(axis=1))[0])
@@ -97,10 +101,14 @@ def test_heatmap_cell_lies_under_its_tile(slide, slide_image):
         )
 
 
-def test_heatmap_of_another_shape_is_refused(slide):
-    grid = TileGrid.cover(slide.info, GridSpec(mpp=1.0, tile_px=64, stride_px=64))
-    with pytest.raises(ValueError, match="its grid is"):
-        heatmap_layer(grid, np.zeros((2, 2), np.float32), name="scores")
+def test_heatmap_that_begins_anywhere_says_where():
+    data, attributes, _ = heatmap_layer(
+        np.zeros((2, 3), np.float32), pixel_um=(10, 20), corner_um=(5, 7), name="attention"
+    )
+    layer = ViewerModel().add_image(data, **attributes)
+    np.testing.assert_allclose(layer.data_to_world((-0.5, -0.5)), (5, 7))
+    np.testing.assert_allclose(layer.data_to_world((1.5, 2.5)), (25, 67))
+    assert (pixel_um(layer), corner_um(layer)) == ((10, 20), (5, 7))
 
 
 def test_polygons_lie_on_the_slide_and_come_back(slide):

@@ -104,7 +104,7 @@ def test_slide_heatmap_and_polygon_cover_the_same_pixels_of_the_screen(
     scores[1, 3:5] = 1
     pixels, meta, _ = slide_layer(slide)
     image = viewer.add_image(pixels, **meta | {"interpolation2d": "nearest"})
-    values, meta, _ = heatmap_layer(grid, scores, name="scores", colormap="blue")
+    values, meta, _ = heatmap_layer(scores, pixel_um=(64, 64), name="scores", colormap="blue")
     heatmap = viewer.add_image(values, **meta)
     boxes = [shapely.box(384, 256, 640, 512)]
     outlines, meta, _ = polygons_layer(boxes, slide.info, name="box", edge_width=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QWidget
 from superqt import QCollapsible
 
 
@@ -19,6 +19,15 @@ def form(*rows: tuple[str, QWidget]) -> QFormLayout:
     for label, widget in rows:
         layout.addRow(label, widget)
     return layout
+
+
+def choice_box(tooltip: str) -> QComboBox:
+    """Return a list to choose from that takes the width there is, however long its entries."""
+    box = QComboBox()
+    box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
 
 
 def align(*forms: QFormLayout) -> None:

@@ -1,7 +1,7 @@
 """The Overlay dock: which result lies over the slide, how it is shown, and what it says where.
 
-What is only about segmentations is in `segmentation.py`, what lies under the pointer in
-`readout.py`.
+What is only about segmentations is in `segmentation.py`, about MIL runs in `attention.py`, what
+lies under the pointer in `readout.py`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
-from qtpy.QtGui import QPaintEvent
+from qtpy.QtGui import QPaintEvent, QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QHBoxLayout,
     QPushButton,
-    QSizePolicy,
     QWidget,
 )
 
 from napari_histomil.heatmaps import NORMALISATIONS
 from napari_histomil.ui.colours import COLOUR_MAPS
+from napari_histomil.ui.heatmap_view import HeatmapView
 from napari_histomil.ui.keys import KEYS, hint
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import doubts, made_by, provenance
 from napari_histomil.ui.session import RunView
+from napari_histomil.ui.widgets.attention import AttentionPart
 from napari_histomil.ui.widgets.colour_bar import ColourBar
-from napari_histomil.ui.widgets.forms import form
+from napari_histomil.ui.widgets.forms import choice_box, form
+from napari_histomil.ui.widgets.heat_legend import HeatLegend, attach_heat_legend
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.readout import Readout
 from napari_histomil.ui.widgets.run_chooser import RunChooser
@@ -42,19 +43,22 @@ _NOTHING = "Choose a stored result above, or compute one in the Run dock"
 
 
 class OverlayWidget(Panel):
-    """Dock about the result over the active slide of one viewer: a heatmap, or a segmentation."""
+    """Dock about the result over the active slide of one viewer: a heatmap, or another kind."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._overlays = overlays(napari_viewer)
         self._run: RunView | None = None
         self._stale = False
+        self.legend: HeatLegend | None = None
         self._make_result()
         self._make_appearance()
         self._make_threshold()
         self._make_tour()
         self.segmentation = SegmentationPart(self._overlays)
         self.add(self.segmentation)
+        self.attention = AttentionPart(self._overlays)
+        self.add(self.attention)
         self._make_readout(self._overlays.session.viewer)
         self._steered = [
             self.visible_box, self.class_box, self.scale_box, self.colours_box, self.colour_bar,
@@ -67,6 +71,16 @@ class OverlayWidget(Panel):
         follow(self, self._overlays.stepped, self._update_tour)
         self.destroyed.connect(lambda: self._let_go())
         self._show_run(self._overlays.current)
+        QTimer.singleShot(0, self._find_canvas)  # behind another dock it may not be shown
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Lay the legend over the canvas once there is a window with one."""
+        super().showEvent(event)
+        self._find_canvas()
+
+    def _find_canvas(self) -> None:
+        if self.legend is None:
+            self.legend = attach_heat_legend(self._overlays.session.viewer, self)
 
     # -------------------------------------------------------------------- the widgets
 
@@ -85,10 +99,10 @@ class OverlayWidget(Panel):
         self.visible_box = QCheckBox("Show over the slide")
         self.visible_box.setToolTip(f"Show or hide the heatmap{hint('overlay.toggle')}")
         self.visible_box.toggled.connect(self._set_visible)
-        self.class_box = _box("The class whose score is shown, one number per tile")
+        self.class_box = choice_box("The class whose score is shown, one number per tile")
         self.class_box.activated.connect(self._set_class)
-        self.scale_box = _box("How scores become colours; the scores themselves stay as they are")
-        self.colours_box = _box("The colours from low to high")
+        self.scale_box = choice_box("How scores become colours; the scores stay as they are")
+        self.colours_box = choice_box("The colours from low to high")
         for box, entries in ((self.scale_box, NORMALISATIONS), (self.colours_box, COLOUR_MAPS)):
             for name, words in entries.items():
                 box.addItem(name)
@@ -153,7 +167,7 @@ class OverlayWidget(Panel):
 
     def _make_readout(self, viewer: Any) -> None:
         self.readout = Readout(viewer)
-        self.section("Under the pointer").addWidget(self.readout)
+        self.foot("Under the pointer").addWidget(self.readout)
         self.read_out = self.readout.read_out
 
     # ------------------------------------------------------------- from the run to here
@@ -163,7 +177,8 @@ class OverlayWidget(Panel):
         self._run = run
         self.readout.show_run(run)
         self.segmentation.show_run(run)
-        heatmap = run.heatmap if run is not None else None
+        self.attention.show_run(run)
+        heatmap = self._heatmap
         for title in _OF_HEATMAPS:
             self.show_section(title, shown=run is None or heatmap is not None)
         for widget, tooltip in zip(self._steered, self._tooltips, strict=True):
@@ -175,6 +190,12 @@ class OverlayWidget(Panel):
         for signal, slot in self._signals():
             signal.connect(slot)
         self._update()
+
+    @property
+    def _heatmap(self) -> HeatmapView | None:
+        """The scores of tiles that are steered; a MIL run has a part of its own."""
+        run = self._run
+        return run.heatmap if run is not None and run.attention is None else None
 
     def _let_go(self) -> None:
         """Hear no more of the run that was shown."""
@@ -188,7 +209,9 @@ class OverlayWidget(Panel):
             return []
         if self._run.segmentation is not None:
             return [(self._run.segmentation.measured, self._on_filled)]
-        heatmap = self._run.heatmap
+        heatmap = self._heatmap
+        if heatmap is None:
+            return []
         return [(heatmap.changed, self._update), (heatmap.filled, self._on_filled)]
 
     def _on_filled(self) -> None:
@@ -216,8 +239,9 @@ class OverlayWidget(Panel):
         else:
             self.made_by_label.setText(made_by(run.store))
             self.made_by_label.setToolTip(provenance(run.store))
-            self._show_doubts(doubts(run))
-        heatmap = run.heatmap if run is not None else None
+            # Those of a MIL run stand with its answer.
+            self._show_doubts([] if run.attention is not None else doubts(run))
+        heatmap = self._heatmap
         if heatmap is not None:
             self.class_box.setCurrentIndex(heatmap.class_index)
             self.scale_box.setCurrentText(heatmap.normalisation)
@@ -255,11 +279,10 @@ class OverlayWidget(Panel):
         self.opacity.set_value(round(100 * layer.opacity))
 
     def _update_tour(self) -> None:
-        run = self._run
-        if run is None or run.heatmap is None:
+        heatmap = self._heatmap
+        if heatmap is None:
             self.tour_label.setText("")
             return
-        heatmap = run.heatmap
         stops, at = heatmap.tour.size, heatmap.stop
         self.previous_button.setEnabled(at is not None and at > 0)
         self.next_button.setEnabled(stops > 0 and (at is None or at < stops - 1))
@@ -294,11 +317,3 @@ class OverlayWidget(Panel):
     def _set_threshold(self, value: float) -> None:
         if self._run is not None:
             self._run.heatmap.threshold = value
-
-
-def _box(tooltip: str) -> QComboBox:
-    box = QComboBox()
-    box.setToolTip(tooltip)
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return box

@@ -102,6 +102,16 @@ class Panel(QWidget):
         self._sections[title] = words, body
         return column
 
+    def foot(self, title: str) -> QVBoxLayout:
+        """Begin a titled section below the column, which is seen wherever that is scrolled to."""
+        foot = QWidget()
+        column = QVBoxLayout(foot)
+        column.setContentsMargins(10, 0, 10, 8)
+        column.setSpacing(6)
+        column.addWidget(heading(title))
+        self.layout().addWidget(foot)
+        return column
+
     def show_section(self, title: str, *, shown: bool) -> None:
         """Show a section with its title, or hide both."""
         for widget in self._sections[title]:

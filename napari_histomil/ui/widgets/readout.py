@@ -77,6 +77,8 @@ class Readout(QWidget):
             self.label.setText("outside the slide")
         elif run.segmentation is not None:
             self._values.ask(run.segmentation.store, (float(x), float(y)))
+        elif run.attention is not None:
+            self._show_attention(run, float(x), float(y))
         else:
             self._show_scores(run, float(x), float(y))
 
@@ -92,6 +94,18 @@ class Readout(QWidget):
         else:
             said = _said(heatmap.class_names, heatmap.scores[tile], heatmap.class_index)
             self.label.setText(f"{where}<br>{said}")
+
+    def _show_attention(self, run: RunView, x: float, y: float) -> None:
+        view, where = run.attention, _where(run.slide.info, x, y)
+        tile = view.tile_at((x, y))
+        if tile is None or np.isnan(view.values[tile]):
+            self.label.setText(f"{where}<br>not examined: no value, which is not 0")
+            return
+        words = [
+            f"<b>{name} {value}</b>" if name == view.normalisation else f"{name} {value}"
+            for name, value in view.readings(tile)
+        ]
+        self.label.setText(f"{where}<br>{', '.join(words)}")
 
     def _show_values(self, xy_px0: tuple[float, float], values: Any) -> None:
         run = self._run

@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_histomil.errors import RunError
-from napari_histomil.results import find_runs, open_run
+from napari_histomil.results import MilRun, find_results, open_result
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
@@ -91,7 +91,7 @@ class RunChooser(QWidget):
         """Lay a stored run over its slide; it is read beside the window."""
 
         def read(cancel: threading.Event) -> Iterator[AnyStore]:
-            yield open_run(path)
+            yield open_result(path)
 
         jobs.start(
             read,
@@ -163,15 +163,18 @@ class RunChooser(QWidget):
 
 def _stored_runs(info: SlideInfo, cancel: threading.Event) -> list[_Stored]:
     entries = []
-    for path in find_runs(info, task=None)[:_LISTED]:
+    for path in find_results(info)[:_LISTED]:
         if cancel.is_set():
             break
         try:
-            store = open_run(path)
+            store = open_result(path)
         except RunError as error:
             # It can be chosen, and a dialog says then why it cannot be read: Qt shows no tooltips
             # for entries that are disabled.
             entries.append(_Stored(path, f"{path.name}: cannot be read", str(error)))
+            continue
+        if isinstance(store, MilRun):
+            entries.append(_Stored(path, title(store), made_by(store)))
             continue
         done, total = int(store.done_tiles.sum()), len(store.grid)
         part = "" if done == total else f" ({done} of {total} tiles)"

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QHeaderView,
@@ -28,7 +27,8 @@ from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.colours import COLOUR_MAPS
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.keys import KEYS, hint
-from napari_histomil.ui.overlays import DEFAULT_OPACITY, Overlays
+from napari_histomil.ui.overlays import Overlays
+from napari_histomil.ui.run_layers import DEFAULT_OPACITY
 from napari_histomil.ui.segmentation_picture import overview_level
 from napari_histomil.ui.segmentation_view import Facts, SegmentationView
 from napari_histomil.ui.segmentation_work import (
@@ -41,7 +41,7 @@ from napari_histomil.ui.segmentation_work import (
 from napari_histomil.ui.session import RunView, SlideSession
 from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.colour_bar import ColourBar
-from napari_histomil.ui.widgets.forms import form
+from napari_histomil.ui.widgets.forms import choice_box, form
 from napari_histomil.ui.widgets.panel import follow, heading, plain_label
 from napari_histomil.ui.widgets.rows import NUMBER, give_room
 from napari_histomil.ui.widgets.segmentation_file import SegmentationFileDialog
@@ -85,15 +85,15 @@ class SegmentationPart(QWidget):
         self.visible_box = QCheckBox("Show over the slide")
         self.visible_box.setToolTip(f"Show or hide the segmentation{hint('overlay.toggle')}")
         self.visible_box.toggled.connect(self._set_visible)
-        self.show_box = _box("Where each class is, or how sure the model is of one class")
+        self.show_box = choice_box("Where each class is, or how sure the model is of one class")
         self.show_box.addItems([_CLASSES, _PROBABILITY])
         self.show_box.activated.connect(self._set_show)
-        self.draw_box = _box("Fill the classes, or draw only where they end")
+        self.draw_box = choice_box("Fill the classes, or draw only where they end")
         self.draw_box.addItems([_FILLED, _OUTLINE])
         self.draw_box.activated.connect(self._set_draw)
-        self.class_box = _box("The class whose probability is shown")
+        self.class_box = choice_box("The class whose probability is shown")
         self.class_box.activated.connect(lambda index: self._change(class_index=index))
-        self.colours_box = _box("The colours from low to high")
+        self.colours_box = choice_box("The colours from low to high")
         for name, words in COLOUR_MAPS.items():
             self.colours_box.addItem(name)
             last = self.colours_box.count() - 1
@@ -551,13 +551,6 @@ class SegmentationPart(QWidget):
 def _mm2(area: float) -> str:
     """Return an area with the digits that mean something."""
     return f"{area:.2f}" if area >= 1 else f"{area:.4f}"
-
-
-def _box(tooltip: str) -> QComboBox:
-    box = QComboBox()
-    box.setToolTip(tooltip)
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return box
 
 
 def _size(suffix: str, decimals: int, tooltip: str) -> QDoubleSpinBox:
