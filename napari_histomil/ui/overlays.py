@@ -128,12 +128,16 @@ class Overlays:
     def _slide_of(self, store: AnyStore) -> SlideSession:
         made_of = store.slide
         for slide in self.session.slides:
-            if slide.info.fingerprint != made_of["fingerprint"]:
+            if made_of["fingerprint"] is None:  # of features whose file names no slide
+                if slide.info.path.stem != made_of["name"]:
+                    continue
+            elif slide.info.fingerprint != made_of["fingerprint"]:
                 continue
-            if not slide.has_mpp or tuple(slide.info.mpp_xy) != tuple(made_of["mpp_xy"]):
+            given = made_of["mpp_xy"] or slide.info.mpp_xy
+            if not slide.has_mpp or tuple(slide.info.mpp_xy) != tuple(given):
                 raise RunError(
                     f"The run {store.path.name} took {slide.name} to have "
-                    f"{made_of['mpp_xy'][0]:.4g} µm/px, and it is open with other µm/px: set them "
+                    f"{given[0]:.4g} µm/px, and it is open with other µm/px: set them "
                     f"in the Slide dock."
                 )
             return slide
