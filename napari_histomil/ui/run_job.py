@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.inference.job import Job, Progress
-from napari_histomil.results import RunStore, SegmentationStore, open_run
+from napari_histomil.results import RunStore, open_result
+from napari_histomil.ui.run_facts import AnyStore
 from napari_histomil.ui.torch_shield import shield_torch
 
 READ_EVERY_S = 0.2
@@ -36,8 +37,8 @@ class RunUpdate:
     """How far a run is, and its scores where they were read anew."""
 
     progress: Progress
-    store: RunStore | SegmentationStore
-    """Opened for reading; the same in every update of a run."""
+    store: AnyStore | None
+    """Opened for reading; the same in every update of a run. A MIL run is there with the last."""
     scores: NDArray[np.float32] | None
     """[N, C], NaN where not done; of a segmentation, what is in view is read when it is shown."""
 
@@ -80,15 +81,15 @@ def run_updates(
     shield_torch()
     from napari_histomil.inference.engine import run
 
-    store: RunStore | SegmentationStore | None = None
+    store: AnyStore | None = None
     progress: Progress | None = None
     read_at = -READ_EVERY_S
     with contextlib.closing(
         run(job, out=out, device=device, batch=batch, models=models, near=near, cancel=cancel)
     ) as steps:
         for progress in steps:
-            if store is None:
-                store = open_run(progress.store)
+            if store is None and (job.task != "mil" or progress.done == progress.total):
+                store = open_result(progress.store)
             scores = None
             is_due = time.monotonic() - read_at >= READ_EVERY_S
             if isinstance(store, RunStore) and is_due:

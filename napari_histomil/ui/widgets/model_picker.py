@@ -30,7 +30,12 @@ CARD = "README.md"
 """A model's card, in its folder."""
 
 
-TASKS = {"classify": "classifies tiles", "segment": "segments", "chain": "segments in steps"}
+TASKS = {
+    "classify": "classifies tiles",
+    "segment": "segments",
+    "chain": "segments in steps",
+    "mil": "answers for the slide",
+}
 """What models of a task do, in words."""
 
 
@@ -101,6 +106,10 @@ class ModelPicker(QWidget):
         if not self.model_box.count():
             self.model_box.setPlaceholderText("looking for models…")
         self._update()
+
+    def models_of(self, task: str) -> list[ModelManifest]:
+        """Return the listed models of a task."""
+        return [model for model in self._models() if model.task == task]
 
     def choose(self, name: str) -> None:
         """Look for models again, and choose the one of that name."""
@@ -209,6 +218,12 @@ def needs(model: ModelManifest) -> str:
     grid = model.grid
     megabytes = model.weights.stat().st_size / 1e6 if model.weights.is_file() else 0.0
     stain = "" if model.stain == "none" else f", stain {model.stain}"
+    if model.mil is not None:
+        grids = [f"{g.mpp:.3g} µm/px ({magnification(g.mpp):.3g}x)" for g in model.mil.grids]
+        return (
+            f"{TASKS[model.task]}: {', '.join(model.class_names)}\n"
+            f"{', '.join(grids)}, features of {model.mil.encoder.name}, {megabytes:.1f} MB{stain}"
+        )
     return (
         f"{TASKS.get(model.task, model.task)}: {', '.join(model.class_names)}\n"
         f"{grid.mpp:.3g} µm/px ({magnification(grid.mpp):.3g}x), tile {grid.tile_px} px, "

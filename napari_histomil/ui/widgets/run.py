@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
 from napari_histomil.errors import HistomilError, RunError
 from napari_histomil.inference.job import Job, plan_job
-from napari_histomil.results import open_run, run_path
+from napari_histomil.results import MilRun, open_result, run_path
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
@@ -22,14 +22,20 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.run_facts import AnyStore
 from napari_histomil.ui.run_job import RunUpdate, ViewPoint, run_updates
 from napari_histomil.ui.session import RunView, SlideSession, session
+from napari_histomil.ui.widgets.answer import Answer
 from napari_histomil.ui.widgets.device_picker import DevicePicker
 from napari_histomil.ui.widgets.forms import fold
+from napari_histomil.ui.widgets.from_file import FromFileButton
+from napari_histomil.ui.widgets.mil_options import MilOptions
 from napari_histomil.ui.widgets.model_picker import ModelPicker
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.region_picker import RegionPicker
 from napari_histomil.ui.widgets.run_options import RunOptions
 from napari_histomil.ui.widgets.run_progress import RunProgress
 from napari_histomil.ui.words import count
+
+_ANSWER = "Answer"
+_PREPARING_MIL = "Preparing: loading model and encoder, looking for tissue…"
 
 _LOOK_MS = 300
 """Rest after the last change before the disk is asked for an earlier run of the same job."""
@@ -48,6 +54,7 @@ class RunWidget(Panel):
         self._last: RunUpdate | None = None
         self._view_point = ViewPoint()
         self._earlier: AnyStore | None = None
+        self._stage = ""  # of the run that takes the time
 
         self.models = ModelPicker()
         self.section("Model").addWidget(self.models)
@@ -64,16 +71,25 @@ class RunWidget(Panel):
         self.section("Where to look").addWidget(self.region)
         self.devices = DevicePicker()
         self.section("Device").addWidget(self.devices)
-        self.options = RunOptions()
-        self.more = fold(
-            "More options", self.options, tooltip="Settings other than the model's own"
-        )
+        self.options, self.mil_options = RunOptions(), MilOptions()
+        options = QWidget()
+        both = QVBoxLayout(options)
+        both.setContentsMargins(0, 0, 0, 0)
+        both.setSpacing(0)
+        both.addWidget(self.options)
+        both.addWidget(self.mil_options)
+        self.more = fold("More options", options, tooltip="Settings other than the model's own")
         self.add(self.more)
         self.earlier_label = plain_label(tooltip="The same job, with the same choices, on disk")
         self.progress = RunProgress()
         self.add(self._make_buttons())  # above what comes and goes, so that they stay in place
         self.add(self.earlier_label)
         self.add(self.progress)
+        self.from_file = FromFileButton(self._overlays, self.models, self.devices)
+        self.add(self.from_file)
+        self.answer = Answer()
+        self.section(_ANSWER).addWidget(self.answer)
+        self._show_answer(self._overlays.current)
 
         self._asker = QTimer(self)
         self._asker.setSingleShot(True)
@@ -86,6 +102,8 @@ class RunWidget(Panel):
         self.models.changed.connect(self._take_model)
         self.region.changed.connect(self._changed)
         self.options.changed.connect(self._changed)
+        self.mil_options.changed.connect(self._changed)
+        follow(self, self._overlays.current_changed, self._show_answer)
         follow(self, self._session.active_changed, self._changed)
         follow(self, self._session.slide_changed, self._changed)
         follow(self, self._session.runs_changed, self._changed)
@@ -117,8 +135,11 @@ class RunWidget(Panel):
         return self._job is not None
 
     def _take_model(self) -> None:
-        if self.models.model is not None:
-            self.options.take_from(self.models.model)
+        model = self.models.model
+        if model is not None:
+            self.options.take_from(model)
+            self.mil_options.take_from(model)
+        self.mil_options.setVisible(model is not None and model.mil is not None)
         self._changed()
 
     def _changed(self, _: Any = None) -> None:
@@ -140,7 +161,7 @@ class RunWidget(Panel):
         why_not = self._why_not()
         earlier = self._earlier
         self.start_button.setText(
-            "Start" if earlier is None else "Show result" if earlier.complete else "Resume"
+            "Start" if earlier is None else "Show result" if _is_whole(earlier) else "Resume"
         )
         self.start_button.setEnabled(not why_not)
         self.start_button.setToolTip(why_not or "Look at every tile; you can go on meanwhile")
@@ -169,6 +190,14 @@ class RunWidget(Panel):
         slide, model = self._session.active, self.models.model
         if slide is None or model is None:
             raise RunError(f"{self._why_not()}.")
+        if model.mil is not None:
+            return plan_job(
+                slide.info,
+                model,
+                region=self.region.region(slide.info),
+                stain=self.options.stain,
+                mil=self.mil_options.spec,
+            )
         return plan_job(
             slide.info,
             model,
@@ -192,7 +221,7 @@ class RunWidget(Panel):
         def look(cancel: threading.Event) -> Iterator[AnyStore]:
             path = run_path(info.path, job.run_id, fingerprint=info.fingerprint)
             if path.is_dir():
-                yield open_run(path)
+                yield open_result(path)
 
         jobs.start(
             look,
@@ -211,6 +240,11 @@ class RunWidget(Panel):
         if not current:
             return  # the person has chosen something else meanwhile
         self._earlier = store
+        if isinstance(store, MilRun):
+            shown = any(run.store.run_id == run_id for run in self._session.runs)
+            self.earlier_label.setText("" if shown else "This has been answered already.")
+            self._update()
+            return
         done, total = count(int(store.done_tiles.sum())), count(len(store.grid))
         if not store.complete:
             text = f"{done} of {total} tiles are already done: Resume goes on from there."
@@ -241,12 +275,13 @@ class RunWidget(Panel):
             show_error(error, self, info=slide.info)
             return
         earlier = self._earlier
-        if earlier is not None and earlier.run_id == job.run_id and earlier.complete:
+        if earlier is not None and earlier.run_id == job.run_id and _is_whole(earlier):
             self._overlays.add(earlier)
             return
         self._slide, self._run, self._last = slide, None, None
+        self._stage = "Features: " if job.task == "mil" else ""
         self._follow_view()
-        self.progress.prepare()
+        self.progress.prepare(*([_PREPARING_MIL] if job.task == "mil" else []))
         self._job = jobs.start(
             partial(
                 run_updates,
@@ -272,6 +307,12 @@ class RunWidget(Panel):
             self.progress.label.setText("Cancelling…")
             self._update()
 
+    def _show_answer(self, run: RunView | None) -> None:
+        """Say what a MIL model has answered for the slide, where such a run is shown."""
+        answered = run.store if run is not None and run.attention is not None else None
+        self.answer.show_run(answered)
+        self.show_section(_ANSWER, shown=answered is not None)
+
     def _set_mpp_and_start(self, slide: SlideSession, mpp: float) -> None:
         try:
             self._session.set_mpp(slide, mpp)
@@ -289,7 +330,9 @@ class RunWidget(Panel):
     def _show_updates(self, updates: list[RunUpdate]) -> None:
         self._last = updates[-1]
         if self._job is not None and not self._job.cancelled:
-            self.progress.show_progress(self._last.progress)
+            self.progress.show_progress(self._last.progress, self._stage)
+        if self._last.store is None:
+            return  # a MIL model has not answered yet
         if self._run is None:
             try:
                 self._run = self._overlays.add(self._last.store)
@@ -326,6 +369,11 @@ class RunWidget(Panel):
         self._follower.stop()
         self._job = self._slide = self._run = self._last = None
         self._changed()
+
+
+def _is_whole(store: AnyStore) -> bool:
+    """Return whether nothing is left to compute; a MIL run is there whole, or not at all."""
+    return isinstance(store, MilRun) or store.complete
 
 
 def _size_text(info: SlideInfo) -> str:

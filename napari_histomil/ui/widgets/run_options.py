@@ -62,7 +62,8 @@ class RunOptions(QWidget):
             "Batch": self.batch_box,
         }
         # magicgui makes the fields; Qt's form gives them one left edge
-        self.setLayout(form(*((label, field.native) for label, field in fields.items())))
+        self._form = form(*((label, field.native) for label, field in fields.items()))
+        self.setLayout(self._form)
         for field in fields.values():
             field.changed.connect(self._tell)
 
@@ -88,7 +89,9 @@ class RunOptions(QWidget):
         return None if self.batch_box.value == "auto" else int(self.batch_box.value)
 
     def take_from(self, model: ModelManifest) -> None:
-        """Take a model's own settings."""
+        """Take a model's own settings; a MIL model is given tiles as it was trained on."""
+        for field in (self.mpp_spin, self.stride_spin):
+            self._form.setRowVisible(field.native, model.mil is None)
         with QSignalBlocker(self):
             self.stain_box.value = next(iter(_STAINS))
             self.mpp_spin.value = self._own_mpp = model.grid.mpp

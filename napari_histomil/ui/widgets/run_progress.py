@@ -30,15 +30,15 @@ class RunProgress(QWidget):
         self.label.setText(text)
         self.label.setVisible(bool(text))
 
-    def prepare(self) -> None:
+    def prepare(self, text: str = "Preparing: loading the model, looking for tissue…") -> None:
         """Nothing is computed yet: model and tissue are being prepared."""
         self.bar.setRange(0, 0)  # a bar that moves without an end
         self.bar.show()
-        self.label.setText("Preparing: loading the model, looking for tissue…")
+        self.label.setText(text)
         self.label.show()
 
-    def show_progress(self, progress: Progress) -> None:
-        """Show how far a run is."""
+    def show_progress(self, progress: Progress, stage: str = "") -> None:
+        """Show how far a run is, or the `stage` of it that takes the time."""
         # A bar paints itself at once, and the sentence only when the window has time: they would
         # say two things.
         self.bar.setUpdatesEnabled(False)
@@ -46,7 +46,7 @@ class RunProgress(QWidget):
         self.bar.setValue(progress.done)
         self.bar.setUpdatesEnabled(True)
         self.bar.show()
-        text = f"{count(progress.done)} of {count(progress.total)} tiles"
+        text = f"{stage}{count(progress.done)} of {count(progress.total)} tiles"
         left = progress.seconds_left
         if left is None:
             text += ", preparing the model…"
