@@ -263,6 +263,12 @@ class AttentionView:
         return f"{self._what} {link} {self.class_name}"
 
     @property
+    def legend_title(self) -> str:
+        """What the colours mean, in one line: for figures, which leave the window."""
+        title = f"{self.title}, {self.scale_title}"
+        return f"{title}: {HOT}" if self.warns_of_hot else title
+
+    @property
     def scale_ends(self) -> tuple[str, str]:
         """What the two ends of the colour scale stand for."""
         low, high = self.span.low, self.span.high

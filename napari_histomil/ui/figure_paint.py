@@ -65,10 +65,11 @@ class Legend:
                 return None
             cut = view.style.steps.threshold or 0.0
             return cls(view.style.colours, ("0", "1"), view.title, cut, cut)
-        if run.attention is not None:
-            cut = run.attention.cut
-        else:
-            cut = heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0.0
+        view = run.attention
+        if view is not None:
+            title = view.legend_title
+            return cls(view.colours, view.scale_ends, title, view.cut, view.threshold)
+        cut = heatmap.shown_share(heatmap.threshold) if heatmap.threshold > 0 else 0.0
         return cls(
             heatmap.colours, heatmap.scale_ends, heatmap.scale_title, cut, heatmap.threshold
         )

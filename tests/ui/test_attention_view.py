@@ -10,7 +10,7 @@ import pytest
 from napari_histomil.heatmaps import rank_percentile
 from napari_histomil.results.mil import MilLevel, MilMap
 from napari_histomil.ui import attention_maps as maps
-from napari_histomil.ui.attention_view import AttentionView, spread_text
+from napari_histomil.ui.attention_view import HOT, AttentionView, spread_text
 from napari_histomil.ui.colours import DIVERGING, colour_steps
 from tests.ui.mil_runs import level_of, make_mil_run, make_zoom_run
 
@@ -79,6 +79,7 @@ def test_the_legend_warns_while_every_slide_has_a_hottest_patch(view):
     for name in view.scales:
         view.normalisation = name
         warned[name] = view.warns_of_hot
+        assert (HOT in view.legend_title) == view.warns_of_hot
     assert [name for name, on in warned.items() if on] == ["min-max", "rank"]
 
 
