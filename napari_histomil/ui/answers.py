@@ -57,5 +57,5 @@ def answer_html(run: MilRun) -> str:
     return (
         f"<span style='font-size:large'><b>{html.escape(headline(run))}</b></span>"
         + (f"<br>{html.escape(rest)}" if rest else "")
-        + f"<br>{html.escape(how_sure(run))}"
+        + f"<br>By {html.escape(str(run.model['name']))}. {html.escape(how_sure(run))}"
     )

@@ -91,13 +91,13 @@ def levels(run: MilRun, what: str) -> tuple[int, ...]:
     return tuple(m.level for m in _maps(run, what))
 
 
-def level_name(run: MilRun, level: int) -> str:
-    """Return what a magnification is called."""
+def level_name(run: MilRun, level: int, *, short: bool = False) -> str:
+    """Return what a magnification is called; without µm/px if it shall be short."""
     if level == MERGED:
         return "all, added"
     facts = run.levels[level]
     name = f"level {level + 1}" if facts.mpp is None else times(magnification(facts.mpp))
-    if facts.mpp is not None:
+    if facts.mpp is not None and not short:
         name += f" ({facts.mpp:.3g} µm/px)"
     return name if facts.finer_than is None else f"{name}, finer steps"
 

@@ -459,7 +459,7 @@ def with_unit(scale: str, value: float) -> str:
     if not np.isfinite(value):
         return "unknown"
     if scale in ("rank", "reference"):
-        return f"{value:.1f} %"
+        return f"{value:.1f}\u00a0%"  # stays in one line
     return f"{number(value)}x" if scale == "x uniform" else number(value)
 
 

@@ -89,26 +89,26 @@ def choose_model(dock: RunWidget, name: str) -> None:
 def test_a_mil_model_is_asked_as_it_was_trained(dock):
     choose_model(dock, "tiny")
     assert dock.options.mpp_spin.native.isVisibleTo(dock.options)
-    assert not dock.mil_options.isVisibleTo(dock.mil_options.parentWidget())
+    assert not dock.options.mil.passes_box.isVisibleTo(dock.options)
     choose_model(dock, "gated")
     assert dock.models.needs_label.text().startswith("answers for the slide: normal, tumor")
     assert "features of tiles" in dock.models.needs_label.text()
     assert not dock.options.mpp_spin.native.isVisibleTo(dock.options)
-    assert dock.mil_options.isVisibleTo(dock.mil_options.parentWidget())
+    assert dock.options.mil.passes_box.isVisibleTo(dock.options)
     assert dock.plan().mil == MilSpec()
-    dock.mil_options.passes_box.setCurrentText("10 passes with dropout")
-    dock.mil_options.finer_box.setCurrentText("steps of half a patch")
+    dock.options.mil.passes_box.setCurrentText("10 passes with dropout")
+    dock.options.mil.finer_box.setCurrentText("steps of half a patch")
     job = dock.plan()
     assert (job.task, job.mil) == ("mil", MilSpec(passes=10, finer=2))
     choose_model(dock, "trans")
     assert dock.plan().mil == MilSpec()
-    assert not dock.mil_options.finer_box.isEnabled(), "its attention depends on all patches"
+    assert not dock.options.mil.finer_box.isEnabled(), "its attention depends on all patches"
 
 
 def test_the_answer_of_a_slide_stands_in_the_dock_with_its_spread(dock, viewer, slide, qtbot):
     choose_model(dock, "gated")
     dock.region.buttons["Whole slide"].click()
-    dock.mil_options.passes_box.setCurrentText("10 passes with dropout")
+    dock.options.mil.passes_box.setCurrentText("10 passes with dropout")
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
     assert dock.progress.label.text().startswith("Preparing: loading model and encoder")
     qtbot.waitUntil(lambda: not dock.running, timeout=LONG)

@@ -30,7 +30,7 @@ from napari_histomil.ui.widgets.legend import (
 from napari_histomil.ui.widgets.minimap import on_canvas
 from napari_histomil.ui.widgets.panel import follow
 
-WIDTH_PX = 264
+WIDTH_PX = 272
 BAR_PX = 12
 CORNER_ORDER = ("top_left", "bottom_left", "bottom_right")
 """Where it may stand, the best first: the regions' legend begins at the bottom."""
@@ -79,7 +79,10 @@ class HeatLegend(QWidget):
         view = self._view
         if view is None:
             return [], []
-        above = [headline(view.run), f"{view.title}, {level_name(view.run, view.level)}"]
+        above = [
+            headline(view.run),
+            f"{view.title}, {level_name(view.run, view.level, short=True)}",
+        ]
         below = []
         if view.warns_of_hot:
             below.append(HOT)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox
 
 from napari_histomil.inference.job import REFINABLE, MilSpec
 from napari_histomil.manifest import ModelManifest
-from napari_histomil.ui.widgets.forms import choice_box, form
+from napari_histomil.ui.widgets.forms import choice_box
 
 _PASSES = {"one answer": 0, "10 passes with dropout": 10, "30 passes with dropout": 30}
 _FINER = {"as the model looks": 1, "steps of half a patch": 2, "steps of a quarter": 4}
 
 
-class MilOptions(QWidget):
-    """A form of what can be asked of a MIL model beyond its answer."""
+class MilOptions(QObject):
+    """What can be asked of a MIL model beyond its answer: fields for a form."""
 
     changed = Signal()
     """The person changed a field."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.passes_box = choice_box(
             "Ask again with dropout, and say how far the probabilities spread; for models that "
@@ -32,8 +32,11 @@ class MilOptions(QWidget):
         self.finer_box = choice_box(self._finer_tip)
         self.passes_box.addItems(_PASSES)
         self.finer_box.addItems(_FINER)
-        self.setLayout(form(("Uncertainty", self.passes_box), ("Map", self.finer_box)))
-        for box in (self.passes_box, self.finer_box):
+        self.fields: dict[str, QComboBox] = {
+            "Uncertainty": self.passes_box,
+            "Map": self.finer_box,
+        }
+        for box in self.fields.values():
             box.currentIndexChanged.connect(lambda _: self.changed.emit())
 
     @property

@@ -38,6 +38,9 @@ SIDE_PX = 72
 MOST_ROWS = 3
 """Of thumbnails that are seen at once; more are scrolled to."""
 
+ROOM_PX = 8
+"""Qt begins another row where the last thumbnail touches the edge."""
+
 MOST = 100
 """Patches that can be listed."""
 
@@ -161,12 +164,15 @@ class PatchStrip(QWidget):
 
     def _fit(self) -> None:
         """Let the thumbnails fill the width, and be as high as their rows."""
-        room = self.width() - 2 * self.list.frameWidth()
+        room = self.list.width() - 2 * self.list.frameWidth() - ROOM_PX
         across = max(room // self._cell.width(), 1)
         rows = max(-(-len(self._listed) // across), 1)
+        bar = Qt.ScrollBarPolicy.ScrollBarAlwaysOff
         if rows > MOST_ROWS:
+            bar = Qt.ScrollBarPolicy.ScrollBarAlwaysOn
             room -= self.list.verticalScrollBar().sizeHint().width()
             across = max(room // self._cell.width(), 1)
+        self.list.setVerticalScrollBarPolicy(bar)
         self.list.setGridSize(QSize(room // across, self._cell.height()))
         high = min(rows, MOST_ROWS) * self._cell.height()
         self.list.setFixedHeight(high + 2 * self.list.frameWidth() + 2)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QWidget
 from superqt import QElidingLabel
 
 from napari_histomil.errors import HistomilError, RunError
@@ -26,7 +26,6 @@ from napari_histomil.ui.widgets.answer import Answer
 from napari_histomil.ui.widgets.device_picker import DevicePicker
 from napari_histomil.ui.widgets.forms import fold
 from napari_histomil.ui.widgets.from_file import FromFileButton
-from napari_histomil.ui.widgets.mil_options import MilOptions
 from napari_histomil.ui.widgets.model_picker import ModelPicker
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.region_picker import RegionPicker
@@ -71,14 +70,10 @@ class RunWidget(Panel):
         self.section("Where to look").addWidget(self.region)
         self.devices = DevicePicker()
         self.section("Device").addWidget(self.devices)
-        self.options, self.mil_options = RunOptions(), MilOptions()
-        options = QWidget()
-        both = QVBoxLayout(options)
-        both.setContentsMargins(0, 0, 0, 0)
-        both.setSpacing(0)
-        both.addWidget(self.options)
-        both.addWidget(self.mil_options)
-        self.more = fold("More options", options, tooltip="Settings other than the model's own")
+        self.options = RunOptions()
+        self.more = fold(
+            "More options", self.options, tooltip="Settings other than the model's own"
+        )
         self.add(self.more)
         self.earlier_label = plain_label(tooltip="The same job, with the same choices, on disk")
         self.progress = RunProgress()
@@ -102,7 +97,6 @@ class RunWidget(Panel):
         self.models.changed.connect(self._take_model)
         self.region.changed.connect(self._changed)
         self.options.changed.connect(self._changed)
-        self.mil_options.changed.connect(self._changed)
         follow(self, self._overlays.current_changed, self._show_answer)
         follow(self, self._session.active_changed, self._changed)
         follow(self, self._session.slide_changed, self._changed)
@@ -138,8 +132,6 @@ class RunWidget(Panel):
         model = self.models.model
         if model is not None:
             self.options.take_from(model)
-            self.mil_options.take_from(model)
-        self.mil_options.setVisible(model is not None and model.mil is not None)
         self._changed()
 
     def _changed(self, _: Any = None) -> None:
@@ -196,7 +188,7 @@ class RunWidget(Panel):
                 model,
                 region=self.region.region(slide.info),
                 stain=self.options.stain,
-                mil=self.mil_options.spec,
+                mil=self.options.mil.spec,
             )
         return plan_job(
             slide.info,
@@ -298,6 +290,7 @@ class RunWidget(Panel):
             owner=self,
         )
         self._follower.start()
+        self._show_answer(None)  # an earlier one would seem to be that of this run
         self._update()
 
     def cancel(self) -> None:
@@ -309,7 +302,8 @@ class RunWidget(Panel):
 
     def _show_answer(self, run: RunView | None) -> None:
         """Say what a MIL model has answered for the slide, where such a run is shown."""
-        answered = run.store if run is not None and run.attention is not None else None
+        shown = run is not None and run.attention is not None and self._job is None
+        answered = run.store if shown else None
         self.answer.show_run(answered)
         self.show_section(_ANSWER, shown=answered is not None)
 
@@ -369,6 +363,7 @@ class RunWidget(Panel):
         self._follower.stop()
         self._job = self._slide = self._run = self._last = None
         self._changed()
+        self._show_answer(self._overlays.current)
 
 
 def _is_whole(store: AnyStore) -> bool:

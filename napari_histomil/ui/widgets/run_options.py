@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QWidget
 from napari_histomil.inference.job import StainMethod
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.ui.widgets.forms import form
+from napari_histomil.ui.widgets.mil_options import MilOptions
 
 _STAINS: dict[str, StainMethod | None] = {
     "as the model says": None,
@@ -62,8 +63,12 @@ class RunOptions(QWidget):
             "Batch": self.batch_box,
         }
         # magicgui makes the fields; Qt's form gives them one left edge
-        self._form = form(*((label, field.native) for label, field in fields.items()))
+        self.mil = MilOptions(self)
+        self._form = form(
+            *((label, field.native) for label, field in fields.items()), *self.mil.fields.items()
+        )
         self.setLayout(self._form)
+        self.mil.changed.connect(self._tell)
         for field in fields.values():
             field.changed.connect(self._tell)
 
@@ -92,6 +97,9 @@ class RunOptions(QWidget):
         """Take a model's own settings; a MIL model is given tiles as it was trained on."""
         for field in (self.mpp_spin, self.stride_spin):
             self._form.setRowVisible(field.native, model.mil is None)
+        for box in self.mil.fields.values():
+            self._form.setRowVisible(box, model.mil is not None)
+        self.mil.take_from(model)
         with QSignalBlocker(self):
             self.stain_box.value = next(iter(_STAINS))
             self.mpp_spin.value = self._own_mpp = model.grid.mpp
