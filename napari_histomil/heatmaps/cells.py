@@ -65,7 +65,7 @@ class CellPicture:
         )
         drawn = tiles >= 0
         areas = np.bincount(tiles[drawn], np.outer(heights, widths)[drawn], minlength=count)
-        return cls(tiles, corner_px0, pixel_px0, areas)
+        return cls(tiles, corner_px0, pixel_px0, areas.astype(np.float64))
 
     def image(self, values: Floats) -> NDArray[np.float32]:
         """Return values [N], one a tile, as a picture: NaN where no tile is."""
