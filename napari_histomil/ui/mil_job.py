@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,15 @@ class FromFile:
     mpp: float | None = None
     """Resolution of the tiles, where the file does not say it."""
     passes: int = 0
+
+
+def warm_up(cancel: threading.Event) -> Iterator[None]:
+    """Import what is needed while the person still chooses files: torch takes seconds."""
+    shield_torch()
+    import napari_histomil.exchange.bags
+    import napari_histomil.inference.mil_bag  # noqa: F401
+
+    yield
 
 
 def answer_from_file(

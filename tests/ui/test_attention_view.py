@@ -139,7 +139,7 @@ def test_readings_name_each_scale(view):
     share = view.run.maps[0].value[0, 0]
     assert list(readings) == list(view.scales)
     assert readings["x uniform"] == f"{share * view.examined:.3g}x"
-    assert readings["rank"].endswith(" %")
+    assert readings["rank"].endswith("\u00a0%")
 
 
 def test_a_zooming_model_has_a_map_a_magnification_and_one_of_all(info):

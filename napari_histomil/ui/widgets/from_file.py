@@ -12,7 +12,7 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.results.mil import MilRun
 from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import ask_mpp, show_error
-from napari_histomil.ui.mil_job import FromFile, answer_from_file
+from napari_histomil.ui.mil_job import FromFile, answer_from_file, warm_up
 from napari_histomil.ui.overlays import Overlays
 from napari_histomil.ui.widgets.device_picker import DevicePicker
 from napari_histomil.ui.widgets.features_dialog import FeaturesDialog
@@ -79,6 +79,14 @@ class FromFileButton(QWidget):
 
             ask_mpp(slide.info, take, self)
             return None
+        jobs.start(
+            warm_up,
+            on_progress=lambda _: None,
+            on_done=lambda _: None,
+            on_error=lambda error: show_error(error, self),
+            title="getting ready to ask a model",
+            owner=self,
+        )
         dialog = FeaturesDialog(self._models.models_of("mil"), slide.name, self)
         dialog.chosen.connect(self.start)
         dialog.open()

@@ -68,6 +68,8 @@ class RunOptions(QWidget):
             *((label, field.native) for label, field in fields.items()), *self.mil.fields.items()
         )
         self.setLayout(self._form)
+        for box in self.mil.fields.values():
+            self._form.setRowVisible(box, False)  # until a MIL model is chosen
         self.mil.changed.connect(self._tell)
         for field in fields.values():
             field.changed.connect(self._tell)
