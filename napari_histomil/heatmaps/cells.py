@@ -68,14 +68,9 @@ class CellPicture:
             for axis in (0, 1)
         )
         drawn = tiles >= 0
-<<<<<<< HEAD
         weights = np.outer(heights, widths)[drawn]
         areas = np.asarray(np.bincount(tiles[drawn], weights, minlength=count), np.float64)
         return cls(tiles, corner_px0, pixel_px0, areas)
-=======
-        areas = np.bincount(tiles[drawn], np.outer(heights, widths)[drawn], minlength=count)
-        return cls(tiles, corner_px0, pixel_px0, areas.astype(np.float64))
->>>>>>> mil-view
 
     def image(self, values: Floats) -> NDArray[np.float32]:
         """Return values [N], one a tile, as a picture: NaN where no tile is."""
