@@ -156,7 +156,7 @@ class MilConfig:
     validation: MilValidation = field(default_factory=MilValidation)
     tracking: Tracking = field(default_factory=Tracking)
     nuclear_um: float | None = None
-    """Size of nuclei as `review.nuclear_size` finds it, of bags that lie without their slides; else
+    """Size of nuclei as `review.nuclear_size` finds it, of bags without their slides; else
     it is measured on these. By it a slide whose µm/px are wrong is told."""
     notes: tuple[str, ...] = ()
     """Paragraphs for the model's card: what it is good for and what not."""
