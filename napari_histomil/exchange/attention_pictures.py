@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from napari_histomil.exchange.rasters import (
     TIFF_TILE_PX,
     draw_scale_bar,
     halve,
+    save_png,
 )
 from napari_histomil.files import whole_file
 from napari_histomil.slides.slide import Slide, read_rect
@@ -178,7 +178,6 @@ def write_png(shown: Shown, path: Path, slide: Slide | None = None, values: str 
         If the file cannot be written there.
     """
     # The object-oriented interface: pyplot would look for a display and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     run = shown.run
@@ -242,17 +241,7 @@ def write_png(shown: Shown, path: Path, slide: Slide | None = None, values: str 
     bar.set_label(f"{shown.map.kind}{about}, {values}", parse_math=False)
     if mpp:
         draw_scale_bar(axes, width * um_x, height * um_y)
-    with whole_file(path) as part, warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes; the picture is right all the same.
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        FigureCanvasAgg(figure)
-        figure.savefig(
-            part,
-            format="png",
-            bbox_inches="tight",
-            pad_inches=0.15,
-            metadata={"Title": title, "Description": json.dumps(origin(run))},
-        )
+    save_png(figure, path, title, origin(run))
 
 
 def _a_row_a_class(shown: Shown) -> bool:

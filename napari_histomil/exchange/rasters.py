@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -21,6 +22,7 @@ from napari_histomil.slides.slide import Slide, read_rect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TIFF_TILE_PX = 256
 
@@ -105,7 +107,6 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
         If the file cannot be written there.
     """
     # The object-oriented interface: pyplot would look for a display and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if slide.info.fingerprint != run.slide["fingerprint"]:
@@ -148,6 +149,28 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
     axes.set_title(title, fontsize=9, parse_math=False)
     bar.set_label(f"score of {name}", parse_math=False)
     draw_scale_bar(axes, width_um, height_um)
+    save_png(figure, path, title, provenance(run))
+
+
+def save_png(figure: Figure, path: Path, title: str, about: Mapping[str, Any]) -> None:
+    """Write a figure as PNG that says in its metadata what it is.
+
+    Parameters
+    ----------
+    figure, path
+        What is written where, whole or not at all.
+    title
+        Kept as the title.
+    about
+        Kept as the description, as JSON.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     with whole_file(path) as part, warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the picture is right all the same.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
@@ -157,7 +180,7 @@ def write_png(run: RunStore, path: Path, slide: Slide, class_name: str | None = 
             format="png",
             bbox_inches="tight",
             pad_inches=0.15,
-            metadata={"Title": title, "Description": json.dumps(provenance(run))},
+            metadata={"Title": title, "Description": json.dumps(about)},
         )
 
 

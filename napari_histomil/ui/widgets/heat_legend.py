@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, QRectF, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QFont, QFontMetrics, QImage, QPainter, QPaintEvent
+from qtpy.QtGui import QFont, QFontMetrics, QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QWidget
 
 from napari_histomil.ui import camera
@@ -20,12 +19,12 @@ from napari_histomil.ui.colours import colour_steps
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.legend import (
-    BACK_ALPHA,
     CORNERS,
     MARGIN_PX,
     PAD_PX,
     SMALLEST_CANVAS,
     Legend,
+    begin_sheet,
 )
 from napari_histomil.ui.widgets.minimap import on_canvas
 from napari_histomil.ui.widgets.panel import follow
@@ -159,17 +158,7 @@ class HeatLegend(QWidget):
         view = self._view
         if view is None:
             return
-        theme = get_theme(self._viewer.theme)
-        back, text, line = (
-            QColor(*colour.as_rgb_tuple()[:3])
-            for colour in (theme.background, theme.text, theme.foreground)
-        )
-        back.setAlpha(BACK_ALPHA)
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), back)
-        painter.setPen(line)
-        painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
-        painter.setPen(text)
+        painter = begin_sheet(self, self._viewer)
         above, below = self.lines
         y = float(PAD_PX)
         for n, words in enumerate(above):

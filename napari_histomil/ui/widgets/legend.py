@@ -154,17 +154,7 @@ class Legend(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint colours and names on a sheet in the colours of the theme."""
-        theme = get_theme(self._viewer.theme)
-        back, text, line = (
-            QColor(*colour.as_rgb_tuple()[:3])
-            for colour in (theme.background, theme.text, theme.foreground)
-        )
-        back.setAlpha(BACK_ALPHA)
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), back)
-        painter.setPen(line)
-        painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
-        painter.setPen(text)
+        painter = begin_sheet(self, self._viewer)
         high, y = self._line_px, PAD_PX - 1
         for words, entry in self.lines:
             x = PAD_PX
@@ -176,6 +166,22 @@ class Legend(QWidget):
             painter.drawText(row, Qt.AlignmentFlag.AlignVCenter, words)
             y += high
         painter.end()
+
+
+def begin_sheet(widget: QWidget, viewer: Any) -> QPainter:
+    """Return a painter on a sheet in the colours of the theme, with the pen of its text."""
+    theme = get_theme(viewer.theme)
+    back, text, line = (
+        QColor(*colour.as_rgb_tuple()[:3])
+        for colour in (theme.background, theme.text, theme.foreground)
+    )
+    back.setAlpha(BACK_ALPHA)
+    painter = QPainter(widget)
+    painter.fillRect(widget.rect(), back)
+    painter.setPen(line)
+    painter.drawRect(widget.rect().adjusted(0, 0, -1, -1))
+    painter.setPen(text)
+    return painter
 
 
 def free_corner(viewer: Any) -> str:
