@@ -21,6 +21,7 @@ from napari_histomil.manifest import ClassSpec
 from napari_histomil.results import RunStore, run_path
 from napari_histomil.slides.slide import Level, SlideInfo, Uint8Image
 from napari_histomil.tiling import GridSpec, TileGrid
+from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.annotate import AnnotateWidget
 from tests.ui.annotating import WHITE, Desk, settle
 
@@ -206,3 +207,10 @@ def no_widget_left_behind() -> Iterator[None]:
         del left
         gc.collect()  # Python may still hold what nobody uses
         assert not _top_level_widgets() - before, f"left behind, among others: {names}"
+
+
+@pytest.fixture(autouse=True)
+def safe_torch() -> Iterator[None]:
+    """Let tests that come later in this process import torch, where a window was drawn."""
+    yield
+    shield_torch()
