@@ -32,7 +32,7 @@ CANVAS_SIZE = (1280, 800)
 BEAT_MS = 2
 QUIET_S = 0.06
 """A picture to which nothing was drawn for so long is complete, if its layer says so too."""
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class BenchWindow(QObject):
