@@ -177,9 +177,9 @@ MODEL_SCHEMA: dict[str, Any] = {
             "properties": {
                 "name": {
                     "type": "string",
-                    "pattern": r"^(timm|histomil|smp|mil)/[A-Za-z0-9._-]+$",
-                    "description": "'timm/<name>', 'histomil/<name>', 'smp/<name>' or "
-                    "'mil/<name>'",
+                    "pattern": r"^(timm|histomil|smp|mil|mil/torchmil)/[A-Za-z0-9._-]+$",
+                    "description": "'timm/<name>', 'histomil/<name>', 'smp/<name>', "
+                    "'mil/<name>' or 'mil/torchmil/<class>'",
                 },
                 "arguments": {"type": "object", "description": "an object of keywords"},
             },

@@ -15,6 +15,7 @@ from napari_histomil.nets.mil.dsmil import DSMIL
 from napari_histomil.nets.mil.magnification_transformer import MagnificationTransformer
 from napari_histomil.nets.mil.model import MILModel
 from napari_histomil.nets.mil.pooling import MaxPooling, MeanPooling
+from napari_histomil.nets.mil.torchmil_models import PREFIX, TorchmilModel
 from napari_histomil.nets.mil.transmil import TransMIL
 from napari_histomil.nets.mil.zoommil import ZoomMIL
 
@@ -39,7 +40,7 @@ def build_mil(name: str, dim: int, classes: int, **arguments: Any) -> MILModel:
     Parameters
     ----------
     name
-        A key of `MODELS`.
+        A key of `MODELS`; or ``torchmil/<class>``, see `torchmil_models.py`.
     dim
         Values of an instance's features.
     classes
@@ -50,13 +51,19 @@ def build_mil(name: str, dim: int, classes: int, **arguments: Any) -> MILModel:
     Raises
     ------
     ModelError
-        If there is no such model, or it does not take these arguments.
+        If there is no such model, it does not take these arguments, or its package is missing.
     """
-    if name not in MODELS:
-        raise ModelError(f"There is no MIL model {name!r}; there are {', '.join(MODELS)}.")
+    if name.startswith(PREFIX):
+        builder: Callable[..., MILModel] = partial(TorchmilModel, name.removeprefix(PREFIX))
+    elif name in MODELS:
+        builder = MODELS[name]
+    else:
+        raise ModelError(
+            f"There is no MIL model {name!r}; there are {', '.join(MODELS)}, and {PREFIX}<class>."
+        )
     try:
-        return MODELS[name](dim, classes, **arguments)
-    except (RuntimeError, TypeError, ValueError) as error:
+        return builder(dim, classes, **arguments)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"The MIL model {name} cannot be built with {arguments}: {error}."
         ) from error

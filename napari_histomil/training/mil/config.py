@@ -73,7 +73,7 @@ class Aggregator:
     """The net."""
 
     name: str
-    """A key of `nets.mil.MODELS`."""
+    """As `nets.mil.build_mil` takes it."""
     arguments: dict[str, Any] = field(default_factory=dict)
     first_weights: Literal["torch", "glorot"] = "torch"
     """As torch draws them for each layer; or uniform after Glorot & Bengio (2010), biases 0."""
