@@ -12,7 +12,7 @@ ones, and so must find the hard ones. Its bag is held to the teacher's:
 
 with z the bag's embedding. Masked are, each as a share of all instances: some drawn from those of
 highest attention (their share falls to 0 along a half cosine), those of lowest, and any at random.
-The student is what is kept, as in the authors' code, whose numbers for gated attention on
+The student is what is kept, as in the authors' code, whose numbers for attention on
 CAMELYON16 are the defaults.
 
 What differs: the authors begin with a teacher that was fitted before; here it begins with the
