@@ -37,6 +37,8 @@ class Fitting:
     kept: nn.Module
     """Moving average of the net's weights."""
     optimiser: torch.optim.Optimizer
+    beside: nn.Module = field(default_factory=nn.Module)
+    """What is learnt beside the net, for the training only."""
     step: int = 0
     loss: float = math.nan
     """Mean of the last steps."""
@@ -66,6 +68,7 @@ def save(fitting: Fitting, path: Path) -> None:
     parts = {
         "net": fitting.net.state_dict(),
         "kept": fitting.kept.state_dict(),
+        "beside": fitting.beside.state_dict(),
         "best": fitting.best,
     }
     write(path, parts, fitting.optimiser, {name: getattr(fitting, name) for name in _NUMBERS})
@@ -83,6 +86,7 @@ def load(fitting: Fitting, path: Path) -> None:
         parts, facts = read(path)
         fitting.net.load_state_dict(parts["net"])
         fitting.kept.load_state_dict(parts["kept"])
+        fitting.beside.load_state_dict(parts.get("beside", {}))
         restore(fitting.optimiser, parts)
         numbers = {name: facts[name] for name in _NUMBERS}
     except (*DAMAGES, RuntimeError) as error:

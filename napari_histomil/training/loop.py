@@ -208,7 +208,7 @@ def _step(
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     fitting.optimiser.step()
     step = fitting.step
-    _average(fitting.kept, net, min(config.schedule.average, (1 + step) / (10 + step)))
+    move_average(fitting.kept, net, min(config.schedule.average, (1 + step) / (10 + step)))
     return value
 
 
@@ -281,7 +281,7 @@ def decayed(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 
 @torch.no_grad()
-def _average(kept: nn.Module, net: nn.Module, decay: float) -> None:
+def move_average(kept: nn.Module, net: nn.Module, decay: float) -> None:
     """Move the kept weights and statistics a little towards the net's."""
     for mine, theirs in zip(kept.state_dict().values(), net.state_dict().values(), strict=True):
         if mine.dtype.is_floating_point:

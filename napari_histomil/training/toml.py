@@ -55,7 +55,8 @@ def build(kind: type, raw: Any, where: str = "") -> Any:
     ----------
     kind
         The dataclass; its members may be dataclasses, tuples, mappings of texts, literals, texts,
-        numbers, truth values, or any of these or None.
+        numbers, truth values, or any of these or None. Of several dataclasses each has a ``name``
+        of its own, a literal.
     raw
         The table, as `tomllib` gives it.
     where
@@ -92,8 +93,9 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
             words = ", ".join(map(_word, args))
             raise TrainingError(f"{where} must be one of {words}, not {_word(raw)}.")
         return raw
-    if origin in (Union, types.UnionType):  # only "number or nothing" occurs; TOML has no nothing
-        return _value(args[0], raw, where)
+    if origin in (Union, types.UnionType):  # "or nothing", which TOML does not have
+        tables = [kind for kind in args if is_dataclass(kind)]
+        return _value(_named(tables, raw, where) if tables else args[0], raw, where)
     if origin is tuple:
         if not isinstance(raw, list):
             raise TrainingError(f"{where} must be a list.")
@@ -110,6 +112,17 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if not isinstance(raw, accepted) or (isinstance(raw, bool) and hint is not bool):
         raise TrainingError(f"{where} must be {_WORDS[hint]}, not {raw!r}.")
     return float(raw) if hint is float else raw
+
+
+def _named(kinds: list[Any], raw: Any, where: str) -> Any:
+    """Return which of some dataclasses a table is: its ``name`` says so, where there are more."""
+    if len(kinds) == 1:
+        return kinds[0]
+    names = {get_args(get_type_hints(kind)["name"])[0]: kind for kind in kinds}
+    name = raw.get("name") if isinstance(raw, Mapping) else None
+    if name not in names:
+        raise TrainingError(f"{where}.name must be one of {', '.join(names)}.")
+    return names[name]
 
 
 def _word(value: Any) -> str:

@@ -155,9 +155,11 @@ class AttentionMIL(MILModel):
         h, raw = embed_and_score(self.embed, self.attention, bag)  # [N, L], [1, N]
         a = raw.softmax(1)
         contributions = a * (self.classifier.weight @ h.T)  # [C, N]
+        z = (a @ h)[0]  # [L]
         return Aggregate(
-            logits=self.classifier((a @ h)[0]),
+            logits=self.classifier(z),
             maps=(AttentionMap(0, "attention", raw, a, all_of(h)),),
             contributions=contributions,
             bias=self.classifier.bias,
+            embedding=z,
         )

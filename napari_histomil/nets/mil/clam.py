@@ -133,6 +133,7 @@ class CLAM(MILModel):
             maps=(AttentionMap(0, kind, raw, a, all_of(h)),),
             contributions=contributions,
             bias=self.classifier.bias,
+            embedding=z.flatten(),
         )
 
 

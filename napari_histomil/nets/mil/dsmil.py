@@ -96,12 +96,14 @@ class DSMIL(MILModel):
         parts = torch.zeros_like(raw)
         for d in range(self.classes):
             parts = parts + a[d] * (weight[:, d] @ v.T)  # [C, N]
+        vectors = a @ v  # [C, L]
         return Aggregate(
-            logits=self.fuse((a @ v)[None])[0, :, 0],
+            logits=self.fuse(vectors[None])[0, :, 0],
             maps=(AttentionMap(0, "critical", raw, a, all_of(h)),),
             contributions=parts,
             bias=bias,
             instance_scores=scores,
+            embedding=vectors.flatten(),
         )
 
     def training_loss(

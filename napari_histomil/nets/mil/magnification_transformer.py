@@ -97,9 +97,11 @@ class MagnificationTransformer(MILModel):
         t = self.norm(tokens)
         raw = self.attention(t)  # [1, N_1]
         a = raw.softmax(1)
+        z = (a @ t)[0]  # [W]
         return Aggregate(
-            logits=self.classifier((a @ t)[0]),
+            logits=self.classifier(z),
             maps=(AttentionMap(0, "attention", raw, a, all_of(t)),),
             contributions=a * (self.classifier.weight @ t.T),
             bias=self.classifier.bias,
+            embedding=z,
         )

@@ -60,6 +60,9 @@ class Aggregate:
     """[C] what the logits are without any contribution."""
     instance_scores: Tensor | None = None
     """[N, C] logits of the instances themselves, of models that score them."""
+    embedding: Tensor | None = None
+    """[E] the bag as the last layer sees it, before clinical variables; of several vectors one
+    after the other. None where classes are answered from different instances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +222,7 @@ class MILModel(nn.Module, ABC):
             contributions=aggregate.contributions,
             bias=aggregate.bias,
             instance_scores=aggregate.instance_scores,
+            embedding=aggregate.embedding,
             clinical=parts,
         )
 

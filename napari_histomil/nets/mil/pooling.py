@@ -49,11 +49,11 @@ class _Scorer(MILModel):
         self.embed, width = embedding(dim, hidden, dropout)
         self.classifier = nn.Linear(width, classes)
 
-    def score(self, bag: Bag) -> Tensor:
-        """Return the instances' own logits [N, C]."""
+    def score(self, bag: Bag) -> tuple[Tensor, Tensor]:
+        """Return embedded instances [N, L] and their own logits [N, C]."""
         assert isinstance(bag, Tensor)
-        scores: Tensor = self.classifier(self.embed(bag))  # [N, C]
-        return scores
+        h = self.embed(bag)
+        return h, self.classifier(h)
 
 
 class MeanPooling(_Scorer):
@@ -61,7 +61,7 @@ class MeanPooling(_Scorer):
 
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the mean of the scores."""
-        scores = self.score(bag)  # [N, C]
+        h, scores = self.score(bag)  # [N, L], [N, C]
         uniform = scores.new_full((1, len(scores)), 1 / len(scores))
         bias = self.classifier.bias
         return Aggregate(
@@ -70,6 +70,7 @@ class MeanPooling(_Scorer):
             contributions=(scores - bias).T / len(scores),
             bias=bias,
             instance_scores=scores,
+            embedding=h.mean(0),
         )
 
 
@@ -78,7 +79,7 @@ class MaxPooling(_Scorer):
 
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the largest scores."""
-        scores = self.score(bag)  # [N, C]
+        _, scores = self.score(bag)  # [N, C]
         logits, best = scores.max(0)
         chosen = torch.zeros_like(scores.T).scatter(1, best[:, None], 1.0)  # [C, N]
         return Aggregate(

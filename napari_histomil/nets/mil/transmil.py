@@ -128,7 +128,9 @@ class TransMIL(MILModel):
         x, row = self.second(x, row=0)
         weights = row[1 : 1 + count]
         weights = torch.cat([weights[:repeated] + row[1 + count :], weights[repeated:]])
+        z = self.norm(x[0])  # [L]
         return Aggregate(
-            logits=self.classifier(self.norm(x[0])),
+            logits=self.classifier(z),
             maps=(AttentionMap(0, "class token", None, weights[None], all_of(bag)),),
+            embedding=z,
         )

@@ -197,6 +197,7 @@ class ZoomMIL(MILModel):
             maps=tuple(maps),
             contributions=torch.cat(contributions, 1),
             bias=self.classifier.bias,
+            embedding=pooled,
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_histomil.training.mil.config import MilConfig
+from napari_histomil.training.toml import plain
 
 FIGURES = {
     "auroc": "AUROC",
@@ -89,6 +90,11 @@ def _method(config: MilConfig, model: Mapping[str, Any]) -> list[str]:
         "weights": " Rare classes have a higher weight in the loss.",
         "sampling": " Rare classes are drawn as often as others.",
     }[schedule.imbalance]
+    scheme = (
+        f" What is made of the bags of a step: `{json.dumps(plain(config.scheme))}`."
+        if config.scheme is not None
+        else ""
+    )
     slides = ", ".join(f"{n} for {side}" for side, n in training["data"]["slides"].items() if n)
     chosen = (
         "The epoch that is best on the validation is kept, and the temperature fitted there."
@@ -99,7 +105,7 @@ def _method(config: MilConfig, model: Mapping[str, Any]) -> list[str]:
     learning = (
         f"Cross-entropy, {optimiser}, learning rate {schedule.learning_rate:g}, weight decay "
         f"{schedule.weight_decay:g}, at most {schedule.epochs} epochs, {schedule.batch} bag(s) a "
-        f"step, seed {training['seed']}.{dropped}{helped} {chosen} Logits are divided by "
+        f"step, seed {training['seed']}.{dropped}{helped}{scheme} {chosen} Logits are divided by "
         f"{model['temperature']:g}."
     )
     again = (

@@ -106,6 +106,42 @@ class MilSchedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Mhim:
+    """Masked hard instance mining, see `mhim.py`. Its shares are of a bag's instances."""
+
+    name: Literal["mhim"]
+    high: float = 0.01
+    """Of highest attention, masked; falls to 0 along a half cosine over the training."""
+    high_part: float = 0.5
+    """What is masked is drawn from the highest ``high / high_part``; 1 for the highest as such."""
+    low: float = 0.0
+    """Of lowest attention, masked."""
+    random: float = 0.5
+    """Of all, masked at random."""
+    consistency: float = 0.1
+    """Weight of the loss that holds the student's bags to the teacher's."""
+    temperature: float = 0.1
+    """Of the teacher's."""
+    momentum: float = 0.9999
+    """How much of the teacher stays in a step, once it has seen enough steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScMil:
+    """Supervised contrastive learning of bags, see `contrastive.py`."""
+
+    name: Literal["sc-mil"]
+    temperature: float = 0.1
+    """Of the contrastive loss."""
+    projection: int = 128
+    """Width in which bags are compared."""
+
+
+WITHOUT = {"mhim": ("mean", "max"), "sc-mil": ("max",)}
+"""Aggregators that have no attention to mask by, or no one vector of a bag to compare."""
+
+
+@dataclass(frozen=True, slots=True)
 class MilSplit:
     """What is kept from training, by patients. A column ``split`` of the table goes before."""
 
@@ -152,6 +188,8 @@ class MilConfig:
     grids: tuple[GridSpec, ...] = ()
     """Of each magnification, the lowest first; a model folder needs them."""
     schedule: MilSchedule = field(default_factory=MilSchedule)
+    scheme: Mhim | ScMil | None = None
+    """What is done with the bags of a step; none: each by itself."""
     split: MilSplit = field(default_factory=MilSplit)
     validation: MilValidation = field(default_factory=MilValidation)
     tracking: Tracking = field(default_factory=Tracking)
@@ -182,7 +220,7 @@ class MilConfig:
         decisive = {
             f.name: plain_member(getattr(self, f.name))
             for f in fields(self)
-            if f.name not in texts
+            if f.name not in texts and not (f.name == "scheme" and self.scheme is None)
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -230,6 +268,8 @@ def _check(config: MilConfig) -> None:
             "schedule.instance_dropout is a share of 0 to less than 1, and "
             "schedule.most_instances a number of 0 or more."
         )
+    if config.scheme is not None:
+        _check_scheme(config, config.scheme)
     if validation.folds == 1 or validation.folds < 0 or not validation.seeds:
         raise TrainingError(
             "validation.folds must be 0 (none) or 2 or more, and validation.seeds name one seed "
@@ -241,4 +281,36 @@ def _check(config: MilConfig) -> None:
         raise TrainingError(
             "bags.scaling 'all' looks at test bags, too: it is for comparisons after a published "
             "protocol, and no model is made of it; use 'training'."
+        )
+
+
+def _check_scheme(config: MilConfig, scheme: Mhim | ScMil) -> None:
+    name = config.aggregator.name
+    if name in WITHOUT[scheme.name]:
+        lacks = "attention to mask by" if scheme.name == "mhim" else "one vector of a bag"
+        raise TrainingError(
+            f"scheme {scheme.name!r} does not fit the aggregator {name!r}, which has no {lacks}: "
+            f"name another aggregator, or leave the scheme out."
+        )
+    if scheme.temperature <= 0:
+        raise TrainingError("scheme.temperature must be more than 0.")
+    if isinstance(scheme, ScMil):
+        if config.schedule.batch < 2 or scheme.projection < 1:
+            raise TrainingError(
+                "scheme 'sc-mil' compares the bags of a step: schedule.batch must be 2 or more, "
+                "and scheme.projection 1 or more."
+            )
+        return
+    if min(scheme.high, scheme.low, scheme.random) < 0 or not (
+        max(scheme.high + scheme.low, scheme.random) < 1
+        and scheme.high <= scheme.high_part <= 1
+        and scheme.high_part > 0
+    ):
+        raise TrainingError(
+            "scheme.high, scheme.low and scheme.random are shares of 0 to less than 1, high and "
+            "low together too; scheme.high_part is a share above 0, of at least scheme.high."
+        )
+    if scheme.consistency < 0 or not 0 <= scheme.momentum < 1:
+        raise TrainingError(
+            "scheme.consistency must be 0 or more, and scheme.momentum 0 to less than 1."
         )

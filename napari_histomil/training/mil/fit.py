@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from napari_histomil.errors import TrainingError
 from napari_histomil.files import make_folder
 from napari_histomil.nets.mil import MILModel, build_mil
-from napari_histomil.nets.mil.model import Bag, Criterion
+from napari_histomil.nets.mil.model import Criterion
 from napari_histomil.training import checkpoint
 from napari_histomil.training.batches import step_seed
 from napari_histomil.training.checkpoint import Fitting
@@ -36,7 +36,10 @@ from napari_histomil.training.loop import (
     learning_rate,
 )
 from napari_histomil.training.mil.bags import BagData
-from napari_histomil.training.mil.config import MilConfig
+from napari_histomil.training.mil.config import Mhim, MilConfig, ScMil
+from napari_histomil.training.mil.contrastive import ContrastiveBags
+from napari_histomil.training.mil.mhim import MaskedMining
+from napari_histomil.training.mil.scheme import Example, Scheme, Step, thinned
 from napari_histomil.training.mil.scores import ask, look
 from napari_histomil.training.mil.table import Case
 
@@ -175,18 +178,15 @@ def order(config: MilConfig, train: Sequence[Case], seed: int, epoch: int) -> li
     return [int(n) for n in drawn]
 
 
-def thinned(bag: Bag, dropout: float, most: int, random: torch.Generator) -> Bag:
-    """Return a bag without some of its instances, in the same order; of nested ones as trees."""
-    lowest = bag if isinstance(bag, Tensor) else bag[0]
-    total = len(lowest)
-    kept = max(1, round(total * (1 - dropout)))
-    kept = min(kept, most) if most else kept
-    if kept >= total:
-        return bag
-    rows = torch.randperm(total, generator=random)[:kept].sort().values
-    if isinstance(bag, Tensor):
-        return bag[rows]
-    return [x.reshape(total, -1, x.shape[1])[rows].reshape(-1, x.shape[1]) for x in bag]
+def scheme_of(config: MilConfig, net: MILModel, seed: int) -> Scheme:
+    """Return what is done with the bags of a step, as it begins."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step_seed(seed, 0, 1))
+        if isinstance(config.scheme, Mhim):
+            return MaskedMining(config.scheme, net)
+        if isinstance(config.scheme, ScMil):
+            return ContrastiveBags(config.scheme, net)
+    return Scheme()
 
 
 def _begin(config: MilConfig, data: BagData, seed: int, device: str) -> Fitting:
@@ -197,7 +197,8 @@ def _begin(config: MilConfig, data: BagData, seed: int, device: str) -> Fitting:
             f"{config.aggregator.name} takes {net.magnifications} magnifications, and the bags "
             f"have {data.magnifications}: set aggregator.arguments.magnifications, or name others."
         )
-    groups: Any = decayed(net, schedule.weight_decay)
+    scheme = scheme_of(config, net, seed).to(device)
+    groups: Any = decayed(nn.ModuleList([net, scheme]), schedule.weight_decay)
     fused = device == "cpu" or device.startswith("cuda")  # one kernel a step, not one a tensor
     optimiser: torch.optim.Optimizer
     if schedule.optimiser == "sgd":
@@ -206,7 +207,7 @@ def _begin(config: MilConfig, data: BagData, seed: int, device: str) -> Fitting:
         )
     else:
         optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=fused)
-    return Fitting(net, net, optimiser)
+    return Fitting(net, net, optimiser, scheme)
 
 
 def _steps(
@@ -239,7 +240,13 @@ def _steps(
                 net.train()  # a look in between has set it to evaluation
             batch = sequence[place * schedule.batch : (place + 1) * schedule.batch]
             rate = learning_rate(rates, step) if schedule.annealed else schedule.learning_rate
-            loss = learn([train[n] for n in batch], rate, step_seed(seed, step, 2), watched.device)
+            loss = learn(
+                [train[n] for n in batch],
+                rate,
+                step / rates.steps,
+                step_seed(seed, step, 2),
+                watched.device,
+            )
             fitting.step = step + 1
             fitting.loss = loss if step == 0 else 0.95 * fitting.loss + 0.05 * loss
             fitting.seconds = before + time.monotonic() - started
@@ -284,31 +291,43 @@ def _step(
     criterion: Criterion,
     cases: Sequence[Case],
     rate: float,
+    progress: float,
     seed: int,
     device: str,
 ) -> float:
-    """Learn from some bags and return their mean loss."""
-    schedule = config.schedule
+    """Learn from some bags and return their loss."""
+    scheme = fitting.beside
+    assert isinstance(scheme, Scheme)
     for group in fitting.optimiser.param_groups:
         group["lr"] = rate
     fitting.optimiser.zero_grad()
     total = 0.0
     with seeded(seed, device) as random:
-        for case in cases:
-            bag = data.read(case, device)
-            if schedule.instance_dropout or schedule.most_instances:
-                bag = thinned(bag, schedule.instance_dropout, schedule.most_instances, random)
-            target = torch.tensor(case.label, device=device)
-            clinical = torch.tensor(case.clinical, device=device) if case.clinical else None
-            loss, _ = net.training_loss(bag, target, criterion=criterion, clinical=clinical)
-            (loss / len(cases)).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach()) / len(cases)
+        examples = (_example(config, data, case, random, device) for case in cases)
+        step = Step(examples, len(cases), progress, random)
+        for loss in scheme.losses(net, step, criterion):
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
     if not math.isfinite(total):
         raise TrainingError(
             f"The loss became {total} in step {fitting.step + 1}: lower schedule.learning_rate."
         )
     fitting.optimiser.step()
+    scheme.stepped(net, fitting.step)
     return total
+
+
+def _example(
+    config: MilConfig, data: BagData, case: Case, random: torch.Generator, device: str
+) -> Example:
+    schedule, bag = config.schedule, data.read(case, device)
+    if schedule.instance_dropout or schedule.most_instances:
+        bag = thinned(bag, schedule.instance_dropout, schedule.most_instances, random)
+    return Example(
+        bag,
+        torch.tensor(case.label, device=device),
+        torch.tensor(case.clinical, device=device) if case.clinical else None,
+    )
 
 
 @contextmanager

@@ -76,6 +76,26 @@ def test_maps_say_what_they_are_and_where(name: str) -> None:
             assert torch.allclose(m.raw.softmax(1), m.value, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "max"])
+def test_the_last_layer_answers_from_the_embedding(name: str) -> None:
+    model = small(name).eval()
+    output = model(bag_of(model))
+    z, last = output.embedding, model.fuse if name == "dsmil" else model.classifier
+    if name == "dsmil":
+        expected = last(z.reshape(1, 3, -1))[0, :, 0]
+    elif name == "clam-mb":
+        expected = (last.weight * z.reshape(3, -1)).sum(1) + last.bias
+    else:
+        expected = last(z)
+    assert z.ndim == 1
+    torch.testing.assert_close(output.logits, expected)
+
+
+def test_the_maximum_has_no_embedding() -> None:
+    model = small("max").eval()
+    assert model(bag_of(model)).embedding is None
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_toy_set_of_bags_is_learned(name: str) -> None:
     """Bags of class c hold one instance that says so among noise."""

@@ -19,8 +19,8 @@ from napari_histomil.training.mil.fit import (
     new_net,
     order,
     seeded,
-    thinned,
 )
+from napari_histomil.training.mil.scheme import thinned
 from napari_histomil.training.mil.table import Case, read_table
 
 
