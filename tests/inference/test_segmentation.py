@@ -334,8 +334,9 @@ def test_no_grid_is_seen_on_real_tissue(tmp_path: Path, data_dir: Path) -> None:
         grid = {"mpp": 1.0, "tile_px": 256, "stride_px": stride, "margin_px": 32}
         folder = make_segmenter_folder(tmp_path / name, grid=grid, arguments=deep)
         with open_slide(path) as slide:
-            job = plan_job(slide.info, load_manifest(folder), region=RegionSpec("all"))
-        values = from_stored(pixels(segmented(job, tmp_path)))[1]
+            part = RegionSpec("rect", Rect(0, 0, 1536, 1536))
+            job = plan_job(slide.info, load_manifest(folder), region=part)
+        values = from_stored(pixels(segmented(job, tmp_path)))[1, :768, :768]
         ratios = []
         for axis in (0, 1):
             step = np.abs(np.diff(values, axis=axis)).mean(axis=1 - axis)
