@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
 }
 
-PIECE = 4096
+PIECE = 1024
 """Instances that a processor scores at once."""
 
 
@@ -79,6 +79,11 @@ class AttentionScores(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return raw attention [K, N] of instances [N, D]."""
+        if not torch.is_grad_enabled() and self.activation is torch.tanh and not self.training:
+            a = self.v(h).tanh_()  # in place, as writing takes as long as computing
+            gated: Tensor = a if self.u is None else a.mul_(self.u(h).sigmoid_())
+            quick: Tensor = self.w(gated).T
+            return quick
         a = self.dropout(self.activation(self.v(h)))  # [N, L]
         if self.u is not None:
             a = a * self.dropout(self.u(h).sigmoid())
@@ -152,14 +157,38 @@ class AttentionMIL(MILModel):
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the sum of the instances, weighted by attention."""
         assert isinstance(bag, Tensor)
-        h, raw = embed_and_score(self.embed, self.attention, bag)  # [N, L], [1, N]
+        if torch.is_grad_enabled() or bag.device.type != "cpu":
+            h = self.embed(bag)  # [N, L]
+            raw = self.attention(h)  # [1, N]
+            z, votes = (raw.softmax(1) @ h)[0], self.classifier.weight @ h.T  # [L], [C, N]
+        else:
+            raw, z, votes = self._in_pieces(bag)
         a = raw.softmax(1)
-        contributions = a * (self.classifier.weight @ h.T)  # [C, N]
-        z = (a @ h)[0]  # [L]
+        contributions = a * votes
         return Aggregate(
             logits=self.classifier(z),
-            maps=(AttentionMap(0, "attention", raw, a, all_of(h)),),
+            maps=(AttentionMap(0, "attention", raw, a, all_of(bag)),),
             contributions=contributions,
             bias=self.classifier.bias,
             embedding=z,
         )
+
+    def _in_pieces(self, bag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return raw attention [1, N], the sum by its softmax [L], and W h of each [C, N].
+
+        Each piece is looked at once, while it is in the processor's cache; the sum so far is
+        scaled down where higher attention comes (Milakov and Gimelshein 2018).
+        """
+        raws, votes = [], []
+        most, weight = bag.new_full((1, 1), -torch.inf), bag.new_zeros(1, 1)
+        total = bag.new_zeros(1, self.classifier.in_features)
+        for piece in torch.split(bag, PIECE):
+            h = self.embed(piece)
+            raw = self.attention(h)  # [1, n]
+            higher = torch.maximum(most, raw.max(1, keepdim=True).values)
+            share, before = (raw - higher).exp(), (most - higher).exp()
+            total, weight = total * before + share @ h, weight * before + share.sum(1, True)
+            most = higher
+            raws.append(raw)
+            votes.append(self.classifier.weight @ h.T)
+        return torch.cat(raws, 1), (total / weight)[0], torch.cat(votes, 1)
