@@ -15,6 +15,7 @@ it says where the model looks, the contribution says what for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -79,11 +80,6 @@ class AttentionScores(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return raw attention [K, N] of instances [N, D]."""
-        if not torch.is_grad_enabled() and self.activation is torch.tanh and not self.training:
-            a = self.v(h).tanh_()  # in place, as writing takes as long as computing
-            gated: Tensor = a if self.u is None else a.mul_(self.u(h).sigmoid_())
-            quick: Tensor = self.w(gated).T
-            return quick
         a = self.dropout(self.activation(self.v(h)))  # [N, L]
         if self.u is not None:
             a = a * self.dropout(self.u(h).sigmoid())
@@ -91,22 +87,62 @@ class AttentionScores(nn.Module):
         return raw
 
 
-def embed_and_score(
-    embed: nn.Sequential, attention: AttentionScores, features: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return embedded instances [N, L] and their raw attention [K, N].
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """What attention makes of instances."""
 
-    Where a processor computes without gradients it does so in pieces that stay in its cache: the
-    activations of all at once take longer than the products.
+    raw: tuple[Tensor, ...]
+    """[K, N] before the softmax, by each of the scorers."""
+    value: Tensor
+    """[K, N] softmax of the first."""
+    pooled: Tensor
+    """[K, L] sums of the instances, weighted by it."""
+    votes: Tensor
+    """[C, N] what each instance says of each class, W h."""
+
+
+def attend(
+    embed: nn.Module, scorers: Sequence[nn.Module], weight: Tensor, features: Tensor
+) -> Attended:
+    """Embed instances, score them, and pool them by the first of the scores.
+
+    Where a processor computes without gradients each piece of the bag is looked at once, while it
+    is in the cache: what all activations at once write and read takes longer than the products.
+    The sum so far is scaled down where higher attention comes (Milakov and Gimelshein 2018).
+
+    Parameters
+    ----------
+    embed
+        [n, D] -> [n, L].
+    scorers
+        [n, L] -> raw attention [K, n] each.
+    weight
+        [C, L] of the classifier.
+    features
+        [N, D]
     """
     if torch.is_grad_enabled() or features.device.type != "cpu":
-        h = embed(features)
-        return h, attention(h)
-    embedded, raw = [], []
+        h = embed(features)  # [N, L]
+        raws = tuple(scorer(h) for scorer in scorers)  # [K, N] each
+        value = raws[0].softmax(1)
+        return Attended(raws, value, value @ h, weight @ h.T)
+    scored: list[list[Tensor]] = [[] for _ in scorers]
+    votes: list[Tensor] = []
+    most = features.new_full((), -torch.inf)  # broadcasts with the first piece
+    total = pooled = features.new_zeros(())
     for piece in torch.split(features, PIECE):
-        embedded.append(embed(piece))
-        raw.append(attention(embedded[-1]))
-    return torch.cat(embedded) if len(embed) else features, torch.cat(raw, 1)
+        h = embed(piece)  # [n, L]
+        for own, scorer in zip(scored, scorers, strict=True):
+            own.append(scorer(h))
+        raw = scored[0][-1]  # [K, n]
+        highest = raw.max(1, keepdim=True).values.clamp(min=most)  # [K, 1]
+        share, before = (raw - highest).exp(), (most - highest).exp()
+        total = total * before + share.sum(1, keepdim=True)
+        pooled = pooled * before + share @ h
+        most = highest
+        votes.append(weight @ h.T)
+    raws = tuple(torch.cat(own, 1) for own in scored)
+    return Attended(raws, raws[0].softmax(1), pooled / total, torch.cat(votes, 1))
 
 
 class AttentionMIL(MILModel):
@@ -157,38 +193,12 @@ class AttentionMIL(MILModel):
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the sum of the instances, weighted by attention."""
         assert isinstance(bag, Tensor)
-        if torch.is_grad_enabled() or bag.device.type != "cpu":
-            h = self.embed(bag)  # [N, L]
-            raw = self.attention(h)  # [1, N]
-            z, votes = (raw.softmax(1) @ h)[0], self.classifier.weight @ h.T  # [L], [C, N]
-        else:
-            raw, z, votes = self._in_pieces(bag)
-        a = raw.softmax(1)
-        contributions = a * votes
+        found = attend(self.embed, (self.attention,), self.classifier.weight, bag)
+        z = found.pooled[0]  # [L]
         return Aggregate(
             logits=self.classifier(z),
-            maps=(AttentionMap(0, "attention", raw, a, all_of(bag)),),
-            contributions=contributions,
+            maps=(AttentionMap(0, "attention", found.raw[0], found.value, all_of(bag)),),
+            contributions=found.value * found.votes,  # [C, N]
             bias=self.classifier.bias,
             embedding=z,
         )
-
-    def _in_pieces(self, bag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return raw attention [1, N], the sum by its softmax [L], and W h of each [C, N].
-
-        Each piece is looked at once, while it is in the processor's cache; the sum so far is
-        scaled down where higher attention comes (Milakov and Gimelshein 2018).
-        """
-        raws, votes = [], []
-        most, weight = bag.new_full((1, 1), -torch.inf), bag.new_zeros(1, 1)
-        total = bag.new_zeros(1, self.classifier.in_features)
-        for piece in torch.split(bag, PIECE):
-            h = self.embed(piece)
-            raw = self.attention(h)  # [1, n]
-            higher = torch.maximum(most, raw.max(1, keepdim=True).values)
-            share, before = (raw - higher).exp(), (most - higher).exp()
-            total, weight = total * before + share @ h, weight * before + share.sum(1, True)
-            most = higher
-            raws.append(raw)
-            votes.append(self.classifier.weight @ h.T)
-        return torch.cat(raws, 1), (total / weight)[0], torch.cat(votes, 1)

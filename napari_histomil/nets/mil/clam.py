@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_histomil.nets.mil.abmil import AttentionScores, embed_and_score
+from napari_histomil.nets.mil.abmil import Attended, AttentionScores, attend
 from napari_histomil.nets.mil.model import (
     Aggregate,
     AttentionMap,
@@ -90,16 +90,18 @@ class CLAM(MILModel):
 
     def aggregate(self, bag: Bag) -> Aggregate:
         """Answer from the sums of the instances, weighted by attention."""
-        return self._answer(*self._attend(bag))
+        assert isinstance(bag, Tensor)
+        return self._answer(attend(self.embed, (self.attention,), self.classifier.weight, bag))
 
     def training_loss(
         self, bag: Bag, target: Tensor, *, criterion: Criterion, clinical: Tensor | None = None
     ) -> tuple[Tensor, MILOutput]:
         """Return the weighted sum of the bag's and the instances' loss; see `MILModel`."""
-        h, raw = self._attend(self.checked(bag))
-        output = self.complete(self._answer(h, raw), clinical)
+        h = self.embed(self.checked(bag))  # [N, L]
+        found = attend(nn.Identity(), (self.attention,), self.classifier.weight, h)
+        output = self.complete(self._answer(found), clinical)
         bag_loss = criterion(output.logits, target)
-        instance_loss = self.instance_loss(h, raw, int(target))
+        instance_loss = self.instance_loss(h, found.raw[0], int(target))
         return self.bag_weight * bag_loss + (1 - self.bag_weight) * instance_loss, output
 
     def instance_loss(self, h: Tensor, raw: Tensor, target: int) -> Tensor:
@@ -119,19 +121,13 @@ class CLAM(MILModel):
             losses.append(smooth_svm(classifier(h[chosen]), wanted, self.margin))
         return torch.stack(losses).mean()
 
-    def _attend(self, bag: Bag) -> tuple[Tensor, Tensor]:
-        assert isinstance(bag, Tensor)
-        return embed_and_score(self.embed, self.attention, bag)  # [N, L], [K, N]
-
-    def _answer(self, h: Tensor, raw: Tensor) -> Aggregate:
-        a = raw.softmax(1)  # [K, N]
-        contributions = a * (self.classifier.weight @ h.T)  # [C, N]
-        z = a @ h  # [K, L]
+    def _answer(self, found: Attended) -> Aggregate:
+        (raw,), z = found.raw, found.pooled  # [K, N], [K, L]
         kind = "class attention" if self.heads > 1 else "attention"
         return Aggregate(
             logits=(self.classifier.weight * z).sum(1) + self.classifier.bias,
-            maps=(AttentionMap(0, kind, raw, a, all_of(h)),),
-            contributions=contributions,
+            maps=(AttentionMap(0, kind, raw, found.value, all_of(raw.T)),),
+            contributions=found.value * found.votes,  # [C, N]
             bias=self.classifier.bias,
             embedding=z.flatten(),
         )

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_histomil.errors import ModelError
-from napari_histomil.nets.mil.abmil import AttentionScores, embed_and_score
+from napari_histomil.nets.mil.abmil import AttentionScores, attend
 from napari_histomil.nets.mil.model import (
     Aggregate,
     AttentionMap,
@@ -178,19 +178,17 @@ class ZoomMIL(MILModel):
         contributions: list[Tensor] = []
         pooled = self.classifier.weight.new_zeros(self.classifier.in_features)  # [L]
         for level in range(self.magnifications):
-            embed, attention = self.embed[level], self.attention[level]
-            assert isinstance(embed, nn.Sequential)
-            assert isinstance(attention, AttentionScores)
-            h, raw = embed_and_score(embed, attention, features)  # [N_l, L], [1, N_l]
-            a = raw.softmax(1)
-            pooled = pooled + (a @ h)[0]
-            contributions.append(a * (self.classifier.weight @ h.T))  # [C, N_l]
-            if level < self.magnifications - 1:
-                wish = self.selection[level](h)  # [1, N_l]
+            last = level == self.magnifications - 1
+            scorers = [self.attention[level], *([] if last else [self.selection[level]])]
+            found = attend(self.embed[level], scorers, self.classifier.weight, features)
+            pooled = pooled + found.pooled[0]
+            contributions.append(found.value * found.votes)  # [C, N_l]
+            if not last:
+                wish = found.raw[1]  # [1, N_l]
                 chances = wish.softmax(1)
                 maps.append(AttentionMap(level, "selection", wish, chances, index))
-            maps.append(AttentionMap(level, "attention", raw, a, index))
-            if level < self.magnifications - 1:
+            maps.append(AttentionMap(level, "attention", found.raw[0], found.value, index))
+            if not last:
                 features, index = descend(level, chances[0], index)
         return Aggregate(
             logits=self.classifier(pooled),
