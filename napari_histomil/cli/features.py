@@ -12,8 +12,8 @@ from napari_histomil.cli.running import (
     Stop,
     add_run_options,
     over_slides,
-    progress_bar,
     region_spec,
+    run_job,
 )
 from napari_histomil.cli.shared import (
     add_icc,
@@ -211,27 +211,12 @@ def _embed_slide(args: argparse.Namespace, encoder: ModelManifest, path: Path, s
     with open_slide_with(path, args.slide_mpp, reader=args.reader, icc=args.icc) as slide:
         info = slide.info
     jobs = _plan(args, encoder, info)
-    from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
     from napari_histomil.results import FeatureStore
 
     stores = []
     for job in jobs:
-        last: Progress | None = None
-        with progress_bar(path.name) as show:
-            for progress in run(
-                job,
-                out=args.out,
-                device=args.device,
-                cancel=stop.cancel,
-                batch=args.batch,
-                models=args.models,
-                on_error="skip" if args.skip_errors else "raise",
-            ):
-                show(progress)
-                last = progress
-                stop.gently = progress.done > progress.resumed
-        stop.gently = False
-        if last is None or stop.cancel.is_set():
+        last = run_job(args, job, path.name, stop)
+        if last is None:
             return
         store = FeatureStore.open(last.store)
         stores.append(store)

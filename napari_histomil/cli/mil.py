@@ -7,14 +7,14 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_histomil.cli.running import (
     Stop,
     add_run_options,
     over_slides,
-    progress_bar,
     region_spec,
+    run_job,
 )
 from napari_histomil.cli.shared import (
     add_icc,
@@ -31,8 +31,8 @@ from napari_histomil.errors import ModelError, OutputError, RunError
 
 if TYPE_CHECKING:
     from napari_histomil.cli.shared import Subparsers
-    from napari_histomil.inference.job import Progress
     from napari_histomil.inference.mil_models import Asked
+    from napari_histomil.manifest import ModelManifest
     from napari_histomil.results import MilRun
     from napari_histomil.slides.slide import SlideInfo
 
@@ -158,7 +158,10 @@ def mil(args: argparse.Namespace) -> int:
         )
     table = _Table(args.csv)
     if args.features is None:
-        code = over_slides(args.slides, lambda path, stop: _run_slide(args, path, stop, table))
+        models = _mil_models(args)
+        code = over_slides(
+            args.slides, lambda path, stop: _run_slide(args, models, path, stop, table)
+        )
     else:
         asked = _asked(args, checkpoint=checkpoint)
 
@@ -214,24 +217,22 @@ def _asked(args: argparse.Namespace, *, checkpoint: bool) -> Asked:
         names = [name.strip() for name in args.classes.split(",")] if args.classes else []
         paths = [Path(args.model), *map(Path, args.members)]
         return asked_checkpoints(paths, k=args.k, class_names=names)
-    _refuse_for_folders(args)
-    return asked_models([_mil_model(name, args) for name in (args.model, *args.members)])
+    return asked_models(_mil_models(args))
 
 
-def _refuse_for_folders(args: argparse.Namespace) -> None:
+def _mil_models(args: argparse.Namespace) -> list[ModelManifest]:
+    """Return the model and the further members, all of them folders."""
     for option, value in (("--k", args.k), ("--classes", args.classes)):
         if value is not None:
             raise RunError(f"{option} is for checkpoints: the model {args.model} says it itself.")
-
-
-def _mil_model(name: str, args: argparse.Namespace) -> Any:
-    model = find_model_near(name, args.models)
-    if model.task != "mil":
-        raise ModelError(
-            f"{model.name} answers for tiles (task '{model.task}'), not for whole slides: see "
-            f"'histomil run --help'."
-        )
-    return model
+    models = [find_model_near(name, args.models) for name in (args.model, *args.members)]
+    for model in models:
+        if model.task != "mil":
+            raise ModelError(
+                f"{model.name} answers for tiles (task '{model.task}'), not for whole slides: see "
+                f"'histomil run --help'."
+            )
+    return models
 
 
 def _ask_bag(args: argparse.Namespace, asked: Asked, path: Path, features: Path) -> MilRun:
@@ -252,12 +253,17 @@ def _ask_bag(args: argparse.Namespace, asked: Asked, path: Path, features: Path)
     )  # fmt: skip
 
 
-def _run_slide(args: argparse.Namespace, path: Path, stop: Stop, table: _Table) -> None:
+def _run_slide(
+    args: argparse.Namespace,
+    models: Sequence[ModelManifest],
+    path: Path,
+    stop: Stop,
+    table: _Table,
+) -> None:
     """Run the job of one slide, and add its answer to the table."""
     from napari_histomil.inference.job import MilSpec, ModelRef, plan_job
 
-    _refuse_for_folders(args)
-    model, *members = (_mil_model(name, args) for name in (args.model, *args.members))
+    model, *members = models
     with open_slide_with(path, args.slide_mpp, reader=args.reader, icc=args.icc) as slide:
         info = slide.info
     refs = tuple(ModelRef(m.name, m.path, m.sha256) for m in members)
@@ -270,25 +276,10 @@ def _run_slide(args: argparse.Namespace, path: Path, stop: Stop, table: _Table) 
         icc=args.icc,
         mil=MilSpec(refs, args.dropout, args.finer),
     )
-    from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
-    from napari_histomil.results import open_mil_run
+    last = run_job(args, job, path.name, stop)
+    if last is not None:
+        from napari_histomil.results import open_mil_run
 
-    last: Progress | None = None
-    with progress_bar(path.name) as show:
-        for progress in run(
-            job,
-            out=args.out,
-            device=args.device,
-            cancel=stop.cancel,
-            batch=args.batch,
-            models=args.models,
-            on_error="skip" if args.skip_errors else "raise",
-        ):
-            show(progress)
-            last = progress
-            stop.gently = progress.done > progress.resumed
-    stop.gently = False
-    if last is not None and last.done == last.total and not stop.cancel.is_set():
         table.add(open_mil_run(last.store))
 
 

@@ -16,7 +16,7 @@ from napari_histomil.cli.shared import positive, say
 from napari_histomil.errors import HistomilError, RunError
 
 if TYPE_CHECKING:
-    from napari_histomil.inference.job import Progress, RegionSpec
+    from napari_histomil.inference.job import Job, Progress, RegionSpec
     from napari_histomil.slides.slide import SlideInfo
 
 STAINS = ("none", "macenko", "reinhard")
@@ -173,6 +173,34 @@ def over_slides(slides: Sequence[Path], work: Callable[[Path, Stop], None]) -> i
     if all(code == USAGE for code in codes):
         return USAGE
     return FAILED if failed else OK
+
+
+def run_job(args: argparse.Namespace, job: Job, name: str, stop: Stop) -> Progress | None:
+    """Run a job as the options of `add_run_options` say, with a progress bar.
+
+    Returns
+    -------
+    Progress or None
+        The last one, of a run that is done; None where it was cancelled.
+    """
+    from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
+
+    last: Progress | None = None
+    with progress_bar(name) as show:
+        for progress in run(
+            job,
+            out=args.out,
+            device=args.device,
+            cancel=stop.cancel,
+            batch=args.batch,
+            models=args.models,
+            on_error="skip" if args.skip_errors else "raise",
+        ):
+            show(progress)
+            last = progress
+            stop.gently = progress.done > progress.resumed
+    stop.gently = False
+    return None if stop.cancel.is_set() else last
 
 
 @contextmanager

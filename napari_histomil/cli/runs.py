@@ -12,8 +12,8 @@ from napari_histomil.cli.running import (
     Stop,
     add_run_options,
     over_slides,
-    progress_bar,
     region_spec,
+    run_job,
 )
 from napari_histomil.cli.shared import (
     add_icc,
@@ -128,26 +128,11 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         reader=args.reader,
         icc=args.icc,
     )
-    from napari_histomil.inference.engine import run  # torch: seconds, so after what can fail
+    last = run_job(args, job, path.name, stop)
+    if last is None:
+        return
     from napari_histomil.results import RunStore, SegmentationStore
 
-    last: Progress | None = None
-    with progress_bar(path.name) as show:
-        for progress in run(
-            job,
-            out=args.out,
-            device=args.device,
-            cancel=stop.cancel,
-            batch=args.batch,
-            models=args.models,
-            on_error="skip" if args.skip_errors else "raise",
-        ):
-            show(progress)
-            last = progress
-            stop.gently = progress.done > progress.resumed
-    stop.gently = False
-    if last is None or stop.cancel.is_set():
-        return
     store: RunStore | SegmentationStore
     if model.segments:
         store = SegmentationStore.open(last.store)
