@@ -53,6 +53,28 @@ class Fitting:
     scores: dict[str, float] = field(default_factory=dict)
     """Of the last look."""
 
+    def looked(self, scores: dict[str, float], score: float, weights: nn.Module) -> None:
+        """Keep what a look at the validation found, and the weights if they are the best so far.
+
+        Parameters
+        ----------
+        scores
+            Figure -> value.
+        score
+            By which looks are compared; larger is better.
+        weights
+            The net that was looked at.
+        """
+        self.scores = scores
+        if score > self.best_score:
+            self.best_score, self.best_step, self.waited = score, self.step, 0
+            self.best = {
+                name: tensor.detach().to("cpu", copy=True)
+                for name, tensor in weights.state_dict().items()
+            }
+        else:
+            self.waited += 1
+
 
 _NUMBERS = ("step", "loss", "seconds", "over", "best_score", "best_step", "waited", "scores")
 

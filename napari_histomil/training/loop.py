@@ -166,7 +166,8 @@ def _steps(
             last = fitting.step == schedule.steps
             row = {"step": fitting.step, "loss": loss, "learning_rate": rate}
             if looks is not None and (fitting.step % every == 0 or last):
-                _choose(config, fitting, looks.look(fitting.kept, device))
+                scores = looks.look(fitting.kept, device)
+                fitting.looked(scores, better(config, scores), fitting.kept)
                 row |= {f"validation_{name}": value for name, value in fitting.scores.items()}
                 patience = config.validation.patience
                 last = last or bool(patience and fitting.waited >= patience)
@@ -210,19 +211,6 @@ def _step(
     step = fitting.step
     move_average(fitting.kept, net, min(config.schedule.average, (1 + step) / (10 + step)))
     return value
-
-
-def _choose(config: TrainingConfig, fitting: Fitting, scores: dict[str, float]) -> None:
-    """Keep the averaged weights if they are the best so far."""
-    fitting.scores, score = scores, better(config, scores)
-    if score > fitting.best_score:
-        fitting.best_score, fitting.best_step, fitting.waited = score, fitting.step, 0
-        fitting.best = {
-            name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in fitting.kept.state_dict().items()
-        }
-    else:
-        fitting.waited += 1
 
 
 def _progress(

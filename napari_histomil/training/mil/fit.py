@@ -364,15 +364,7 @@ def _choose(config: MilConfig, fitting: Fitting, scores: dict[str, float]) -> No
         )
     # A few bags are soon all in the right order: what is surer of it is the better of the two.
     score = -value if metric == "loss" else value - 1e-6 * min(scores["loss"], 1e3)
-    fitting.scores = scores
-    if score > fitting.best_score:
-        fitting.best_score, fitting.best_step, fitting.waited = score, fitting.step, 0
-        fitting.best = {
-            name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in fitting.net.state_dict().items()
-        }
-    else:
-        fitting.waited += 1
+    fitting.looked(scores, score, fitting.net)
 
 
 def _best(config: MilConfig, fitting: Fitting) -> float | None:
