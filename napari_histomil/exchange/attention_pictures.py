@@ -16,10 +16,10 @@ from napari_histomil.exchange.rasters import (
     PNG_LONG_SIDE_PX,
     TIFF_TILE_PX,
     draw_scale_bar,
-    halve,
     save_png,
 )
 from napari_histomil.files import whole_file
+from napari_histomil.results.segmentation import sum_of_four
 from napari_histomil.slides.slide import Slide, read_rect
 
 ASAP_SUFFIX = "_likelihood_map.tif"
@@ -117,7 +117,7 @@ def write_tiff(shown: Shown, path: Path, values: str = "rank") -> tuple[int, int
     levels = [level]
     while max(level.shape) > TIFF_TILE_PX:
         level = np.pad(level, [(0, side % 2) for side in level.shape], mode="edge")
-        level = halve(level[None].astype(np.float64))[0].astype(np.float32) / 4
+        level = sum_of_four(level[None].astype(np.float64))[0].astype(np.float32) / 4
         levels.append(level)
     mpp = shown.run.slide.get("mpp_xy")
     with whole_file(path) as part, tifffile.TiffWriter(part) as tiff:

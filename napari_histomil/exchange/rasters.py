@@ -18,6 +18,7 @@ from napari_histomil.exchange.facts import class_column, default_class, ome_meta
 from napari_histomil.files import whole_file
 from napari_histomil.heatmaps import score_image
 from napari_histomil.results import RunStore
+from napari_histomil.results.segmentation import sum_of_four
 from napari_histomil.slides.slide import Slide, read_rect
 
 if TYPE_CHECKING:
@@ -198,19 +199,11 @@ def _pyramid(full: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     known = np.isfinite(levels[0])
     sums, counts = np.where(known, levels[0], 0).astype(np.float64), known.astype(np.float64)
     for _ in range(halvings):
-        sums, counts = halve(sums), halve(counts)
+        sums, counts = sum_of_four(sums), sum_of_four(counts)
         mean = np.full(sums.shape, np.nan)
         np.divide(sums, counts, out=mean, where=counts > 0)
         levels.append(mean.astype(np.float32))
     return levels
-
-
-def halve(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of each four pixels of [C, rows, columns], both even."""
-    channels, rows, columns = values.shape
-    four = values.reshape(channels, rows // 2, 2, columns // 2, 2)
-    summed: NDArray[np.float64] = four.sum(axis=(2, 4))
-    return summed
 
 
 def scale_bar_um(width_um: float) -> float:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import zarr
@@ -38,6 +38,7 @@ from napari_histomil.tiling import TileGrid
 
 Probabilities = NDArray[np.float32]
 Stored = NDArray[np.uint8]
+Float = TypeVar("Float", np.float32, np.float64)
 
 CERTAIN = 254
 """How a probability of 1 is stored; 0.5 is stored exactly."""
@@ -353,17 +354,18 @@ def _halves(probabilities: Probabilities, count: int) -> Iterator[Probabilities]
     known = np.isfinite(probabilities)
     sums, counts = np.where(known, probabilities, 0), known.astype(np.float32)
     for _ in range(1, count):
-        sums, counts = _sum_of_four(sums), _sum_of_four(counts)
+        sums, counts = sum_of_four(sums), sum_of_four(counts)
         mean = np.full(sums.shape, np.nan, np.float32)
         yield np.divide(sums, counts, out=mean, where=counts > 0)
 
 
-def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def sum_of_four(values: NDArray[Float]) -> NDArray[Float]:
+    """Return the sums of each four pixels of [C, rows, columns]; beyond an odd edge is 0."""
     _, rows, columns = values.shape
     if rows % 2 or columns % 2:
         values = np.pad(values, ((0, 0), (0, rows % 2), (0, columns % 2)))
     pairs = values[:, ::2] + values[:, 1::2]  # ten times as quick as a sum over axes
-    summed: NDArray[np.float32] = pairs[:, :, ::2] + pairs[:, :, 1::2]
+    summed: NDArray[Float] = pairs[:, :, ::2] + pairs[:, :, 1::2]
     return summed
 
 
