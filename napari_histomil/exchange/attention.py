@@ -7,10 +7,8 @@ it are in `attention_pictures.py`.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.annotations.geojson import collection_lines
-from napari_histomil.annotations.model import SlideFrame
 from napari_histomil.errors import RunError
+from napari_histomil.exchange.facts import frame_of, identity, locked_tile
 from napari_histomil.files import whole_file
 from napari_histomil.heatmaps import normalise
 from napari_histomil.results import MilRun
@@ -151,11 +149,7 @@ def shown_map(run: MilRun, *, level: int | None = None, class_name: str | None =
 def origin(run: MilRun) -> dict[str, Any]:
     """Return what made a result in a few plain values, for files with room for a text."""
     return {
-        "run": run.run_id,
-        "slide": run.slide["name"],
-        "slide_fingerprint": run.slide["fingerprint"],
-        "model": run.model["name"],
-        "model_sha256": run.model["sha256"],
+        **identity(run),
         "probabilities": {
             name: round(float(p), 6)
             for name, p in zip(run.class_names, run.answer.probabilities, strict=True)
@@ -212,9 +206,7 @@ def write_geojson(shown: Shown, path: Path) -> int:
     OutputError
         If the file cannot be written there.
     """
-    slide = shown.run.slide
-    x, y, *_ = slide.get("bounds_px0") or (0.0, 0.0)
-    frame = SlideFrame((float(x), float(y)), str(slide["name"]), str(slide["fingerprint"]))
+    frame = frame_of(shown.run)
     with whole_file(path) as part, part.open("wb") as file:
         file.writelines(collection_lines(_features(shown, frame.origin_px0), frame))
     return len(shown.map.index)
@@ -234,24 +226,9 @@ def _features(shown: Shown, origin_px0: tuple[float, float]) -> Iterator[Mapping
     table = np.column_stack(list(columns.values()))
     for (x0, y0, width, height), row in zip(moved.round(2).tolist(), table, strict=True):
         x1, y1 = round(x0 + width, 2), round(y0 + height, 2)
-        digest = hashlib.sha256(f"{shown.run.run_id} {shown.map.level} {x0} {y0}".encode())
-        yield {
-            "type": "Feature",
-            "id": str(uuid.UUID(bytes=digest.digest()[:16], version=4)),
-            "geometry": {
-                "type": "Polygon",
-                "coordinates": [[[x1, y0], [x1, y1], [x0, y1], [x0, y0], [x1, y0]]],
-            },
-            "properties": {
-                "isLocked": True,
-                "measurements": {
-                    name: float(str(value))
-                    for name, value in zip(columns, row, strict=True)
-                    if np.isfinite(value)
-                },
-                "objectType": "tile",
-            },
-        }
+        known = {n: v for n, v in zip(columns, row, strict=True) if np.isfinite(v)}
+        key = f"{shown.run.run_id} {shown.map.level} {x0} {y0}"
+        yield locked_tile(key, (x0, y0, x1, y1), known)
 
 
 def slide_size(shown: Shown) -> tuple[int, int] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_histomil.annotations.model import SlideFrame
 from napari_histomil.errors import RunError
-from napari_histomil.results import RunStore, SegmentationStore
+from napari_histomil.results import MilRun, RunStore, SegmentationStore
 
 AnyRun = RunStore | SegmentationStore
 
@@ -38,21 +39,57 @@ def footprints(run: RunStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return np.column_stack([corners, np.broadcast_to(size, corners.shape)]), scores[known]
 
 
-def frame_of(run: AnyRun) -> SlideFrame:
+def frame_of(run: AnyRun | MilRun) -> SlideFrame:
     """Return QuPath's frame of the slide that a run looked at."""
     slide = run.slide
     x, y, *_ = slide.get("bounds_px0") or (0.0, 0.0)
     return SlideFrame((float(x), float(y)), str(slide["name"]), str(slide["fingerprint"]))
 
 
-def provenance(run: AnyRun) -> dict[str, Any]:
-    """Return what made a result in a few plain values, for files with room for a text."""
+def identity(run: AnyRun | MilRun) -> dict[str, Any]:
+    """Return which run it is, of which slide by which model."""
     return {
         "run": run.run_id,
         "slide": run.slide["name"],
         "slide_fingerprint": run.slide["fingerprint"],
         "model": run.model["name"],
         "model_sha256": run.model["sha256"],
+    }
+
+
+def locked_tile(
+    key: str, box: tuple[float, float, float, float], measurements: Mapping[str, np.floating[Any]]
+) -> dict[str, Any]:
+    """Return a tile as QuPath's GeoJSON has it, locked, as WSInfer writes them.
+
+    Parameters
+    ----------
+    key
+        Names the tile among all of all runs: the same again gives the same id.
+    box
+        (x0, y0, x1, y1), corners in QuPath's frame.
+    measurements
+        Name -> value; written as the shortest decimal number that is the same value again.
+    """
+    x0, y0, x1, y1 = box
+    digest = hashlib.sha256(key.encode()).digest()
+    ring = [[x1, y0], [x1, y1], [x0, y1], [x0, y0], [x1, y0]]
+    return {
+        "type": "Feature",
+        "id": str(uuid.UUID(bytes=digest[:16], version=4)),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "isLocked": True,
+            "measurements": {name: float(str(value)) for name, value in measurements.items()},
+            "objectType": "tile",
+        },
+    }
+
+
+def provenance(run: AnyRun) -> dict[str, Any]:
+    """Return what made a result in a few plain values, for files with room for a text."""
+    return {
+        **identity(run),
         "mpp": run.grid.spec.mpp,
         "tile_px": run.grid.spec.tile_px,
         "stride_px": run.grid.spec.stride_px,

@@ -9,8 +9,6 @@ begin at a negative position or end outside. Tiles without a score are left out.
 from __future__ import annotations
 
 import csv
-import hashlib
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.annotations.geojson import collection_lines
-from napari_histomil.exchange.facts import footprints, frame_of
+from napari_histomil.exchange.facts import footprints, frame_of, locked_tile
 from napari_histomil.files import whole_file
 from napari_histomil.results import RunStore
 
@@ -86,23 +84,8 @@ def _features(
     left, top = round(origin_px0[0]), round(origin_px0[1])
     for (minx, miny, width, height), row in zip(boxes.tolist(), scores, strict=True):
         x0, y0 = minx - left, miny - top
-        x1, y1 = x0 + width, y0 + height
-        ring = [[x1, y0], [x1, y1], [x0, y1], [x0, y0], [x1, y0]]
-        yield {
-            "type": "Feature",
-            "id": _tile_id(run.run_id, minx, miny),
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {
-                "isLocked": True,
-                # the shortest decimal number that is the same float32 again
-                "measurements": {
-                    name: float(str(value)) for name, value in zip(names, row, strict=True)
-                },
-                "objectType": "tile",
-            },
-        }
-
-
-def _tile_id(run_id: str, minx: int, miny: int) -> str:
-    digest = hashlib.sha256(f"{run_id} {minx} {miny}".encode()).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=4))
+        yield locked_tile(
+            f"{run.run_id} {minx} {miny}",
+            (x0, y0, x0 + width, y0 + height),
+            dict(zip(names, row, strict=True)),
+        )
