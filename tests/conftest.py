@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 # Two processes run the suite (below): with a thread for each core in each of them, torch's threads
-# would spend their time waiting for one another.
-os.environ["OMP_NUM_THREADS"] = "1"
+# would spend their time waiting for one another. numba, which napari has, sets torch's number too.
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 _SETTINGS = tempfile.TemporaryDirectory(prefix="napari-settings-")
 os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS.name, "settings.yaml"))  # read on its import
@@ -18,6 +18,7 @@ os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS.name, "settings.yaml"))  # read
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes run the suite: windows share one screen, so one process has all of them.
 

@@ -27,6 +27,7 @@ from napari_histomil.training.config import TrainingConfig
 from napari_histomil.training.curves import curves
 from napari_histomil.training.fields import Field
 from napari_histomil.training.looks import Looks, better
+from napari_histomil.training.repeatable import seeded, settle_threads
 from napari_histomil.training.start import initial_net
 from napari_histomil.training.tasks import loss_of
 
@@ -158,6 +159,7 @@ def _steps(
                 if folder is not None:
                     checkpoint.save(fitting, folder / checkpoint.FILE)
                 raise TrainingCancelled(f"The training was stopped in {stage or 'its course'}.")
+            settle_threads()
             rate = learning_rate(schedule, step)
             loss = _step(config, fitting, next(ahead), rate, step_seed(seed, step, 2))
             fitting.step = step + 1
@@ -194,9 +196,7 @@ def _step(
     for group in fitting.optimiser.param_groups:
         group["lr"] = rate
     net, (images, labels) = fitting.net.train(), batch
-    devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)  # dropout
+    with seeded(seed, str(images.device)):  # dropout
         loss = loss_of(config, net, images, labels)
         value = float(loss.detach())
         if not math.isfinite(value):

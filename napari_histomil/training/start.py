@@ -16,6 +16,7 @@ from napari_histomil.nets.encoders import load_encoder_weights
 from napari_histomil.nets.load import build_module
 from napari_histomil.nets.patch import CentrePatch
 from napari_histomil.training.config import Network, TrainingConfig
+from napari_histomil.training.repeatable import seeded
 
 
 def initial_net(config: TrainingConfig, seed: int) -> nn.Module:
@@ -37,8 +38,7 @@ def initial_net(config: TrainingConfig, seed: int) -> nn.Module:
         If the weights that are asked for cannot be fetched, or the net does not take the tiles.
     """
     network, classes = config.network, len(config.classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, "cpu"):
         net = build_module(network.architecture, classes, built_arguments(config))
     _fetch(config, net)
     encoder = first_encoder(network)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +41,7 @@ from napari_histomil.training.mil.mhim import MaskedMining
 from napari_histomil.training.mil.scheme import Example, Scheme, Step, thinned
 from napari_histomil.training.mil.scores import ask, look
 from napari_histomil.training.mil.table import Case
+from napari_histomil.training.repeatable import seeded, settle_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,7 @@ def new_net(config: MilConfig, dim: int, seed: int) -> MILModel:
     arguments = dict(chosen.arguments)
     if config.bags.clinical:
         arguments["clinical"] = len(config.bags.clinical)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, "cpu"):
         net = build_mil(chosen.name, dim, len(config.classes), **arguments)
         if chosen.first_weights == "glorot":
             for module in net.modules():
@@ -180,8 +179,7 @@ def order(config: MilConfig, train: Sequence[Case], seed: int, epoch: int) -> li
 
 def scheme_of(config: MilConfig, net: MILModel, seed: int) -> Scheme:
     """Return what is done with the bags of a step, as it begins."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step_seed(seed, 0, 1))
+    with seeded(step_seed(seed, 0, 1), "cpu"):
         if isinstance(config.scheme, Mhim):
             return MaskedMining(config.scheme, net)
         if isinstance(config.scheme, ScMil):
@@ -234,6 +232,7 @@ def _steps(
                 raise TrainingCancelled(
                     f"The training was stopped in {watched.stage or 'its course'}."
                 )
+            settle_threads()
             epoch, place = divmod(step, each)
             if place == 0 or step == fitting.step:
                 sequence = order(config, train, seed, epoch)
@@ -328,29 +327,6 @@ def _example(
         torch.tensor(case.label, device=device),
         torch.tensor(case.clinical, device=device) if case.clinical else None,
     )
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[torch.Generator]:
-    """Seed what torch draws on a device inside, and leave the rest of the program's numbers alone.
-
-    `torch.random.fork_rng` and `torch.manual_seed` do the same, and take longer than the step of
-    a small net.
-    """
-    own = torch.Generator().manual_seed(seed)  # for what is drawn on the CPU whatever the device
-    main = torch.default_generator
-    before = main.get_state()
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    try:
-        if devices:
-            with torch.random.fork_rng(devices=devices):
-                torch.cuda.manual_seed(seed)
-                yield own
-        else:
-            main.manual_seed(seed)
-            yield own
-    finally:
-        main.set_state(before)
 
 
 def _choose(config: MilConfig, fitting: Fitting, scores: dict[str, float]) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from napari_histomil.training.loop import (
     decayed,
     learning_rate,
 )
+from napari_histomil.training.repeatable import seeded, settle_threads
 from napari_histomil.training.selfsupervised.byol import Byol
 from napari_histomil.training.selfsupervised.checkpoint import load_checkpoint, save_checkpoint
 from napari_histomil.training.selfsupervised.config import PretrainConfig
@@ -143,7 +143,7 @@ def pretrain(
         config, schedule=replace(config.schedule, bf16=in_bf16(config.schedule, device))
     )
     schedule = config.schedule
-    with _seeded(seed, device):
+    with seeded(seed, device):
         method, width = build_method(config)
     method = method.to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(decayed(method, schedule.weight_decay))
@@ -163,6 +163,7 @@ def pretrain(
         if cancel is not None and cancel.is_set():
             keep()
             raise TrainingCancelled(f"The pretraining was stopped after {step} steps.")
+        settle_threads()
         share = step / schedule.steps
         rate = learning_rate(schedule, step)
         for group in optimiser.param_groups:
@@ -172,7 +173,7 @@ def pretrain(
         precision = torch.autocast(
             views[0].device.type, torch.bfloat16, enabled=bool(schedule.bf16)
         )
-        with _seeded(_mix(seed, step), device), precision:  # the seed is for dropped units
+        with seeded(_mix(seed, step), device), precision:  # the seed is for dropped units
             loss, embeddings = method(views, share)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -280,12 +281,3 @@ def _read_ahead(
 def _mix(seed: int, step: int) -> int:
     """Return one seed for a step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Let torch's own random numbers begin at a seed, and leave them as they were afterwards."""
-    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
-        yield
