@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_histomil.errors import RunError
-from napari_histomil.results import FeatureStore, MilRun, RunStore
+from napari_histomil.results import (
+    FeatureStore,
+    MilRun,
+    RunStore,
+    find_slide,
+    open_mil_run,
+    run_task,
+)
 from napari_histomil.results.bag import Features
+from napari_histomil.results.mil import TASK as MIL_TASK
 
 Floats = NDArray[np.floating[Any]]
 
@@ -47,6 +55,8 @@ class TileScores:
     """float64 [N]: share of each tile that is positive, NaN where nobody says; None if nowhere."""
     features: Features | Floats | None = field(default=None, repr=False)
     """[N, D], rows read as they are asked for; NaN where a tile has none."""
+    run: Path | None = None
+    """The run that they are from."""
 
     def __post_init__(self) -> None:
         for name in ("scores", "truth", "features"):
@@ -133,6 +143,7 @@ def scores_of_run(
         run.scores[:, names.index(name)].astype(np.float64),
         f"P({name})",
         str(run.model["name"]),
+        run=run.path,
     )
 
 
@@ -181,6 +192,69 @@ def attention_of_run(
         f"{shown.kind} x uniform" if shares else shown.kind,
         str(run.model["name"]),
         is_probability=False,
+        run=run.path,
+    )
+
+
+def read_tiles(
+    path: Path, class_name: str | None = None, *, with_features: bool = True
+) -> TileScores:
+    """Return what a run on disk gave the tiles of its slide, scores or attention.
+
+    Parameters
+    ----------
+    path
+        The run's folder.
+    class_name
+        Of scores, as of `scores_of_run`.
+    with_features
+        Whether features of the slide that lie beside the run are taken along: those of the finest
+        tiles.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be opened, is one of another task, or its slide is not found.
+    """
+    task = run_task(path)
+    if task not in (None, RunStore.TASK, MIL_TASK):
+        raise RunError(
+            f"{path.name} is a run of the task '{task}', which gives tiles no score: choose one "
+            f"of a patch classifier or of a MIL model."
+        )
+    run = open_mil_run(path) if task == MIL_TASK else RunStore.open(path)
+    told, fingerprint = Path(run.slide["path"]), str(run.slide["fingerprint"])
+    slide = find_slide(path, told, fingerprint)
+    if slide is None:
+        raise RunError(
+            f"The slide {told.name} of {path.name} is not found: put it back to {told}."
+        )
+    tiles = (
+        attention_of_run(run, slide=slide)
+        if isinstance(run, MilRun)
+        else scores_of_run(run, class_name, slide=slide)
+    )
+    features = features_beside(path, fingerprint) if with_features else None
+    return tiles if features is None else tiles.with_features(features)
+
+
+def features_beside(path: Path, fingerprint: str) -> FeatureStore | None:
+    """Return the features of a slide that lie beside one of its runs; None where none do.
+
+    Of several those of the finest tiles, and of these the ones made last.
+    """
+    found = [
+        FeatureStore.open(each)
+        for each in path.parent.glob("*.zarr")
+        if run_task(each) == FeatureStore.TASK
+    ]
+    usable = [
+        each
+        for each in found
+        if each.slide["fingerprint"] == fingerprint and len(each.known_tiles)
+    ]
+    return min(
+        usable, key=lambda each: (each.grid.spec.cell_um, -each.created.timestamp()), default=None
     )
 
 

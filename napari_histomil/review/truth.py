@@ -229,12 +229,13 @@ def _bands_of_cells(
         yield top, found.reshape(stop - top, columns, count + 1)[..., :count]
 
 
-def _on_slide(
-    truth: Truth, grid: MaskGrid, rows: slice, size_px0: tuple[int, int]
-) -> Labels:
+def _on_slide(truth: Truth, grid: MaskGrid, rows: slice, size_px0: tuple[int, int]) -> Labels:
     labels = truth.labels(grid, rows)
     (width, height), (right, bottom) = grid.pixel_px0, size_px0
-    x, y = (np.arange(grid.columns) + 0.5) * width, (np.arange(rows.start, rows.stop) + 0.5) * height
+    x, y = (
+        (np.arange(grid.columns) + 0.5) * width,
+        (np.arange(rows.start, rows.stop) + 0.5) * height,
+    )
     labels[:, x >= right] = UNJUDGED
     labels[y >= bottom] = UNJUDGED
     return labels

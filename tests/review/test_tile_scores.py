@@ -15,6 +15,7 @@ from napari_histomil.results.mil import MilAnswer, MilLevel, MilMap, MilRun, Mil
 from napari_histomil.review.tile_scores import (
     attention_of_run,
     nearest_places,
+    read_tiles,
     scores_of_run,
 )
 from napari_histomil.tiling import GridSpec, TileGrid
@@ -117,3 +118,23 @@ def test_the_nearest_place_within_reach():
     of = np.array([[1.0, 0.0], [9.0, 0.0], [30.0, 0.0]])
     assert nearest_places(places, of, within_px0=5).tolist() == [0, 1, -1]
     assert nearest_places(np.empty((0, 2)), of).tolist() == [-1, -1, -1]
+
+
+def test_a_run_is_read_with_the_features_beside_it(scored, tmp_path):
+    slide = tmp_path / "a.svs"
+    slide.write_bytes(b"")
+    with RunStore.create(
+        tmp_path / "t.zarr", run_id="t", job={"task": "classify"},
+        slide={**SLIDE, "path": str(slide)}, model={"name": "small"}, classes=CLASSES,
+        grid=grid_of(100),
+    ) as run:  # fmt: skip
+        run.write_block(0, np.full((15, 2), 0.5, np.float32))
+    tiles = read_tiles(run.path)
+    assert (tiles.slide, tiles.run, tiles.features) == (slide, run.path, None)
+    features = embedded(tmp_path)
+    assert read_tiles(run.path).features.shape == (15, 2)
+    with pytest.raises(RunError, match="'embed', which gives tiles no score"):
+        read_tiles(features.path)
+    slide.unlink()
+    with pytest.raises(RunError, match="is not found: put it back"):
+        read_tiles(run.path)
