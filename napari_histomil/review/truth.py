@@ -191,7 +191,7 @@ def tile_truth(
     )
 
 
-def bands_of(truth: Truth, grid: MaskGrid, info_size_px0: tuple[int, int]) -> Iterator[
+def bands_of(truth: Truth, grid: MaskGrid, size_px0: tuple[int, int]) -> Iterator[
     tuple[int, Labels]
 ]:  # fmt: skip
     """Yield (first row, labels) of a grid from top to bottom; nothing beyond the slide is judged.
@@ -202,12 +202,12 @@ def bands_of(truth: Truth, grid: MaskGrid, info_size_px0: tuple[int, int]) -> It
         Of the slide.
     grid
         From the slide's corner on; may reach beyond it.
-    info_size_px0
+    size_px0
         (width, height) of the slide.
     """
     step = max(BAND_BYTES // (8 * grid.columns), 1)
     for top in range(0, grid.rows, step):
-        yield top, _on_slide(truth, grid, slice(top, min(top + step, grid.rows)), info_size_px0)
+        yield top, _on_slide(truth, grid, slice(top, min(top + step, grid.rows)), size_px0)
 
 
 def _bands_of_cells(
@@ -232,10 +232,8 @@ def _bands_of_cells(
 def _on_slide(truth: Truth, grid: MaskGrid, rows: slice, size_px0: tuple[int, int]) -> Labels:
     labels = truth.labels(grid, rows)
     (width, height), (right, bottom) = grid.pixel_px0, size_px0
-    x, y = (
-        (np.arange(grid.columns) + 0.5) * width,
-        (np.arange(rows.start, rows.stop) + 0.5) * height,
-    )
+    x = (np.arange(grid.columns) + 0.5) * width
+    y = (np.arange(rows.start, rows.stop) + 0.5) * height
     labels[:, x >= right] = UNJUDGED
     labels[y >= bottom] = UNJUDGED
     return labels
