@@ -36,12 +36,8 @@ MARKS_COLOUR = "#ffd54a"
 MOST_MARKS = 2000
 """Frames that are drawn on a slide at once."""
 
-ALL = "all"
-
 AROUND = 3
 """A patch is looked at with so many times its side."""
-
-Judge = Callable[[Sequence[Verdict]], None]
 
 
 def place_of(patch: Patch) -> Place:
@@ -259,9 +255,7 @@ class Gallery:
         found = {each.name: self._answer(patch, each) for each in self.form.about("place")}
         return {name: answer for name, answer in found.items() if answer not in (None, (), "")}
 
-    def answer(
-        self, patches: Collection[Patch], question: Question, answer: Any = None
-    ) -> None:
+    def answer(self, patches: Collection[Patch], question: Question, answer: Any = None) -> None:
         """Answer a question about patches: one record each, all of them one step.
 
         A choice that all of them have already is taken back, as is a tag; a flag turns over.

@@ -383,7 +383,7 @@ class _Context(QFrame):
 
 
 def image_of(pixels: Uint8Image) -> QImage:
-    """Return pixels [height, width, 3] as a picture, which shares them."""
+    """Return pixels [h, w, 3] as an image that owns them."""
     height, width, _ = pixels.shape
-    pixels = np.ascontiguousarray(pixels)
-    return QImage(pixels.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    data = pixels.tobytes()
+    return QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888).copy()
