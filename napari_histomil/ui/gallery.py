@@ -134,6 +134,7 @@ class Gallery:
         """List patches that were chosen elsewhere."""
         self._patches, self._title, self._current = list(patches), title, None
         self._frame.clear()
+        self.mark(())
         self.listed.emit()
 
     # --- going there --------------------------------------------------------------------------

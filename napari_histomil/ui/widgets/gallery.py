@@ -308,6 +308,7 @@ class GalleryPanel(QWidget):
                 Item(patch.slide, patch.xy_px0, patch.size_px0, caption, words, len(patch.alike))
             )
         self.list.show_items(items)
+        self.correct_button.setEnabled(False)
         self._say()
 
     def _say(self) -> None:

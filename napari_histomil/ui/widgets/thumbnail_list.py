@@ -229,7 +229,6 @@ class ThumbnailList(QListView):
         self.scrollToTop()
         self._wanted = (0, 0)
         self._look.start()
-        self.chosen.emit()
 
     def selected(self) -> list[int]:
         """Return the numbers of the selected items, in order."""
