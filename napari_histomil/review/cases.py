@@ -6,7 +6,7 @@ here, so that no window, table or export can tell by mistake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,8 @@ def rows_of(
     log: VerdictLog,
     facts: Mapping[str, SlideFacts] | None = None,
     problems: Mapping[str, str] | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> list[Row]:
     """Return the rows of all cases, in the project's order.
 
@@ -102,6 +104,8 @@ def rows_of(
         `facts_of` each slide that was looked at, by name of the case.
     problems
         Why a slide cannot be opened, likewise.
+    only
+        Names of the cases whose rows are wanted; None for all.
     """
     judged: dict[str, list[Verdict]] = {}
     own = blind.own_answers(log)
@@ -118,6 +122,7 @@ def rows_of(
             (problems or {}).get(case.name, ""),
         )
         for case in project.cases
+        if only is None or case.name in only
     ]
 
 

@@ -116,7 +116,11 @@ def facts_of(slide: Path, project: Project) -> SlideFacts:
         If the slide cannot be opened.
     """
     with open_slide(slide) as opened:
-        info = opened.info
+        return stored_facts(opened.info, project)
+
+
+def stored_facts(info: SlideInfo, project: Project) -> SlideFacts:
+    """Look up what is stored about a slide that is open."""
     predictions, notes = predictions_of(info, project)
     try:
         annotations = count_annotations(info)
