@@ -28,7 +28,8 @@ KINDS: dict[str, str] = {
     "note": "free words",
 }
 
-RESERVED = ("status", "own answer", "confidence", "opened", "revealed", "final answer", "truth")
+RESERVED = ("status", "own answer", "confidence", "revealed", "final answer", "seconds",
+            "position")  # fmt: skip
 """Names of what the program itself keeps among the verdicts."""
 
 

@@ -24,6 +24,8 @@ OF = "verdicts"
 SUFFIX = ".journal"
 BACK = "back"
 """Kind of an entry that undoes the step before."""
+LOCK = "lock"
+"""Kind of an entry that cannot be undone, nor any before it."""
 
 Answer = str | int | bool | tuple[str, ...] | None
 """What was answered; None takes an answer back."""
@@ -80,6 +82,7 @@ class VerdictLog:
         self._own: list[Verdict] = []
         self._steps: list[tuple[Verdict, ...]] = []
         """Those of this reader that can be taken back."""
+        self._first: dict[Any, Verdict] = {}
         self._latest: dict[Any, Verdict] = {}
 
     @classmethod
@@ -136,15 +139,22 @@ class VerdictLog:
             for verdict in read_verdicts(path)
         ]
         if self._journal is not None:
-            self._own, self._steps = [], []
+            self._own, self._steps, self._first = [], [], {}
             for kind, step in _steps(self._journal.entries, self.reader):
                 self._note(kind, step)
         self._latest = {v.key: v for v in self.all()}
 
-    def append(self, *verdicts: Verdict) -> tuple[Verdict, ...]:
+    def append(self, *verdicts: Verdict, for_good: bool = False) -> tuple[Verdict, ...]:
         """Keep verdicts as one step; they are on the disk when this returns.
 
         Reader and time are filled in.
+
+        Parameters
+        ----------
+        verdicts
+            What was judged.
+        for_good
+            Neither this step nor any before it can be taken back.
 
         Returns
         -------
@@ -158,7 +168,7 @@ class VerdictLog:
         ReviewError
             If the log was opened for reading only, or is closed.
         """
-        return self._put("verdicts", verdicts)
+        return self._put(LOCK if for_good else "verdicts", verdicts)
 
     def _put(self, kind: str, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
         if self._journal is None:
@@ -174,7 +184,11 @@ class VerdictLog:
 
     def _note(self, kind: str, step: tuple[Verdict, ...]) -> None:
         self._own += step
-        if kind == BACK and self._steps:  # the step may be among damaged lines
+        for verdict in step:
+            self._first.setdefault(verdict.key, verdict)
+        if kind == LOCK:
+            self._steps.clear()
+        elif kind == BACK and self._steps:  # the step may be among damaged lines
             self._steps.pop()
         else:
             self._steps.append(step)
@@ -194,6 +208,16 @@ class VerdictLog:
         return [
             v for v in self._latest.values() if v.answer is not None and reader in (None, v.reader)
         ]
+
+    def first(self, reader: str) -> list[Verdict]:
+        """Return a reader's first answer of each key, whatever came after it."""
+        if self._journal is not None and reader == self.reader:
+            return list(self._first.values())
+        first: dict[Any, Verdict] = {}
+        for verdict in self._others:
+            if verdict.reader == reader:
+                first.setdefault(verdict.key, verdict)
+        return list(first.values())
 
     def answer(
         self,

@@ -8,6 +8,7 @@ layer is made, and kept as chosen, by `run_layers.py`.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from psygnal import Signal
@@ -217,13 +218,25 @@ class Overlays:
             fit_rect(viewer, info, around)
             self.stepped.emit()
             return
-        x, y, width, height = run.heatmap.grid.cell_rects_px0[tile]
+        grid = run.heatmap.grid
+        self.look_closely(run, [grid.cell_rects_px0[tile], grid.tile_rects_px0[tile]])
+        self.stepped.emit()
+
+    def look_closely(self, run: RunView, rects_px0: Sequence[Sequence[float]]) -> None:
+        """Go to a place at 20x and frame it.
+
+        Parameters
+        ----------
+        run
+            Whose place it is.
+        rects_px0
+            x, y, width, height: the place, and what else is framed.
+        """
+        viewer, info = self.session.viewer, run.slide.info
+        x, y, width, height = rects_px0[0]
         set_magnification(viewer, LOOK_CLOSELY)
         go_to_px0(viewer, info, (float(x + width / 2), float(y + height / 2)))
-        grid = run.heatmap.grid
-        # its cell, and around it all that the model saw of it
-        self._frame.show(info, [grid.cell_rects_px0[tile], grid.tile_rects_px0[tile]])
-        self.stepped.emit()
+        self._frame.show(info, rects_px0)
 
 
 _OVERLAYS = PerViewer(Overlays)
