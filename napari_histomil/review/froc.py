@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from napari_histomil.errors import RunError
 from napari_histomil.review.candidates import Candidates
 from napari_histomil.review.intervals import ROUNDS, interval, stratified_draws
-from napari_histomil.review.lesions import Lesions
+from napari_histomil.review.lesion_masks import Lesions
 from napari_histomil.review.truth import Floats
 
 FALSE_POSITIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

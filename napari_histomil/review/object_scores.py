@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_histomil.results import RunStore, SegmentationStore
 from napari_histomil.review.intervals import ROUNDS, interval, per_group, stratified_draws
-from napari_histomil.review.lesions import Lesions, lesion_grid
+from napari_histomil.review.lesion_masks import Lesions, lesion_grid
 from napari_histomil.review.objects import TOUCHING, count_objects
 from napari_histomil.review.paired import wilson
 from napari_histomil.review.scored import class_index

@@ -1,9 +1,9 @@
 """Scores of answers against a truth, each with its 95 % interval over patients.
 
-One block of scores (`Scores`) is about one level: tiles, pixels or slides; objects are scored in
-`lesions.py`. The arithmetic is that of `metrics.py`, `ranking.py` and `calibration.py`. A score
-without a value says why. Intervals are those of a bootstrap that draws whole patients, those with
-a positive case and those without apart.
+One block of scores (`Scores`) is about one level: tiles, pixels or slides; pieces are scored in
+`object_scores.py`. The arithmetic is that of `metrics.py`, `ranking.py` and `calibration.py`. A
+score without a value says why. Intervals are those of a bootstrap that draws whole patients, those
+with a positive case and those without apart.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from truth_runs import drawn, grid_over, picture_run, tile_run
 from napari_histomil.errors import RunError
 from napari_histomil.review.candidates import Candidates, maxima
 from napari_histomil.review.froc import FALSE_POSITIVES, Hits, froc, hit_lesions
-from napari_histomil.review.lesions import find_lesions, lesions_of, size_group
+from napari_histomil.review.lesion_masks import find_lesions, lesions_of
 from napari_histomil.review.object_scores import called_picture, match_pieces, score_pieces
 from napari_histomil.review.truth_sources import RegionTruth
 from napari_histomil.tiling import GridSpec
@@ -59,7 +59,8 @@ def test_lesions_as_the_challenge_counts_them() -> None:
     assert found.labels[10, 6] == 1
     assert found.labels[6, 6] == 0  # diagonally farther than 37.5 µm
     # the major axis of the ellipse with a square's moments is 2 / sqrt(3) of its side
-    assert found.size_um[2] == pytest.approx(75 * 2 / 3**0.5, rel=0.01)
+    side = (10 + 2 * 4.9) * MPP  # its corners are cut round
+    assert found.longest_um[2] == pytest.approx(side * 2 / 3**0.5, rel=0.06)
     assert found.area_mm2[0] == pytest.approx((900 + 960) * MPP**2 / 1e6)
     apart = lesions(picture((1, 10, 10, 40, 40), (1, 10, 52, 40, 80)))  # 90 µm
     assert len(apart) == 2
@@ -129,12 +130,6 @@ def test_where_nobody_judged_a_candidate_is_nothing() -> None:
 def test_without_a_lesion_there_is_no_curve() -> None:
     with pytest.raises(RunError, match="no lesion larger than isolated"):
         froc([hit_lesions(at((1, 1, 0.5)), lesions(picture()), "a", "a")])
-
-
-def test_groups_of_sizes() -> None:
-    assert [size_group(v) for v in (200, 200.1, 2000, 2001)] == [
-        "isolated cells", "micrometastasis", "micrometastasis", "macrometastasis",
-    ]  # fmt: skip
 
 
 # --- of runs ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Lesions of a truth, as CAMELYON16's evaluation counts them.
+"""Where the lesions of a truth are, as CAMELYON16's evaluation counts them.
 
 Ehteshami Bejnordi et al., JAMA 318 (2017) 2199, and its ``evaluation_FROC.py``: tumour is dilated
 by 37.5 µm, so that gaps below 75 µm merge, holes are filled, and what touches, also at a corner,
@@ -38,13 +38,6 @@ DILATION_UM = 37.5
 ISOLATED_UM = 275.0
 """Lesions whose longest axis is shorter, after dilation, are isolated tumour cells."""
 
-SIZE_GROUPS = (
-    ("isolated cells", 200.0),
-    ("micrometastasis", 2000.0),
-    ("macrometastasis", math.inf),
-)
-"""Name of each group of sizes (AJCC), and up to which longest axis of the drawn tumour in µm."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesions:
@@ -61,8 +54,6 @@ class Lesions:
     mpp: float
     longest_um: Floats = field(repr=False)
     """float64 [L], longest axis of each dilated lesion."""
-    size_um: Floats = field(repr=False)
-    """float64 [L], longest axis of the tumour drawn in it."""
     area_mm2: Floats = field(repr=False)
     """float64 [L], area of the tumour drawn in it."""
 
@@ -88,11 +79,6 @@ class Lesions:
         row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
         number = np.where(inside, self.labels[row, column], 0).astype(np.int32)
         return number, inside & self.judged[row, column]
-
-
-def size_group(size_um: float) -> str:
-    """Return the name of the group of sizes that a longest axis belongs to."""
-    return next(name for name, most in SIZE_GROUPS if size_um <= most)
 
 
 def lesion_grid(grid: TileGrid, mpp: float = LESION_MPP) -> MaskGrid:
@@ -153,14 +139,12 @@ def lesions_of(
         pixel_px0=pixel_px0,
         mpp=mpp,
         longest_um=_longest(labels) * mpp,
-        size_um=_longest(drawn) * mpp,
         area_mm2=np.bincount(drawn.ravel())[1:] * mpp**2 / 1e6,
     )
 
 
 def _longest(labels: NDArray[np.int32]) -> Floats:
     """Return the longest axis of each label in pixels: of the ellipse with its moments."""
-    # every lesion holds drawn pixels, so both pictures have the same labels
     found = regionprops_table(labels, properties=("axis_major_length",))
     axis: Floats = np.asarray(found["axis_major_length"], np.float64)
     return axis
