@@ -17,6 +17,7 @@ import numpy as np
 from napari_histomil.errors import HistomilError, RunError
 from napari_histomil.results import MilRun, RunStore, SegmentationStore, open_result
 from napari_histomil.review.candidates import RADIUS_UM, maxima
+from napari_histomil.review.compare_runs import scores_at
 from napari_histomil.review.froc import Froc, Hits, froc, hit_lesions
 from napari_histomil.review.intervals import ROUNDS
 from napari_histomil.review.lesion_masks import find_lesions
@@ -345,12 +346,8 @@ def _both(
 
 
 def _twin(run: RunStore, other: AnyRun | None, answer: str) -> Any:
-    """Return the second model's scores of the first one's tiles; None where it has others."""
-    if not isinstance(other, RunStore) or other.grid.spec.cell_um != run.grid.spec.cell_um:
-        return None
-    picture = np.full(run.grid.shape, np.nan)
-    picture[tuple(other.grid.cells.T)] = positive_scores(other, answer)
-    return picture[tuple(run.grid.cells.T)]
+    """Return the second model's scores at the first one's tiles; None where it has none."""
+    return scores_at(other, answer, run.grid) if isinstance(other, RunStore) else None
 
 
 def _must_be_judged(found: TileTruth, truth: Truth) -> None:

@@ -181,11 +181,21 @@ def score(
 
 
 def plain_figures(counts: Counts, threshold: float) -> dict[str, Score]:
-    """Return every figure of `FIGURES` at a threshold, and the two areas, without intervals."""
+    """Return every figure at a threshold, the areas too, without intervals."""
+    return figures_at(counts, threshold) | ranked_figures(counts)
+
+
+def figures_at(counts: Counts, threshold: float) -> dict[str, Score]:
+    """Return the figures that a threshold moves, those of `FIGURES`."""
     confusion = counts.confusion(threshold)
-    found = {name: formula(confusion) for name, formula in FIGURES.items()}
+    return {name: formula(confusion) for name, formula in FIGURES.items()}
+
+
+def ranked_figures(counts: Counts) -> dict[str, Score]:
+    """Return the two areas: what depends on the order of scores only."""
     positive = (counts.true[:-1] - counts.true[1:])[None]
     negative = (counts.false[:-1] - counts.false[1:])[None]
+    found = {}
     for name, area in (("auroc", auroc_of), ("average_precision", average_precision_of)):
         value = float(area(positive, negative)[0]) if positive.size else float("nan")
         found[name] = Score(value) if np.isfinite(value) else Score(None, ONE_SIDE)
