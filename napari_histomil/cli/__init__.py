@@ -42,6 +42,7 @@ FAMILIES = (
     "sidecars",
     "train",
     "evaluate",
+    "score",
     "compare",
     "pretrain",
     "bench",
