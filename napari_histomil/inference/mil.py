@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from napari_histomil.errors import RunError, SlideError
+from napari_histomil.inference.backends import Net, prepare_net
 from napari_histomil.inference.embedding import EmbedSession
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.inference.mil_answer import (
@@ -100,6 +101,7 @@ class MilSession:
         self._done = self._resumed = 0
         self._seconds: dict[str, float] = {"features": 0.0}
         self._stores: list[FeatureStore] = []
+        self._nets: dict[tuple[int, int], Net] = {}
 
     def work(self, cancel: threading.Event, near: Near | None) -> Iterator[Progress]:
         """Yield progress, tiles of all magnifications counted together.
@@ -152,7 +154,8 @@ class MilSession:
             self._resumed += len(store.grid)
         else:
             with open_job_store(FeatureStore, path, job, self._encoder, self.slide) as begun:
-                session = EmbedSession(job, self._encoder, self.slide, begun, *self._how)
+                session = EmbedSession(job, self._encoder, self.slide, begun, *self._how,
+                                       prepare=self._net)  # fmt: skip
                 later = self._expected(level, len(begun.grid))
                 for told in session.work(cancel, near):
                     total = self._done + told.total + later
@@ -175,6 +178,12 @@ class MilSession:
         total, rect = self._done + max(later, 1), whole_rect_px0(store.grid)
         seconds = self._seconds["features"]
         return Progress(self._done, total, self._resumed, seconds, rect, self.path, stage)
+
+    def _net(self, model: ModelManifest, shape: tuple[int, int], device: torch.device) -> Net:
+        """Return the encoder made ready, the same for all magnifications."""
+        if shape not in self._nets:
+            self._nets[shape] = prepare_net(model, shape, device)
+        return self._nets[shape]
 
     def _expected(self, level: int, count: int) -> int:
         """Return how many tiles come after those of a level, of which there are `count`."""
