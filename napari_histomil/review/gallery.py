@@ -7,8 +7,9 @@ looks alike is one patch with the others behind it. Nothing here reads pixels
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.errors import RunError
+from napari_histomil.files import whole_file
 from napari_histomil.review.tile_scores import TileScores
 
 Point = tuple[float, float]
@@ -37,6 +39,11 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 NEED_TRUTH = ("false positives", "false negatives", "confidently wrong")
 """Selections that mean nothing where the truth is not known."""
+
+COLUMNS = (
+    "slide", "x_px0", "y_px0", "width_px0", "height_px0", "score", "truth", "why", "alike",
+)  # fmt: skip
+"""Of a gallery as a table, before the questions of the form."""
 
 PAGE = 100
 """Patches of a page."""
@@ -250,6 +257,41 @@ def _check(tiles: Sequence[TileScores], choice: Choice) -> None:
             f"Nobody says what is true of these slides, so there are no {choice.kind} to list: "
             f"choose a ground truth first."
         )
+
+
+def write_patches(
+    patches: Sequence[Patch], path: Path, answers: Callable[[Patch], Mapping[str, object]] | None
+) -> None:
+    """Write a gallery as CSV: where each patch is, its numbers, why it is listed, what was said.
+
+    Parameters
+    ----------
+    patches
+        In the order of the rows.
+    path
+        Of the file.
+    answers
+        Gives what was answered about a patch, by question; None for nothing.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    said = [{} if answers is None else answers(patch) for patch in patches]
+    questions = list(dict.fromkeys(name for each in said for name in each))
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *questions])
+        for patch, given in zip(patches, said, strict=True):
+            numbers = ["" if math.isnan(n) else f"{n:.6g}" for n in (patch.score, patch.truth)]
+            places = [f"{n:.6g}" for n in (*patch.xy_px0, *patch.size_px0)]
+            row = [patch.slide.name, *places, *numbers, patch.why, len(patch.alike)]
+            writer.writerow([*row, *(_cell(given.get(name, "")) for name in questions)])
+
+
+def _cell(answer: object) -> str:
+    return "; ".join(map(str, answer)) if isinstance(answer, tuple) else str(answer)
 
 
 def _list(names: Mapping[str, str]) -> str:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from napari_histomil.annotations.model import SlideFrame
+import numpy as np
+
+from napari_histomil.annotations.model import Region, SlideFrame
 from napari_histomil.annotations.recovery import FILE_NAME, JOURNAL_NAME, look
 from napari_histomil.errors import RunError
 from napari_histomil.resources import sidecars
-from napari_histomil.results import RunStore, find_runs, open_result
+from napari_histomil.results import FeatureStore, RunStore, find_runs, open_result
+from napari_histomil.review.drift import MPP, TILE_PX, Look, measure_look
+from napari_histomil.review.gallery import Patch
+from napari_histomil.review.lesions import lesions_of
 from napari_histomil.review.tile_scores import TileScores, read_tiles
 from napari_histomil.review.truth import tile_truth
 from napari_histomil.review.truth_sources import RegionTruth
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.tiling import GridSpec, TileGrid
+from napari_histomil.tissue import find_tissue
+
+TISSUE_SHARE = 0.5
+"""A place of which less is tissue says nothing of how the tissue looks."""
 
 
 def runs_of_model(infos: Iterable[SlideInfo], sha256: str, *, task: str) -> list[Path]:
@@ -74,22 +85,103 @@ def with_annotations(
     RunError
         If the tiles are of no run on disk.
     """
-    if tiles.run is None:
-        raise RunError(
-            f"The tiles of {tiles.slide.name} are of no run: give their truth yourself."
-        )
-    run = RunStore.open(tiles.run)
-    positive = class_name or str(run.model.get("positive_class") or run.class_names[-1])
+    run, positive = _run_of(tiles, class_name)
     with open_slide(tiles.slide) as slide:
-        info = slide.info
-    frame = SlideFrame.of(info)
-    folders = [
-        each
-        for each in sidecars(info.path, info.fingerprint)
-        if (each / FILE_NAME).is_file() or (each / JOURNAL_NAME).is_file()
-    ]
-    regions = list(look(folders[0], frame).annotations) if folders else []
+        regions = stored_regions(slide.info)
     truth = RegionTruth(
         regions, f"annotations of {tiles.slide.name}", fully_annotated=fully_annotated
     )
     return tiles.with_truth(tile_truth(truth, run.grid, positive).share)
+
+
+def lesion_patches(tiles: Iterable[TileScores], class_name: str | None = None) -> list[Patch]:
+    """Return the annotated lesions of some slides, those that the model came least near to first.
+
+    Each is a patch as large as the lesion's bounding box, with the best score in it.
+
+    Parameters
+    ----------
+    tiles
+        The slides.
+    class_name
+        What is a lesion: a class of the annotations, capitals do not count; the model's positive
+        class by default.
+
+    Raises
+    ------
+    HistomilError
+        If the annotations of a slide cannot be read, or hold a broken outline.
+    """
+    found = []
+    for each in tiles:
+        _, positive = _run_of(each, class_name)
+        with open_slide(each.slide) as slide:
+            info = slide.info
+        regions = stored_regions(info)
+        names = {r.class_name for r in regions if r.class_name is not None}
+        for name in sorted(n for n in names if n.casefold() == positive.casefold()):
+            for lesion in lesions_of(regions, name, each, info.mpp_xy):
+                best = "not looked at" if math.isnan(lesion.best) else f"best {lesion.best:.3g}"
+                why = f"{lesion.group}, {lesion.longest_mm:.2f} mm long, {best}"
+                found.append(
+                    Patch(
+                        each.slide,
+                        each.fingerprint,
+                        lesion.xy_px0,
+                        lesion.size_px0,
+                        math.nan if math.isnan(lesion.best) else lesion.best,
+                        1.0,
+                        why,
+                    )
+                )
+    return sorted(found, key=lambda patch: -1.0 if math.isnan(patch.score) else patch.score)
+
+
+def look_at(path: Path) -> Look:
+    """Return how a slide's tissue looks, with the mean of its features where some are stored.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened or read.
+    RunError
+        If no tissue is found on it.
+    """
+    with open_slide(path) as slide:
+        info = slide.info
+        grid = TileGrid.cover(info, GridSpec(MPP, TILE_PX, TILE_PX))
+        share = find_tissue(slide).fraction(grid.cell_rects_px0)
+        rects = grid.cell_rects_px0[share >= TISSUE_SHARE]
+        if not len(rects):
+            raise RunError(f"No tissue is found on {path.name}: nothing of it can be compared.")
+        runs = find_runs(info, task=FeatureStore.TASK)
+        features = None
+        if runs:
+            run = FeatureStore.open(runs[0])
+            features = run.read(run.known_tiles).astype(np.float32)
+        return measure_look(slide, rects[:, :2] + rects[:, 2:] / 2, features=features)
+
+
+def stored_regions(info: SlideInfo) -> list[Region]:
+    """Return the regions that are kept for a slide; none where nothing was drawn.
+
+    Raises
+    ------
+    AnnotationError, JournalError
+        If they cannot be read.
+    """
+    for folder in sidecars(info.path, info.fingerprint):
+        if (folder / FILE_NAME).is_file() or (folder / JOURNAL_NAME).is_file():
+            return list(look(folder, SlideFrame.of(info)).annotations)
+    return []
+
+
+def _run_of(tiles: TileScores, class_name: str | None) -> tuple[RunStore, str]:
+    """Return the run that tiles are from, and the class that is positive."""
+    if tiles.run is None or not tiles.is_probability:
+        raise RunError(
+            f"The tiles of {tiles.slide.name} are not those of a patch classifier's run, which "
+            f"can be held against annotations."
+        )
+    run = RunStore.open(tiles.run)
+    return run, class_name or str(run.model.get("positive_class") or run.class_names[-1])

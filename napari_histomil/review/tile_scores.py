@@ -187,7 +187,7 @@ def attention_of_run(
     return TileScores(
         slide or Path(run.slide["path"]),
         str(run.slide["fingerprint"]),
-        rects if level.grid is None else level.grid.cell_rects_px0,
+        rects,
         scores,
         f"{shown.kind} x uniform" if shares else shown.kind,
         str(run.model["name"]),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -175,6 +175,11 @@ class Reviewing:
     def rows(self) -> list[Row]:
         """The rows of all cases, in the project's order."""
         return list(self._rows.values())
+
+    @property
+    def facts(self) -> Mapping[str, SlideFacts]:
+        """What the disk knows of the cases that were looked up by now, by their names."""
+        return self._facts
 
     def row(self, case: Case) -> Row:
         """Return the row of a case."""

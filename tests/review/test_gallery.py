@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_histomil.errors import RunError
-from napari_histomil.review.gallery import Choice, select
+from napari_histomil.review.gallery import Choice, select, write_patches
 from napari_histomil.review.tile_scores import TileScores
 
 NAN = math.nan
@@ -125,3 +125,14 @@ def test_nothing_to_list_is_an_empty_gallery():
     assert select([], Choice("highest")) == []
     assert select([row_of_tiles([NAN, NAN])], Choice("highest")) == []
     assert select([row_of_tiles([0.1, 0.2], [0.0, 0.0])], Choice("false positives")) == []
+
+
+def test_a_gallery_is_a_table_with_what_was_said(tmp_path):
+    patches = select([row_of_tiles(SCORES, TRUTH)], Choice("highest", count=2))
+    said = {0.9: {"right": "wrong", "tags": ("fold", "pen")}, 0.7: {}}
+    write_patches(patches, tmp_path / "g.csv", lambda patch: said[patch.score])
+    assert (tmp_path / "g.csv").read_text("utf-8").splitlines() == [
+        "slide,x_px0,y_px0,width_px0,height_px0,score,truth,why,alike,right,tags",
+        'a.svs,0,0,100,100,0.9,0,"P(tumor) 0.9, 0% of it positive",0,wrong,fold; pen',
+        'a.svs,5000,0,100,100,0.7,1,"P(tumor) 0.7, 100% of it positive",0,,',
+    ]

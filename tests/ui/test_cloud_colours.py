@@ -41,7 +41,8 @@ def points():
 
 def colours(points, name, **said):
     found = COLOURINGS[name](points, Said(**said))
-    return [tuple(round(float(value), 3) for value in each) for each in found.colours], dict(found.legend)
+    rounded = [tuple(round(float(value), 3) for value in each) for each in found.colours]
+    return rounded, dict(found.legend)
 
 
 def test_scores_go_from_low_to_high(points):

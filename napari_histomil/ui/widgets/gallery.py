@@ -12,6 +12,7 @@ from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
+    QFileDialog,
     QInputDialog,
     QLabel,
     QLineEdit,
@@ -26,8 +27,8 @@ from napari_histomil.errors import HistomilError
 from napari_histomil.results import MilRun, RunStore
 from napari_histomil.results.mil import TASK as MIL_TASK
 from napari_histomil.review.form import Question
-from napari_histomil.review.gallery import KINDS, Choice, Patch
-from napari_histomil.review.sources import gather, runs_of_model
+from napari_histomil.review.gallery import KINDS, Choice, Patch, write_patches
+from napari_histomil.review.sources import gather, lesion_patches, runs_of_model
 from napari_histomil.review.tile_scores import TileScores
 from napari_histomil.review.verdicts import Answer
 from napari_histomil.ui import jobs
@@ -47,6 +48,9 @@ COLOURS = ("#2e9e4f", "#e0a100", "#d3302f", "#4c6fd8", "#8e44ad")
 """Of the answers of the form's first choice, in their order: right, partly, wrong, ..."""
 OTHER = "#5f7fa8"
 """Of a patch about which something else was said."""
+
+LESIONS = "lesions"
+"""Name of the list of what is annotated."""
 
 CORRECT_KEY = "A"
 LIKE_KEY = "L"
@@ -121,6 +125,12 @@ class GalleryPanel(QWidget):
             self.kind_box.addItem(name)
             last = self.kind_box.count() - 1
             self.kind_box.setItemData(last, words, Qt.ItemDataRole.ToolTipRole)
+        self.kind_box.addItem(LESIONS)
+        self.kind_box.setItemData(
+            self.kind_box.count() - 1,
+            "what is annotated, with its size and the best score in it, the worst missed first",
+            Qt.ItemDataRole.ToolTipRole,
+        )
         self.where_box = choice_box("Of which slides")
         self.where_box.addItems(["all slides", "this slide"])
         self.threshold_box = QDoubleSpinBox()
@@ -178,6 +188,9 @@ class GalleryPanel(QWidget):
         self.undo_button = QPushButton("Take back")
         self.undo_button.setToolTip("Undo the last verdict (key: Ctrl+Z, in the list)")
         self.undo_button.clicked.connect(self._undo)
+        self.save_button = QPushButton("Save list…")
+        self.save_button.setToolTip("Write what is listed, with verdicts, as a table (CSV)")
+        self.save_button.clicked.connect(self._ask_file)
         return row(
             QLabel("Correct as"),
             self.class_box,
@@ -185,6 +198,7 @@ class GalleryPanel(QWidget):
             QLabel("Tag"),
             self.tag_box,
             self.undo_button,
+            self.save_button,
             stretch=1,
             spacing=6,
         )
@@ -264,10 +278,13 @@ class GalleryPanel(QWidget):
             return
         slide = self._gallery.session.active
         here = self.where_box.currentText() == "this slide" and slide is not None
+        only = slide.info.fingerprint if here and slide is not None else None
         try:
-            self._gallery.choose(
-                self.choice(), fingerprint=slide.info.fingerprint if here and slide else None
-            )
+            if self.kind_box.currentText() == LESIONS:
+                tiles = [t for t in self._gallery.tiles if only in (None, t.fingerprint)]
+                self._gallery.show(lesion_patches(tiles), LESIONS)
+            else:
+                self._gallery.choose(self.choice(), fingerprint=only)
         except HistomilError as error:
             self._gallery.show([], self.kind_box.currentText())
             self.words.setText(str(error))
@@ -453,6 +470,22 @@ class GalleryPanel(QWidget):
 
     def _undo(self) -> None:
         self._try(self._gallery.take_back)
+
+    # --- out of the window --------------------------------------------------------------------
+
+    def _ask_file(self) -> None:
+        dialog = QFileDialog(self, "Save the list", "gallery.csv", "Table (*.csv)")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("csv")
+        dialog.fileSelected.connect(lambda file: self.write_list(Path(file)))
+        dialog.open()
+
+    def write_list(self, path: Path) -> None:
+        """Write what is listed as a table, in the order that is seen."""
+        patches = [self.patch(n) for n in range(len(self._order))]
+        self._try(lambda: write_patches(patches, path, self._gallery.answers))
+        self.words.setText(f"{count(len(patches))} patches are in {path.name}.")
 
     # --- corrections, and others like it ------------------------------------------------------
 

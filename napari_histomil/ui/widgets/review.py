@@ -39,6 +39,7 @@ from napari_histomil.ui.reviewing import Reviewing, reviewing
 from napari_histomil.ui.widgets.case import CasePart
 from napari_histomil.ui.widgets.cases import CaseTable
 from napari_histomil.ui.widgets.forms import fold, form
+from napari_histomil.ui.widgets.gallery_part import GalleryPart
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 
@@ -75,6 +76,8 @@ class ReviewWidget(Panel):
         self.add_fold("Cases", self.cases, "The slides under review").expand(animate=False)
         self.cases.layout().addWidget(row(self.resume_button, self.table_button))
         self.add_fold("This case", self.case, "Answer, judge, go on").expand(animate=False)
+        self.gallery = GalleryPart(self.state)
+        self.add_fold("Gallery and embedding", self.gallery, "Tiles worth a look, of all cases")
         follow(self, self.state.project_changed, self._on_project)
         follow(self, self.state.case_changed, self._on_case)
         follow(self, self.state.failed, self._on_failed)
