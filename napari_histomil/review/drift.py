@@ -208,7 +208,7 @@ def drift_of(look: Look, reference: Reference) -> list[Drift]:
         value = _distance(look.features, center, width)
         found.append(Drift(FEATURES, value, usual, max((value - usual) / spread, 0.0)))
     return sorted(
-        found, key=lambda each: -abs(each.spreads) if each.spreads == each.spreads else 1
+        found, key=lambda each: 1.0 if math.isnan(each.spreads) else -abs(each.spreads)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from psygnal import Signal
@@ -78,6 +79,7 @@ class Gallery:
         self._marked: frozenset[Place] = frozenset()
         self._title = ""
         self._current: int | None = None
+        self._opened: SlideSession | None = None
         self._frame = Frames(self.session.viewer, FRAME_NAME)
         self._marks = Frames(self.session.viewer, MARKS_NAME, MARKS_COLOUR)
         self.session.active_changed.connect(self._on_slide)
@@ -177,7 +179,7 @@ class Gallery:
     def _open(self, patch: Patch) -> SlideSession:
         held = self.session
         found = [each for each in held.slides if each.info.fingerprint == patch.fingerprint]
-        slide = found[-1] if found else held.open_slide(patch.slide)
+        slide = found[-1] if found else self._open_file(patch.slide)
         if slide is not held.active or not slide.layer.visible:
             held.show_only(slide)
         run = self._runs.get(patch.fingerprint)
@@ -190,6 +192,14 @@ class Gallery:
             else:
                 shown.add(open_result(run.run))
         return slide
+
+    def _open_file(self, path: Path) -> SlideSession:
+        """Open a slide; the one that the gallery itself opened before is closed."""
+        held, before = self.session, self._opened
+        self._opened = held.open_slide(path)
+        if before is not None and before in held.slides:
+            held.close_slide(before)
+        return self._opened
 
     def _on_slide(self, slide: SlideSession | None) -> None:
         self._frame.clear()

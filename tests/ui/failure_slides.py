@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
+from shapely import box
 
 from napari_histomil.annotations.geojson import write_geojson
 from napari_histomil.annotations.masks import LabelTable, MaskGrid
@@ -18,7 +19,6 @@ from napari_histomil.inference.job import plan_job
 from napari_histomil.manifest import find_model
 from napari_histomil.resources import sidecar
 from napari_histomil.slides.readers import open_slide
-from shapely import box
 
 MPP = 0.97
 GLASS_PX = 128
@@ -63,7 +63,7 @@ def _write(folder: Path, name: str, rows, data_dir: Path) -> Path:
     height, width = tumor.shape
     grid = MaskGrid(width, height, (1.0, 1.0), (MPP, MPP))
     table = LabelTable.of((class_named("Tumor"),), (1,), background=0)
-    drawn = [r for r in regions_from_mask([tumor.astype(np.uint8)], grid, table)]
+    drawn = list(regions_from_mask([tumor.astype(np.uint8)], grid, table))
     tumors = [r for r in drawn if r.class_name == "Tumor" and r.geometry.area > 400]
     whole = Region(box(*(GLASS_PX,) * 2, width - GLASS_PX, height - GLASS_PX), class_named(REGION))
     work = sidecar(path, info.fingerprint)
