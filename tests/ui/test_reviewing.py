@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_histomil.results import find_results, open_result
 from napari_histomil.review.project import open_project, write_project
 from napari_histomil.review.verdicts import VerdictLog
 from napari_histomil.ui.annotator import annotator
@@ -36,10 +39,14 @@ class Room:
 
     def __init__(self, viewer, dock, qtbot) -> None:
         self.viewer, self.dock, self.qtbot, self.state = viewer, dock, qtbot, dock.state
-        self.canvas = viewer.window._qt_viewer.canvas.native
+
+    @property
+    def canvas(self):
+        """What has the keys; it is not held, as it holds the whole window."""
+        return self.viewer.window._qt_viewer.canvas.native
 
     def until(self, what) -> None:
-        self.qtbot.waitUntil(what, timeout=TIMES)
+        self.qtbot.waitUntil(lambda: bool(what()), timeout=TIMES)
         settle(self.qtbot, 2)
 
     def press(self, *keys) -> None:
@@ -92,8 +99,6 @@ def room(make_napari_viewer, qtbot):
 
 def blind_project(table):
     project = open_project(table)
-    from dataclasses import replace
-
     project = replace(project, blind=True, answers=("normal", "tumor"))
     write_project(project)
     return project
@@ -105,7 +110,9 @@ def test_failures_are_listed_first_and_opened_by_a_double_click(room, cohort):
     assert room.column("case") == ["0.tiff", "1.tiff", "2.tiff", "3.tiff"]
     error = room.dock.cases.model.columns.index("error")
     room.dock.cases._sort(error)
-    assert room.column("case")[0] == "2.tiff", "tumor, and the mean of its two hottest tiles is 0.45"
+    assert room.column("case")[0] == "2.tiff", (
+        "tumor, and the mean of its two hottest tiles is 0.45"
+    )
     assert room.column("error") == ["0.550", "0.325", "0.150", "0.075"]
     room.dock.cases.filter_box.setText("label == 'tumor' and error < 0.4")
     room.until(lambda: room.column("case") == ["0.tiff"])
@@ -131,8 +138,8 @@ def test_blind_nothing_is_shown_before_the_answer_is_locked(room, cohort):
     assert room.dock.case.answer_buttons[1].text() == "2  tumor"
     assert not room.dock.case.lock_button.isEnabled()
     room.press(Qt.Key.Key_Return)
-    settle(room.qtbot)
-    assert "how sure you are" in close_error(room.qtbot)
+    assert "how sure you are" in room.dock.case.problem.text()
+    assert room.dock.case.problem.isVisible()
 
     room.press("2")
     assert room.state.given == "tumor"
@@ -150,8 +157,6 @@ def test_blind_nothing_is_shown_before_the_answer_is_locked(room, cohort):
 
 
 def test_a_result_that_something_lays_over_a_blind_slide_is_taken_away(room, cohort):
-    from napari_histomil.results import find_results, open_result
-
     project = blind_project(cohort)
     told = []
     room.state.told.connect(told.append)
@@ -182,7 +187,7 @@ def test_places_are_judged_by_one_key_each_and_taken_back(room, cohort):
     assert state.at == 1
     assert not state.is_judged(1)
     assert state.is_judged(0)
-    for _ in range(len(state.places)):
+    for _ in range(len(state.places) - 1):
         room.press("N")
     assert state.at is None, "after the last place the whole slide is seen"
 

@@ -30,6 +30,7 @@ class CasePart(QWidget):
         self._state = state
         self._answers: tuple[str, ...] = ()
         self.title = plain_label()
+        self.problem = plain_label()
         self.answer_words = plain_label()
         self.answer_row = QWidget()
         self.answer_buttons: list[QPushButton] = []
@@ -79,7 +80,7 @@ class CasePart(QWidget):
         self._layout()
         follow(self, state.project_changed, self._on_project)
         follow(self, state.case_changed, self.refresh)
-        follow(self, state.row_changed, lambda _: self.refresh_result())
+        follow(self, state.row_changed, self.refresh_result)
         follow(self, state.finished, self.show_end)
         self._on_project()
 
@@ -89,6 +90,7 @@ class CasePart(QWidget):
         column.setSpacing(5)
         for widget in (
             self.title,
+            self.problem,
             self.answer_words,
             self.answer_row,
             self.confidence_words,
@@ -134,12 +136,18 @@ class CasePart(QWidget):
         self.end_words.hide()
         self.refresh()
 
+    def say(self, problem: str) -> None:
+        """Say why something cannot be done, until something else is."""
+        self.problem.setText(f"⚠ {problem}")
+        self.problem.show()
+
     def _give(self, answer: str) -> None:
         self._attempting(partial(self._state.give, answer))()
 
     def refresh(self) -> None:
         """Show the case as it is now."""
         state = self._state
+        self.problem.hide()
         case, project, stage = state.current, state.project, state.stage
         read = case is not None and project is not None
         own, shown = read and stage == "own", read and stage == "shown"
@@ -200,7 +208,7 @@ class CasePart(QWidget):
         facts = [f"{html.escape(k)}: {html.escape(v)}" for k, v in case.facts.items()]
         return "<br>".join([*lines, ", ".join(facts)] if facts else lines)
 
-    def refresh_result(self) -> None:
+    def refresh_result(self, _: str = "") -> None:
         """Show what the models answered."""
         state = self._state
         if state.current is None or state.project is None or state.stage != "shown":

@@ -6,11 +6,13 @@ clicked. The keys of a review belong to the window as long as a case is read (`R
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QObject, QSignalBlocker, Qt
+from qtpy.QtCore import QObject, QSignalBlocker, Qt, Slot
 from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -27,7 +29,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_histomil.annotations.stamps import system_user
-from napari_histomil.errors import HistomilError
+from napari_histomil.errors import HistomilError, ReviewError
 from napari_histomil.review.project import SUFFIX
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.camera import focus_canvas
@@ -82,8 +84,9 @@ class ReviewWidget(Panel):
         follow(self, self.state.case_changed, self._on_case)
         follow(self, self.state.failed, self._on_failed)
         follow(self, self.state.told, self._tell)
-        self._viewer.mouse_drag_callbacks.append(self._on_press)
-        self.destroyed.connect(partial(_let_go, self.state, self._on_press))
+        pressed = _held_weakly(self._on_press)
+        self._viewer.mouse_drag_callbacks.append(pressed)
+        self.destroyed.connect(partial(_let_go, weakref.ref(self.state), pressed))
         self._on_project()
 
     def add_fold(self, title: str, widget: QWidget, tooltip: str) -> QCollapsible:
@@ -221,11 +224,27 @@ class ReviewWidget(Panel):
                 show_error(error, self)
 
 
-def _let_go(state: Reviewing, callback: Any) -> None:
-    viewer = state.session.viewer
-    if viewer is not None and callback in viewer.mouse_drag_callbacks:
-        viewer.mouse_drag_callbacks.remove(callback)
+def _held_weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callback of the viewer that keeps no dock alive."""
+    held = weakref.WeakMethod(method)
+
+    def pressed(viewer: Any, event: Any) -> Any:
+        alive = held()
+        if alive is not None:
+            yield from alive(viewer, event)
+
+    return pressed
+
+
+def _let_go(held: weakref.ref[Reviewing], pressed: Callable[..., Any]) -> None:
+    """Close the review: the dock that showed it is gone."""
+    state = held()
+    if state is None:
+        return
     state.close()
+    viewer = state.session.viewer
+    if viewer is not None and pressed in viewer.mouse_drag_callbacks:
+        viewer.mouse_drag_callbacks.remove(pressed)
 
 
 class ReviewKeys(QObject):
@@ -237,7 +256,7 @@ class ReviewKeys(QObject):
     def __init__(self, dock: ReviewWidget, window: QMainWindow) -> None:
         super().__init__(dock)
         self._dock = dock
-        self._window = window
+        self._window = weakref.ref(window)  # else it would outlive its own end
         self._shortcuts: dict[str, list[QShortcut]] = {}
         follow(dock, annotator(dock._viewer).tool_changed, self.update)
         follow(dock, dock.state.project_changed, self.update)
@@ -248,21 +267,30 @@ class ReviewKeys(QObject):
         state = self._dock.state
         held = annotator(self._dock._viewer).tool != "move"
         active = state.current is not None and not held
+        window = self._window()
+        if window is None:
+            return
         wanted = {key.key for key in REVIEW_KEYS.values()} | set(state.keys())
         for key in wanted - set(self._shortcuts):
             names = ("Return", "Enter") if key == "Enter" else (key.replace("-", "+"),)
-            self._shortcuts[key] = [QShortcut(QKeySequence(n), self._window) for n in names]
+            self._shortcuts[key] = [QShortcut(QKeySequence(n), window) for n in names]
             for shortcut in self._shortcuts[key]:
-                shortcut.activated.connect(partial(self._press, key))
+                shortcut.setObjectName(key)
+                shortcut.activated.connect(self._on_activated)  # a method: held weakly
         for key, shortcuts in self._shortcuts.items():
             for shortcut in shortcuts:
                 shortcut.setEnabled(active and key in wanted)
+
+    @Slot()
+    def _on_activated(self) -> None:
+        self._press(self.sender().objectName())
 
     def _press(self, key: str) -> None:
         state, case = self._dock.state, self._dock.case
         focused = QApplication.focusWidget()
         if isinstance(focused, QLineEdit | QPlainTextEdit):
-            focus_canvas(self._dock._viewer)  # what was written is kept; keys judge again
+            focused.clearFocus()  # what was written is kept; keys judge again
+            focus_canvas(self._dock._viewer)
             return
         for part, about in ((case.place_form, "place"), (case.case_form, "case")):
             found = None if state.project is None else state.project.form.answer_of(key, about)
@@ -271,6 +299,8 @@ class ReviewKeys(QObject):
                 return
         try:
             state.press(key)
+        except ReviewError as error:  # said where one looks, without stopping anything
+            case.say(str(error))
         except HistomilError as error:
             show_error(error, self._dock)
 
