@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import statistics
 import tempfile
 import time
@@ -127,25 +129,24 @@ def transmil_peak(instances: int = INSTANCES, dim: int = DIM) -> tuple[int, int,
     return before, peak_bytes(), time.perf_counter() - start
 
 
-def clam_seconds(folder: Path, device: str) -> float:
-    """Return the seconds from CLAM's files, features and checkpoint, to an image of attention.
+def write_clam_files(
+    folder: Path, *, side_px0: int = 256, instances: int = CLAM_INSTANCES
+) -> tuple[Path, Path]:
+    """Write features of tiles in a square, and a checkpoint that takes them, as CLAM does.
 
-    Parameters
-    ----------
-    folder
-        Empty; the files are made in it before the clock starts.
-    device
-        As for `run`.
+    Returns
+    -------
+    tuple of Path
+        Features, checkpoint.
     """
     random = np.random.default_rng(0)
-    side = 256
-    columns = int(CLAM_INSTANCES**0.5) + 1
-    places = np.arange(CLAM_INSTANCES)
-    coords = np.stack([places % columns, places // columns], 1) * side
+    columns = math.isqrt(instances - 1) + 1
+    places = np.arange(instances)
+    coords = np.stack([places % columns, places // columns], 1) * side_px0
     features = folder / "slide.h5"
     with h5py.File(features, "w") as file:
         file["coords"] = coords.astype(np.int64)
-        file["features"] = random.standard_normal((CLAM_INSTANCES, CLAM_DIM), np.float32)
+        file["features"] = random.standard_normal((instances, CLAM_DIM), np.float32)
     shapes = {
         "attention_net.0": (512, CLAM_DIM),
         "attention_net.3.attention_a.0": (256, 512),
@@ -161,6 +162,21 @@ def clam_seconds(folder: Path, device: str) -> float:
         state[f"{name}.bias"] = torch.zeros(shape[0])
     checkpoint = folder / "s_0_checkpoint.pt"
     torch.save(state, checkpoint)
+    return features, checkpoint
+
+
+def clam_seconds(folder: Path, device: str) -> float:
+    """Return the seconds from CLAM's files, features and checkpoint, to an image of attention.
+
+    Parameters
+    ----------
+    folder
+        Empty; the files are made in it before the clock starts.
+    device
+        As for `run`.
+    """
+    side = 256
+    features, checkpoint = write_clam_files(folder, side_px0=side)
     start = time.perf_counter()
     bag = read_bag(features, side_px0=side)
     asked = asked_checkpoints([checkpoint])
@@ -168,7 +184,8 @@ def clam_seconds(folder: Path, device: str) -> float:
     shown = answer.maps[-1]
     assert shown.value is not None  # CLAM has attention
     level = answer.levels[-1]
-    size = (columns * side, columns * side)
+    width, height = (level.xy_px0.max(0) + side).tolist()
+    size = (round(width), round(height))
     picture_of_cells(level.xy_px0, level.side_px0, size).image(shown.value[0])
     return time.perf_counter() - start
 
@@ -203,12 +220,13 @@ def _end_to_end(
     with open_slide(slide_path) as slide:
         job = plan_job(slide.info, model)
     start = time.perf_counter()
-    with FlopCounterMode(display=False) as counter:
-        *_, last = run(job, out=out, device=device, models=models)
+    *_, last = run(job, out=out, device=device, models=models)
     seconds = time.perf_counter() - start
     runs = open_mil_run(last.store).source.runs
+    shutil.rmtree(last.store)
+    with FlopCounterMode(display=False) as counter:  # the features are there: the net is asked
+        *_, last = run(job, out=out, device=device, models=models)
     stores = [FeatureStore.open(last.store.parent / f"{run_id}.zarr") for run_id in runs]
-    # the encoder computes in threads of its own, which this counter does not see
     return seconds, sum(len(store.grid) for store in stores), float(counter.get_total_flops())
 
 

@@ -2,7 +2,8 @@
 
 A network is run on a sample of the slide's tissue. Whether memory grows with the slide is asked of
 a network of the same kind that answers one constant, and so costs next to nothing: it is run over
-all of the tissue, and over a ninth of it.
+all of the tissue, and over a ninth of it, at the slide's full resolution. A coarse picture of a
+gigapixel would be narrower than the lane of 8192 px that bounds the memory of stitching.
 """
 
 from __future__ import annotations
@@ -85,15 +86,17 @@ def measure_memory(
     sample_tiles
         On which the network itself runs.
     """
-    with open_slide(slide_path) as slide:
-        job = plan_job(slide.info, model)
-        count = len(select_tiles(slide, job))
     start, sample = in_own_process(run_peak, model.path, slide_path, device, sample_tiles)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        constant = constant_model(model, Path(folder, "constant"))
-        _, part = in_own_process(run_peak, constant, slide_path, device, count // PART)
-        _, whole = in_own_process(run_peak, constant, slide_path, device, count)
-    tiles = min(sample_tiles, count), count // PART, count
+        with open_slide(slide_path) as slide:
+            constant = constant_model(model, Path(folder, "constant"), mpp=slide.info.mpp)
+            count, whole_count = (
+                len(select_tiles(slide, plan_job(slide.info, each)))
+                for each in (model, load_manifest(constant))
+            )
+        _, part = in_own_process(run_peak, constant, slide_path, device, whole_count // PART)
+        _, whole = in_own_process(run_peak, constant, slide_path, device, whole_count)
+    tiles = min(sample_tiles, count), whole_count // PART, whole_count
     return MemoryFigures(model.name, sample, part, whole, tiles, start)
 
 
@@ -108,14 +111,14 @@ def run_peak(folder: Path, slide_path: Path, device: str, tiles: int) -> tuple[i
     return start, peak_bytes()
 
 
-def constant_model(model: ModelManifest, folder: Path) -> Path:
-    """Write a model of the same classes, grid and task that answers one constant."""
+def constant_model(model: ModelManifest, folder: Path, *, mpp: float) -> Path:
+    """Write a model of the same classes, tiles and task that answers one constant at `mpp`."""
     net = _Constant(len(model.classes), pixels=model.segments).eval()
     data = to_torchscript(net, torch.zeros(2, 3, 32, 32))
     folder.mkdir()
     (folder / "net.pt").write_bytes(data)
     spec = model.grid
-    grid = {"mpp": spec.mpp, "tile_px": spec.tile_px, "stride_px": spec.stride_px}
+    grid = {"mpp": mpp, "tile_px": spec.tile_px, "stride_px": spec.stride_px}
     document = {
         "schema_version": 1,
         "name": folder.name,

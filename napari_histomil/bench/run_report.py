@@ -63,8 +63,8 @@ def figures(result: RunBenchmark) -> list[Figure]:
                 m.growth,
                 AT_MOST,
                 GROWTH_TARGET,
-                note=f"a constant in its place; peaks {m.whole / 2**30:.2f} and "
-                f"{m.part / 2**30:.2f} GiB",
+                note=f"a constant in its place, at full resolution; peaks "
+                f"{m.whole / 2**30:.2f} and {m.part / 2**30:.2f} GiB",
             ),
         ]
     for c in result.chains:

@@ -347,6 +347,13 @@ def bench_mil(args: argparse.Namespace) -> int:
         say=say,
         in_own_process=_in_own_process,
     )
+    problem = window_problem()
+    if problem is None:
+        from napari_histomil.ui.bench_mil import measure_click
+
+        figures.append(_in_own_process(measure_click, say=say))
+    else:
+        say(f"The window was not measured: {problem[0].lower()}{problem[1:]}")
     text = (
         f"- {path.name}; device: {describe_device(args.device)}; medians of {args.rounds} rounds\n"
         f"- **{verdict(figures)}**\n\n{table(figures)}"

@@ -129,27 +129,22 @@ def export(args: argparse.Namespace) -> int:
 
 def _export_attention(args: argparse.Namespace, target: Path, kind: str) -> int:
     """Write what a MIL model looked at."""
-    from napari_histomil.exchange import attention, attention_pictures
+    from napari_histomil.exchange.attention import shown_map
+    from napari_histomil.exchange.attention_files import PICTURES, write_attention
     from napari_histomil.results import open_mil_run
 
     if kind == "csv":
         raise RunError("The attention of a MIL run is written as h5, geojson, tiff or png.")
-    if args.values is not None and kind not in ("tiff", "png"):
+    if args.values is not None and kind not in PICTURES:
         raise RunError(f"--values is for tiff and png: {kind} holds what there is.")
     run = open_mil_run(args.run)
-    shown = attention.shown_map(run, level=args.level, class_name=args.class_name)
+    shown = shown_map(run, level=args.level, class_name=args.class_name)
     values = args.values or "rank"
-    if kind == "h5":
-        attention.write_h5(shown, target)
-    elif kind == "geojson":
-        attention.write_geojson(shown, target)
-    elif kind == "tiff":
-        attention_pictures.write_tiff(shown, target, values)
-    elif args.slide is None and not run.slide.get("path"):
-        attention_pictures.write_png(shown, target, None, values)
+    if kind != "png" or (args.slide is None and not run.slide.get("path")):
+        write_attention(shown, target, kind, values)
     else:
         with open_slide_with(_slide_of(run, args.slide), None, reader=args.reader) as slide:
-            attention_pictures.write_png(shown, target, slide, values)
+            write_attention(shown, target, kind, values, slide)
     print(target)
     return 0
 

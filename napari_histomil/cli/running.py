@@ -224,11 +224,13 @@ def progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task(name, total=None, speed="loading the model")
 
         def show(progress: Progress) -> None:
-            left = progress.seconds_left
+            left, stage = progress.seconds_left, progress.stage
             speed = f"{progress.tiles_per_second:.0f} tiles/s"
             if left is not None:
                 speed += f", {duration(left)} left"
-            bar.update(task, completed=progress.done, total=progress.total, speed=speed)
+            words = f"{name}: {stage}" if stage else name
+            done, total = progress.done, progress.total
+            bar.update(task, description=words, completed=done, total=total, speed=speed)
 
         yield show
 

@@ -95,6 +95,7 @@ class ChainSession:
                 total=detected + progress.total,
                 resumed=resumed + progress.resumed,
                 seconds=seconds + progress.seconds,
+                stage=f"segmenting with {self._steps.segment.name}",
             )
 
     def _detect(self, cancel: threading.Event, near: Near | None) -> Iterator[Progress]:
@@ -108,7 +109,8 @@ class ChainSession:
                 session = PatchSession(job, model, self.slide, scores, *self._how)
                 for progress in session.work(cancel, near):
                     total = progress.total + len(self.store.grid)
-                    yield replace(progress, total=total, store=self.store.path)
+                    stage = f"detecting with {model.name}"
+                    yield replace(progress, total=total, store=self.store.path, stage=stage)
             if scores.complete and not cancel.is_set():
                 self._choose(scores, cancel)
 

@@ -183,6 +183,9 @@ class Progress:
     rect_px0: Rect
     """What the newest block covers."""
     store: Path
+    stage: str = ""
+    """What is going on, of jobs of several parts: ``features at 4 µm/px``; ``answer``
+    and ``checks`` have no tiles of their own."""
 
     @property
     def tiles_per_second(self) -> float:

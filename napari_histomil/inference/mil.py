@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from napari_histomil.errors import RunError, SlideError
+from napari_histomil.inference.backends import Net, prepare_net
 from napari_histomil.inference.embedding import EmbedSession
 from napari_histomil.inference.job import Job, Progress
 from napari_histomil.inference.mil_answer import (
@@ -100,6 +101,7 @@ class MilSession:
         self._done = self._resumed = 0
         self._seconds: dict[str, float] = {"features": 0.0}
         self._stores: list[FeatureStore] = []
+        self._nets: dict[tuple[int, int], Net] = {}
 
     def work(self, cancel: threading.Event, near: Near | None) -> Iterator[Progress]:
         """Yield progress, tiles of all magnifications counted together.
@@ -131,6 +133,7 @@ class MilSession:
             if store is None:
                 return
             levels, answered = self._finer(bag, store, levels, answered)
+        yield self._told("checks", self._stores[0])
         run = self._finish(bag, levels, answered, {**session, "finished": now()})
         grid = self._stores[0].grid
         yield Progress(
@@ -142,6 +145,7 @@ class MilSession:
 
     def _features(self, job: Job, level: int, cancel: threading.Event, near: Near | None) -> Work:
         """Complete a run of features, or find it done."""
+        stage = f"features at {job.grids[0].mpp:g} µm/px"
         path = run_path(
             job.slide.path, job.run_id, fingerprint=job.slide.fingerprint, out=self._out
         )
@@ -150,26 +154,36 @@ class MilSession:
             self._resumed += len(store.grid)
         else:
             with open_job_store(FeatureStore, path, job, self._encoder, self.slide) as begun:
-                session = EmbedSession(job, self._encoder, self.slide, begun, *self._how)
+                session = EmbedSession(job, self._encoder, self.slide, begun, *self._how,
+                                       prepare=self._net)  # fmt: skip
                 later = self._expected(level, len(begun.grid))
                 for told in session.work(cancel, near):
                     total = self._done + told.total + later
                     done, resumed = self._done + told.done, self._resumed + told.resumed
                     seconds = self._seconds["features"] + told.seconds
                     if done < total:
-                        yield Progress(done, total, resumed, seconds, told.rect_px0, self.path)
+                        rect = told.rect_px0
+                        yield Progress(done, total, resumed, seconds, rect, self.path, stage)
                 if not begun.complete or cancel.is_set():
                     return None
                 self._resumed += told.resumed
                 self._seconds["features"] += told.seconds
             store = FeatureStore.open(path)
         self._done += len(store.grid)
-        later = self._expected(level, len(store.grid))
-        if later:
-            rect = whole_rect_px0(store.grid)
-            seconds = self._seconds["features"]
-            yield Progress(self._done, self._done + later, self._resumed, seconds, rect, self.path)
+        yield self._told("answer", store, self._expected(level, len(store.grid)))
         return None if cancel.is_set() else store
+
+    def _told(self, stage: str, store: FeatureStore, later: int = 0) -> Progress:
+        """Return the progress of a stage without tiles of its own; it is not the last."""
+        total, rect = self._done + max(later, 1), whole_rect_px0(store.grid)
+        seconds = self._seconds["features"]
+        return Progress(self._done, total, self._resumed, seconds, rect, self.path, stage)
+
+    def _net(self, model: ModelManifest, shape: tuple[int, int], device: torch.device) -> Net:
+        """Return the encoder made ready, the same for all magnifications."""
+        if shape not in self._nets:
+            self._nets[shape] = prepare_net(model, shape, device)
+        return self._nets[shape]
 
     def _expected(self, level: int, count: int) -> int:
         """Return how many tiles come after those of a level, of which there are `count`."""

@@ -39,6 +39,9 @@ SAMPLE_TILES = 32
 SAMPLE_FLOPS = 1e11
 """Of a large net fewer tiles decide on precision: a second of arithmetic, not a minute."""
 
+Prepare = Callable[[ModelManifest, tuple[int, int], torch.device], Net]
+"""As `prepare_net`: a job of several runs with one model prepares it once."""
+
 
 class Session(ABC, Generic[Store]):
     """One go at a run."""
@@ -52,10 +55,12 @@ class Session(ABC, Generic[Store]):
         device: torch.device,
         batch: int | None,
         on_error: Literal["raise", "skip"],
+        prepare: Prepare = prepare_net,
     ) -> None:
         self.job, self.model, self.slide = job, model, slide
         self.store: Store = store
         self.device, self.batch, self.on_error = device, batch, on_error
+        self._prepare = prepare
         self.done = self.resumed = int(store.done_tiles.sum())
         self.start = time.perf_counter()
 
@@ -66,7 +71,7 @@ class Session(ABC, Generic[Store]):
         reader = TileReader(self.slide, grid, self.model, recolor=self._recolor())
         if cancel.is_set():
             return
-        net = prepare_net(self.model, reader.shape, self.device)
+        net = self._prepare(self.model, reader.shape, self.device)
         if cancel.is_set():
             return
         net, settings = self._settle(net, reader, cancel)

@@ -8,6 +8,7 @@ files are one slide is decided in `dicom.py`; the tiles are cached by `tiles.Til
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -97,7 +98,7 @@ def _slide(path: Path, files: Sequence[Path], opened: WsiDicom) -> TiledSlide:
                 raise SlideError(f"{path.name} lacks an optical path on one of its levels.")
             _check(level[plane], path)
     levels = _levels(opened)
-    read = partial(_read, stored, planes)
+    read = partial(_read, threading.Lock(), stored, planes)
     dataset = _dataset(Path(str(first.image_data.files[0])))
     composite = _composite(stored, planes, dataset, read, levels)
     focal_planes = len({z for _, z in stored[0]})
@@ -221,6 +222,7 @@ def _levels(opened: WsiDicom) -> tuple[Level, ...]:
 
 
 def _read(
+    lock: threading.Lock,
     stored: Sequence[dict[tuple[str, float], ImageData]],
     planes: Sequence[tuple[str, float]],
     level: int,
@@ -233,7 +235,8 @@ def _read(
     parts: list[Raw] = []
     for optical_path, z in planes:
         image = stored[level][optical_path, z]
-        tile = image.get_decoded_tile(Point(column, row), z, optical_path, cache=False)
+        with lock:  # its decoder by pydicom keeps the frame at hand in one place for all threads
+            tile = image.get_decoded_tile(Point(column, row), z, optical_path, cache=False)
         if tile.shape[:2] != (image.tile_size.height, image.tile_size.width):
             raise ValueError(f"a tile has {tile.shape[1]} x {tile.shape[0]} px")
         parts.append(tile if tile.ndim == 3 else tile[..., None])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_histomil.annotations.classes import classes_of
+from napari_histomil.annotations.classes import ClassSet, classes_of
 from napari_histomil.annotations.collection import Command
 from napari_histomil.annotations.geojson import write_geojson
 from napari_histomil.annotations.mask_files import check_mask_format, write_mask
@@ -73,7 +73,12 @@ class Taken:
 
 
 def take_regions(
-    store: SegmentationStore, steps: Steps, names: tuple[str, ...], shift: Shift, turn: Turn
+    store: SegmentationStore,
+    steps: Steps,
+    names: tuple[str, ...],
+    shift: Shift,
+    classes: ClassSet,
+    turn: Turn,
 ) -> Taken:
     """Return the step that takes the objects over as regions, with the model as author.
 
@@ -83,8 +88,14 @@ def take_regions(
         As in `regions_of`.
     shift
         Origin of the frame in which the annotations are kept.
+    classes
+        Those one annotates with: a model's ``tumor`` is the person's ``Tumor``.
     """
-    regions = regions_of(store, steps, names, turn=turn)
+    here = {each.name.casefold(): each for each in classes.classes}
+    regions = []
+    for region in regions_of(store, steps, names, turn=turn):
+        same = here.get(str(region.class_name).casefold(), region.classification)
+        regions.append(replace(region, classification=same))
     text = f"take {regions_text(len(regions))} of {store.model['name']} over"
     command = Command(text, added={region.id: region for region in regions})
     return Taken(settled(command, shift), classes_of(regions))

@@ -118,7 +118,8 @@ def test_too_few_tiles_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_the_constant_in_a_networks_place_is_one(tmp_path: Path, task: str) -> None:
     folder = tiny(tmp_path / "m") if task == "classify" else make_segmenter_folder(tmp_path / "m")
-    model = load_manifest(constant_model(load_manifest(folder), tmp_path / "constant"))
+    own = load_manifest(folder)
+    model = load_manifest(constant_model(own, tmp_path / "constant", mpp=own.grid.mpp))
     region = RegionSpec("rect", rect_px0=bench_rect())
     with open_slide(SLIDE) as slide:
         job = plan_job(slide.info, model, region=region)
@@ -147,12 +148,19 @@ def test_memory_is_measured_in_processes_of_their_own(
 
     def own(function, folder, slide, device, tiles):
         assert function is run_memory.run_peak
-        asked.append((load_manifest(folder).name, tiles))
+        asked.append((load_manifest(folder).name, load_manifest(folder).grid.mpp, tiles))
         return next(peaks)
 
     m = measure_memory(model, SLIDE, device="cpu", in_own_process=own, sample_tiles=20)
     count = m.tiles[2]
-    assert asked == [("tiny", 20), ("constant", count // 9), ("constant", count)]
+    with open_slide(SLIDE) as slide:
+        mpp = slide.info.mpp
+    assert mpp < model.grid.mpp
+    assert asked == [
+        ("tiny", model.grid.mpp, 20),
+        ("constant", mpp, count // 9),
+        ("constant", mpp, count),
+    ]
     assert (m.start, m.sample, m.part, m.whole) == (100, 400, 300, 340)
     assert m.growth == pytest.approx(1.2)
 

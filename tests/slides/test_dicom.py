@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,33 @@ class TestWsidicom(SlideContract):
             assert slide.info.objective_power == 20
             assert slide.info.properties["dicom.TransferSyntaxUID"] == JPEGLSLossless
         assert "Unsupported transfer syntax" in sentence(path, reader="openslide")
+
+
+def test_threads_do_not_get_each_others_tiles(tmp_path: Path):
+    level = picture(401, 307)
+    wrong: list[tuple[int, int]] = []
+    with open_slide(write_dicom_slide(tmp_path / "slide", [level])[0], reader="wsidicom") as slide:
+        columns, rows = -(-401 // 64), -(-307 // 64)
+
+        def read(seed: int) -> None:
+            random = np.random.default_rng(seed)
+            for _ in range(60):
+                column, row = int(random.integers(columns)), int(random.integers(rows))
+                wanted = level[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
+                if not np.array_equal(slide._read_tile(0, row, column), wanted):
+                    wrong.append((row, column))
+
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # threads change in the middle of everything
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+    assert wrong == []
 
 
 @pytest.mark.parametrize("which", range(3))

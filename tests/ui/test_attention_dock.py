@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_histomil.annotations.collection import Command
 from napari_histomil.annotations.model import AnnotationClass, Region
+from napari_histomil.cli import main
 from napari_histomil.results import find_results, open_result, run_path, write_mil_run
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.ui import attention_maps as maps
@@ -22,8 +23,9 @@ from napari_histomil.ui.overlays import FRAME_NAME, overlays
 from napari_histomil.ui.session import session
 from napari_histomil.ui.view_state import bring_back_run, view_of
 from napari_histomil.ui.widgets.answer import Answer
+from napari_histomil.ui.widgets.attention_file import AttentionFileDialog
 from napari_histomil.ui.widgets.overlay import OverlayWidget
-from tests.ui.annotating import settle
+from tests.ui.annotating import close_error, settle
 from tests.ui.mil_runs import make_mil_run, make_zoom_run
 
 
@@ -190,6 +192,43 @@ def test_a_contact_sheet_is_written_beside_the_window(dock, tmp_path, qtbot):
     with Image.open(path) as sheet:
         assert sheet.width > 5 * 256
     assert strip.sheet_button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("png", "map.png"),
+        ("tiff", "ü.tif"),
+        ("geojson", "t.geojson"),
+        ("h5", "m.h5"),
+    ],
+)
+def test_the_map_is_written_as_the_command_line_writes_it(
+    dock, viewer, kind, name, tmp_path, qtbot
+):
+    part, run = dock.attention, overlays(viewer).current
+    choose(part.what_box, maps.ATTENTION)
+    choose(part.scale_box, "softmax")
+    dialog = AttentionFileDialog(run, part)
+    dialog.said.connect(part._say_written)
+    dialog.format_box.setCurrentIndex(dialog.format_box.findData(kind))
+    assert dialog.values_box.currentData() == "softmax"
+    assert dialog.values_box.isEnabled() == (kind in ("png", "tiff"))
+    dialog.write(tmp_path / name)
+    qtbot.waitUntil(lambda: part.said.text() == f"The map is in {name}.")
+    other = tmp_path / f"cli{name[name.rindex('.') :]}"
+    command = ["export", str(run.store.path), "-o", str(other)]
+    assert main(command + (["--values", "softmax"] if kind in ("png", "tiff") else [])) == 0
+    assert (tmp_path / name).read_bytes() == other.read_bytes()
+
+
+def test_a_map_that_cannot_be_written_is_told(dock, viewer, tmp_path, qtbot):
+    dialog = AttentionFileDialog(overlays(viewer).current, dock.attention)
+    (tmp_path / "file").write_text("", "utf-8")
+    dialog.write(tmp_path / "file" / "map.png")
+    qtbot.waitUntil(dialog.export_button.isEnabled)
+    assert "map.png" in close_error(qtbot)
+    dialog.reject()
 
 
 def test_a_run_is_shown_as_it_was_left(dock, viewer, stored):

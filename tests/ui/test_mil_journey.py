@@ -74,7 +74,7 @@ def test_run_read_switch_fly_threshold_export(viewer, lymph_node, tmp_path, qtbo
     click(qtbot, run.start_button)
     run._job._timer.timeout.connect(lambda: told.append(run.progress.label.text()))
     qtbot.waitUntil(lambda: not run.running, timeout=LONG)
-    assert any(text.startswith("Features: ") for text in told)
+    assert any(text.startswith("Features at ") for text in told)
 
     # The probability stands in the dock, and is that of the run on disk.
     (path,) = find_runs(slide.info, task="mil")

@@ -13,6 +13,8 @@ import tifffile
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 
+from napari_histomil.annotations.classes import ClassSet
+from napari_histomil.annotations.model import AnnotationClass
 from napari_histomil.errors import RunError
 from napari_histomil.exchange.labels import Steps
 from napari_histomil.geometry import Rect
@@ -37,7 +39,7 @@ from napari_histomil.ui.segmentation_picture import (
     overview_level,
     paint,
 )
-from napari_histomil.ui.segmentation_work import Stopped, exact_facts, write
+from napari_histomil.ui.segmentation_work import Stopped, exact_facts, take_regions, write
 from napari_histomil.ui.session import session
 from napari_histomil.ui.view_state import _run_state, bring_back_run
 from napari_histomil.ui.widgets.overlay import OverlayWidget
@@ -398,6 +400,20 @@ def test_measure_and_files_from_the_dock(dock, shown, qtbot, tmp_path):
     assert len(features) == 1
     labels = tifffile.imread(tmp_path / "l.ome.tif")
     assert (labels == labels[140, 200]).sum() == 128 * 128
+
+
+def test_a_models_class_is_the_persons_of_that_name(shown):
+    own = AnnotationClass("TUMOR", (1, 2, 3))
+    taken = take_regions(
+        shown.view.store, Steps(), ("Tumor",), (0, 0), ClassSet(classes=(own,)), lambda: None
+    )
+    assert taken.command.added
+    assert {each.classification for each in taken.command.added.values()} == {own}
+    assert taken.classes == (own,)
+    taken = take_regions(
+        shown.view.store, Steps(), ("Tumor",), (0, 0), ClassSet(classes=()), lambda: None
+    )
+    assert {each.class_name for each in taken.command.added.values()} == {"Tumor"}
 
 
 def test_a_cancelled_file_leaves_nothing(shown, tmp_path):

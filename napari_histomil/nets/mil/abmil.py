@@ -31,8 +31,8 @@ from napari_histomil.nets.mil.model import (
 )
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": F.relu,
+    "tanh": torch.tanh_,  # in place: of a large bag, memory takes longer than the function
+    "relu": torch.relu_,
     "gelu": F.gelu,
 }
 
@@ -82,7 +82,7 @@ class AttentionScores(nn.Module):
         """Return raw attention [K, N] of instances [N, D]."""
         a = self.dropout(self.activation(self.v(h)))  # [N, L]
         if self.u is not None:
-            a = a * self.dropout(self.u(h).sigmoid())
+            a = a * self.dropout(self.u(h).sigmoid_())
         raw: Tensor = self.w(a).T  # [K, N]
         return raw
 

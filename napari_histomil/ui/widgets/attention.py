@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_histomil.annotations.spatial import classes_at
 from napari_histomil.heatmaps import SCALES
@@ -32,6 +32,7 @@ from napari_histomil.ui.legend import UNCLASSIFIED
 from napari_histomil.ui.overlays import Overlays
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.answer import Answer
+from napari_histomil.ui.widgets.attention_file import AttentionFileDialog
 from napari_histomil.ui.widgets.colour_bar import ColourBar
 from napari_histomil.ui.widgets.forms import choice_box, form
 from napari_histomil.ui.widgets.panel import follow, heading, plain_label
@@ -127,6 +128,13 @@ class AttentionPart(QWidget):
         self._column.addWidget(self.smooth_box)
         self._column.addWidget(self.colour_bar)
         self._column.addWidget(self.words)
+        self.export_button = QPushButton("Export map…")
+        self.export_button.setToolTip("Write the map for people, QuPath, ASAP or CLAM's scripts")
+        self.export_button.clicked.connect(self._ask_export)
+        self.said = plain_label()
+        self.said.hide()
+        self._column.addWidget(self.export_button)
+        self._column.addWidget(self.said)
 
     def _make_threshold(self) -> None:
         self._column.addWidget(heading("Threshold"))
@@ -156,6 +164,7 @@ class AttentionPart(QWidget):
         self._run = run if run is not None and run.attention is not None else None
         view = self.view
         self.setVisible(view is not None)
+        self.said.hide()
         self.answer.show_run(view.run if view is not None else None)
         self.strip.show_run(self._run)
         if view is None:
@@ -257,6 +266,16 @@ class AttentionPart(QWidget):
     def _set_opacity(self, percent: float) -> None:
         if self._run is not None:
             self._run.layer.opacity = percent / 100
+
+    def _ask_export(self) -> None:
+        if self._run is not None:
+            dialog = AttentionFileDialog(self._run, self)
+            dialog.said.connect(self._say_written)
+            dialog.open()
+
+    def _say_written(self, sentence: str) -> None:
+        self.said.setText(sentence)
+        self.said.show()
 
     # ------------------------------------------------------------------- beside the window
 

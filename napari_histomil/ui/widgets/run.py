@@ -53,7 +53,6 @@ class RunWidget(Panel):
         self._last: RunUpdate | None = None
         self._view_point = ViewPoint()
         self._earlier: AnyStore | None = None
-        self._stage = ""  # of the run that takes the time
 
         self.models = ModelPicker()
         self.section("Model").addWidget(self.models)
@@ -271,7 +270,6 @@ class RunWidget(Panel):
             self._overlays.add(earlier)
             return
         self._slide, self._run, self._last = slide, None, None
-        self._stage = "Features: " if job.task == "mil" else ""
         self._follow_view()
         self.progress.prepare(*([_PREPARING_MIL] if job.task == "mil" else []))
         self._job = jobs.start(
@@ -324,7 +322,7 @@ class RunWidget(Panel):
     def _show_updates(self, updates: list[RunUpdate]) -> None:
         self._last = updates[-1]
         if self._job is not None and not self._job.cancelled:
-            self.progress.show_progress(self._last.progress, self._stage)
+            self.progress.show_progress(self._last.progress)
         if self._last.store is None:
             return  # a MIL model has not answered yet
         if self._run is None:

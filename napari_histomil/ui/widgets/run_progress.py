@@ -37,8 +37,8 @@ class RunProgress(QWidget):
         self.label.setText(text)
         self.label.show()
 
-    def show_progress(self, progress: Progress, stage: str = "") -> None:
-        """Show how far a run is, or the `stage` of it that takes the time."""
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far a run is, and which part of it is going on."""
         # A bar paints itself at once, and the sentence only when the window has time: they would
         # say two things.
         self.bar.setUpdatesEnabled(False)
@@ -46,13 +46,7 @@ class RunProgress(QWidget):
         self.bar.setValue(progress.done)
         self.bar.setUpdatesEnabled(True)
         self.bar.show()
-        text = f"{stage}{count(progress.done)} of {count(progress.total)} tiles"
-        left = progress.seconds_left
-        if left is None:
-            text += ", preparing the model…"
-        else:
-            text += f", {rate(progress.tiles_per_second)} tiles/s, {duration(left)} left"
-        self.label.setText(text)
+        self.label.setText(_sentence(progress))
         self.label.show()
 
     def end(self, progress: Progress, *, cancelled: bool) -> None:
@@ -66,3 +60,18 @@ class RunProgress(QWidget):
         else:
             speed = rate(progress.tiles_per_second)
             self.idle(f"Done: {total} tiles in {duration(progress.seconds)}, {speed} tiles/s.")
+
+
+def _sentence(progress: Progress) -> str:
+    """Say what is going on."""
+    done, total, stage = count(progress.done), count(progress.total), progress.stage
+    if stage == "answer":
+        return f"The model is asked about {done} tiles…"
+    if stage == "checks":
+        return f"The model has answered about {done} tiles; scale and attention are checked…"
+    text = f"{stage[0].upper()}{stage[1:]}: " if stage else ""
+    text += f"{done} of {total} tiles"
+    left = progress.seconds_left
+    if left is None:
+        return f"{text}, preparing the model…"
+    return f"{text}, {rate(progress.tiles_per_second)} tiles/s, {duration(left)} left"

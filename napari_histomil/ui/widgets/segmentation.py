@@ -473,7 +473,7 @@ class SegmentationPart(QWidget):
         if run is None or view is None:
             return
         slide, state = run.slide, annotator(self._overlays.session.viewer)
-        steps, names = view.style.steps, view.names_on
+        steps, names, classes = view.style.steps, view.names_on, state.classes
         shift = SlideFrame.of(slide.info).origin_px0
 
         def done(taken: Taken) -> None:
@@ -491,7 +491,7 @@ class SegmentationPart(QWidget):
 
         self._start(
             "Tracing objects",
-            lambda turn: take_regions(view.store, steps, names, shift, turn),
+            lambda turn: take_regions(view.store, steps, names, shift, classes, turn),
             done,
         )
 
