@@ -43,6 +43,7 @@ FAMILIES = (
     "train",
     "evaluate",
     "score",
+    "report",
     "compare",
     "pretrain",
     "bench",
