@@ -43,13 +43,22 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1
 tbody tr:nth-child(even) { background: #f6f6f6; }
 figure { display: inline-block; margin: 0.4em 0.8em 0.4em 0; vertical-align: top; }
 figure img { max-width: 100%; display: block; } figcaption { font-size: 0.85em; color: #444; }
-.plots img { width: 310px; } .patches img { width: 150px; } .wide { overflow-x: auto; }
+.plots img { width: 310px; } .patches figure { width: 150px; }
+table.words td, table.words th { text-align: left; } .wide { overflow-x: auto; }
 .note { color: #555; font-size: 0.92em; } .chip { display: inline-block; width: 0.8em;
   height: 0.8em; margin: 0 0.3em 0 0.8em; }
 @media print { body { max-width: none; margin: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
   figure, tr, .slide { break-inside: avoid; } .plots img { width: 5.6cm; } .wide table {
-  font-size: 7.5pt; } .patches img { width: 3cm; } @page { margin: 1.6cm; } }
+  font-size: 7.5pt; } .patches figure { width: 3cm; } @page { margin: 1.6cm; } }
 """
+
+
+SLIDE_COLUMNS = (
+    "slide", "patient", "positive", "answer", "tiles", "tile_auroc", "judged_mm2",
+    "positive_mm2", "called_mm2", "dice", "lesions", "lesions_found", "isolated",
+    "false_positives",
+)  # fmt: skip
+"""Of the table of slides on the page; the CSV has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +189,7 @@ def _page(
     yield from _paired(found)
     for table in asked.tables:
         yield f"<h2>{escape(table.title)}</h2>"
-        yield _table(table.header, table.rows)
+        yield _table(table.header, table.rows, words=True)
         yield _note(table.note)
     yield from _slides(found, asked, pictures)
     yield from _provenance(found)
@@ -192,11 +201,12 @@ def _summary(found: Judgement) -> Iterator[str]:
     patients = len({row.patient for row in found.slides})
     other = f" and {found.other['name']}" if found.other else ""
     yield _note(f"Made {found.made} by napari-histomil. For research, not for diagnosis.")
+    slides, people = _many(len(found.slides), "slide"), _many(patients, "patient")
     yield (
-        f"<p><b>{escape(str(found.model['name']))}</b>{escape(other)} on {len(found.slides)} "
-        f"slides of <b>{patients} patients</b>. Positive is <b>{escape(found.positive)}</b>, from "
-        f"a probability of {q.threshold:g} on; a tile is so in truth from {q.from_share:.0%} of "
-        f"its judged area on. Slides are answered by the rule {escape(str(q.rule))}.</p>"
+        f"<p><b>{escape(str(found.model['name']))}</b>{escape(other)} on {slides} of "
+        f"<b>{people}</b>. Positive is <b>{escape(found.positive)}</b>, from a probability of "
+        f"{q.threshold:g} on; a tile is so in truth from {q.from_share:.0%} of its judged area "
+        f"on. Slides are answered by the rule {escape(str(q.rule))}.</p>"
     )
     judged = (
         "All slides were declared fully annotated; what is ignored does not count."
@@ -249,7 +259,8 @@ def _scores(found: Judgement) -> Iterator[str]:
     ]  # fmt: skip
     if rows:
         yield "<h3>Operating points</h3>"
-        yield _table(["", "", "threshold", "sensitivity", "specificity", "chosen by"], rows)
+        header = ["", "", "threshold", "sensitivity", "specificity", "chosen by"]
+        yield _table(header, rows, words=True)
         yield _note("Chosen on the cases that they are shown with, they flatter.")
 
 
@@ -258,11 +269,14 @@ def _areas(found: Judgement) -> Iterator[str]:
         if s.case_um2:
             areas = s.areas_mm2
             unseen = s.unseen * s.case_um2 / 1e6
+            missed = (
+                f" {unseen:.3f} mm² of it the model has not looked at: they count as called "
+                f"negative."
+            )
             yield (
                 f"<p>{areas['judged']:.3f} mm² were judged, {areas['positive']:.3f} mm² are "
                 f"positive, {areas['called']:.3f} mm² were called so, {areas['both']:.3f} mm² are "
-                f"both; each µm² counts once. {unseen:.3f} mm² of it the model has not looked "
-                f"at: they count as called negative.</p>"
+                f"both; each µm² counts once.{missed if s.unseen else ''}</p>"
             )
 
 
@@ -300,8 +314,9 @@ def _lesions(found: Judgement) -> Iterator[str]:
         document = f.document()
         spread = "" if f.low is None else f" ({f.low:.3f}–{f.high:.3f})"
         yield (
-            f"<p>FROC score <b>{f.score:.3f}</b>{spread}, over {f.lesions} lesions on {f.slides} "
-            f"slides; {f.isolated} groups of isolated tumour cells count neither way.</p>"
+            f"<p>FROC score <b>{f.score:.3f}</b>{spread}, over {_many(f.lesions, 'lesion')} on "
+            f"{_many(f.slides, 'slide')}; {f.isolated} groups of isolated tumour cells count "
+            f"neither way.</p>"
         )
         rates = [f"{rate:g}" for rate in document["false_positives_a_slide"]]
         yield _table(["false positives a slide", *rates], [["sensitivity", *map(_number, f.at)]])
@@ -376,17 +391,18 @@ def _provenance(found: Judgement) -> Iterator[str]:
     question: Mapping[str, Any] = found.document()["question"]
     rows += [[name.replace("_", " "), str(value)] for name, value in question.items()]
     rows.append(["made", found.made])
-    yield _table(["", ""], rows)
+    yield _table(["", ""], rows, words=True)
     runs = "".join(f"<li>{escape(row.run)}</li>" for row in found.slides)
     yield f"<details><summary>Runs</summary><ul>{runs}</ul></details>"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
     head = "".join(f"<th>{escape(str(cell))}</th>" for cell in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    kind = ' class="words"' if words else ""
+    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _image(data: bytes, caption: str, *, kind: str = "png") -> str:
@@ -394,6 +410,10 @@ def _image(data: bytes, caption: str, *, kind: str = "png") -> str:
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     alt = escape(caption or "the slide with its outcomes")
     return f'<figure><img alt="{alt}" src="data:image/{kind};base64,{text}">{words}</figure>'
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _note(text: str) -> str:

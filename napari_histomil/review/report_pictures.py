@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +137,7 @@ def draw_scale_bar(picture: Image.Image, mpp: float) -> float:
     width, height = um / mpp, max(picture.height // 120, 3)
     left, bottom = picture.width // 40 + 2, picture.height - picture.height // 40 - 4
     words = f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
-    font = ImageFont.load_default(max(picture.height // 40, 12))
+    font = _font(max(picture.height // 40, 12))
     draw = ImageDraw.Draw(picture)
     box = draw.textbbox((left, bottom - height - 4), words, font=font, anchor="ls")
     draw.rectangle(
@@ -145,6 +146,15 @@ def draw_scale_bar(picture: Image.Image, mpp: float) -> float:
     draw.rectangle((left, bottom - height, left + width, bottom), fill=(0, 0, 0))
     draw.text((left, bottom - height - 4), words, fill=(0, 0, 0), font=font, anchor="ls")
     return um
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Return a font that has µ, which Pillow's own has not: matplotlib brings one."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(
+        str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size_px
+    )
 
 
 def round_length(um: float) -> float:

@@ -1,7 +1,7 @@
 """Against the truth: the shown run beside what is true of its slide, at any threshold, live.
 
 What is counted lives in `review/outcome_map.py`; it is made once, beside the window, and a slider
-only looks things up. Two models on the same tissue are in `two_models.py`.
+only looks things up. Below it a second model on the same tissue, which is `two_models.py`'s.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.review_layers import OUTCOMES, legend_html, outcome_layer
 from napari_histomil.ui.session import RunView
-from napari_histomil.ui.widgets.panel import follow, plain_label
+from napari_histomil.ui.widgets.panel import follow, heading, plain_label
 from napari_histomil.ui.widgets.slider_spin import SliderSpin
+from napari_histomil.ui.widgets.two_models import TwoModels
 from napari_histomil.ui.words import count
 
 SOURCES = (
@@ -93,6 +94,7 @@ class AgainstTruth(QWidget):
         self._column.setSpacing(6)
         self._make_question()
         self._make_answer()
+        self._make_second()
         follow(self, self._overlays.current_changed, self._on_run)
         self.destroyed.connect(self.map.clear)
         self._on_run(self._overlays.current)
@@ -170,6 +172,17 @@ class AgainstTruth(QWidget):
         column.addWidget(legend)
         self._column.addWidget(self.answer)
         self.answer.hide()
+
+    def _make_second(self) -> None:
+        """Compare with a second model below; one map lies over the slide at a time."""
+        self.second = TwoModels(
+            self._overlays.session.viewer,
+            lambda: None if self.outcome is None else self.outcome.truth,
+        )
+        self._column.addWidget(heading("Two models on the same tissue"))
+        self._column.addWidget(self.second)
+        self.second.map_shown.connect(lambda: self.map_box.setChecked(False))
+        self.map_box.toggled.connect(lambda on: on and self.second.map_box.setChecked(False))
 
     def _make_matrix(self) -> QGridLayout:
         grid = QGridLayout()
