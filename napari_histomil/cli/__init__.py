@@ -44,6 +44,7 @@ FAMILIES = (
     "evaluate",
     "score",
     "gallery",
+    "report",
     "compare",
     "pretrain",
     "bench",

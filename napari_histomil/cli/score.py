@@ -136,7 +136,7 @@ def score(args: argparse.Namespace) -> int:
         if target is not None:
             new_file(target, force=args.force)
     cases = cases_of(args)
-    found = judge_runs(cases, question_of(args), watch=_watched)
+    found = judge_runs(cases, question_of(args), watch=watched)
     for note in found.notes:
         say(note)
     print("\n".join(lines_of(found, froc=args.froc)))
@@ -292,7 +292,8 @@ def write_rows(path: Path, rows: Sequence[dict[str, object]]) -> None:
         table.writerows(rows)
 
 
-def _watched(cases: Iterable[Case]) -> Iterator[Case]:
+def watched(cases: Iterable[Case]) -> Iterator[Case]:
+    """Show a bar while there are several cases and somebody is looking."""
     from rich.console import Console
     from rich.progress import track
 
