@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.cluster.vq import kmeans2
 from napari_histomil.review.gallery import Patch
 from napari_histomil.review.points import unit_rows
 from napari_histomil.review.tile_scores import TileScores
+from napari_histomil.review.truth import POSITIVE_SHARE
 from napari_histomil.ui.gallery import Gallery
 
 CLUSTERS = 8
@@ -37,6 +39,18 @@ def _as_found(shown: Gallery) -> None:
 
 def _by_slide(shown: Gallery) -> list[str]:
     return [patch.slide.name for patch in shown.patches]
+
+
+def _by_class(shown: Gallery) -> list[str]:
+    """Name the class that is true of a patch."""
+    return [
+        NOTHING
+        if math.isnan(patch.truth)
+        else "positive"
+        if patch.truth >= POSITIVE_SHARE
+        else "negative"
+        for patch in shown.patches
+    ]
 
 
 def _by_answer(shown: Gallery) -> list[str]:
@@ -94,6 +108,7 @@ def features_of(patches: Sequence[Patch], tiles: Mapping[str, TileScores]) -> ND
 GROUPINGS: Mapping[str, Callable[[Gallery], list[str] | None]] = {
     "as found": _as_found,
     "by slide": _by_slide,
+    "by class": _by_class,
     "by answer": _by_answer,
     "by tag": _by_tag,
     "by look": _by_look,

@@ -68,9 +68,10 @@ class EmbeddingPanel(QWidget):
         self.colour_box.addItems(list(COLOURINGS))
         self.lay_button = QPushButton("Lay out")
         self.lay_button.setToolTip("Read the features of the gallery's tiles, and lay them out")
-        self.purity_button = QPushButton("Purity by slide")
+        self.purity_button = QPushButton("Purity")
         self.purity_button.setToolTip(
-            "Whether tiles that look alike are those of one slide rather than of one tissue"
+            "Whether tiles that look alike are those of one slide rather than of one tissue; or "
+            "of one centre, while points are coloured by it"
         )
         self.tag_box = QLineEdit()
         self.tag_box.setPlaceholderText("tag for all in the lasso, then Enter")
@@ -183,16 +184,20 @@ class EmbeddingPanel(QWidget):
         )
 
     def say_purity(self) -> None:
-        """Say whether features cluster by slide."""
+        """Say whether features cluster by slide, or by centre while they are coloured so."""
         laid = self._cloud.laid
         if laid is None:
             return
+        by, group = "slide", laid.points.slide
+        if self.colour_box.currentText() == "centre" and self._groups:
+            names = [self._groups.get(each.slide.name, "") for each in laid.points.tiles]
+            by, group = "centre", np.unique(names, return_inverse=True)[1][group]
         try:
-            found = purity(laid.units, laid.points.slide)
+            found = purity(laid.units, group)
         except HistomilError as error:
             self.words.setText(str(error))
             return
-        self.words.setText(f"Purity by slide {found.number:.2f}: {found.words}")
+        self.words.setText(f"Purity by {by} {found.number:.2f}: {found.words}")
 
     # --- the lasso, and what is marked elsewhere ----------------------------------------------
 

@@ -6,6 +6,7 @@ is read blindly nothing is, before its own answer is locked.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from qtpy.QtWidgets import (
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.review import blind
+from napari_histomil.review.drift import drift_of, read_reference, verdict_of
 from napari_histomil.review.gallery import Patch
 from napari_histomil.review.project import Case
-from napari_histomil.review.sources import gather
+from napari_histomil.review.sources import gather, look_at
 from napari_histomil.review.tags import tag_table, write_tag_table
 from napari_histomil.review.tile_scores import TileScores
+from napari_histomil.ui import jobs
 from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.gallery import gallery
 from napari_histomil.ui.reviewing import Reviewing
@@ -55,6 +58,7 @@ class GalleryPart(QWidget):
         self._state = state
         self._gallery = gallery(state.session.viewer)
         self._docks: dict[str, QDockWidget] = {}
+        self._names: dict[str, str] = {}
         self.panels: dict[str, QWidget] = {}
         self.model_box = choice_box("Whose tiles are listed")
         self.truth_box = QCheckBox("annotations are the truth")
@@ -73,6 +77,12 @@ class GalleryPart(QWidget):
         self.tags_button = QPushButton("Tags as a table…")
         self.tags_button.setToolTip("Count the tags of all readers and write them as CSV")
         self.tags_button.clicked.connect(self._ask_table)
+        self.drift_button = QPushButton("Drift of this slide…")
+        self.drift_button.setToolTip(
+            "Hold stain, brightness, focus and features of the slide shown against a reference "
+            "(made by histomil drift --make)"
+        )
+        self.drift_button.clicked.connect(self._ask_reference)
         self.words = plain_label()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -81,6 +91,7 @@ class GalleryPart(QWidget):
         column.addWidget(row(self.truth_box, self.full_box, spacing=8))
         column.addWidget(row(self.gallery_button, self.embedding_button, spacing=6))
         column.addWidget(row(self.tags_button, self.group_box, stretch=1, spacing=6))
+        column.addWidget(row(self.drift_button))
         column.addWidget(self.words)
         follow(self, state.project_changed, self._on_project)
         follow(self, state.rows_changed, self._on_rows)
@@ -107,10 +118,7 @@ class GalleryPart(QWidget):
         return list(dict.fromkeys(name for case in cases for name in case.facts))
 
     def _case_name(self, patch: Patch) -> str:
-        for name, facts in self._state.facts.items():
-            if facts.fingerprint == patch.fingerprint:
-                return name
-        return patch.slide.name
+        return self._names.get(patch.fingerprint, patch.slide.name)
 
     def _seen(self) -> list[Case]:
         """Return the cases whose model's answer may be seen."""
@@ -123,6 +131,7 @@ class GalleryPart(QWidget):
         return [case for case in project.cases if case.name in locked]
 
     def _on_rows(self) -> None:
+        self._names = {facts.fingerprint: name for name, facts in self._state.facts.items()}
         names = dict.fromkeys(
             prediction.model
             for facts in self._state.facts.values()
@@ -215,6 +224,42 @@ class GalleryPart(QWidget):
     def _forget(self, name: str) -> None:
         self._docks.pop(name, None)
         self.panels.pop(name, None)
+
+    # --- drift --------------------------------------------------------------------------------
+
+    def _ask_reference(self) -> None:
+        dialog = QFileDialog(self, "A reference of slides", "", "Reference (*.json)")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(lambda file: self.say_drift(Path(file)))
+        dialog.open()
+
+    def say_drift(self, reference: Path) -> None:
+        """Say whether the slide that is shown looks like those of a reference."""
+        slide = self._state.session.active
+        if slide is None:
+            self.words.setText("Open a slide first.")
+            return
+        path = slide.info.path
+
+        def work(_cancel: threading.Event) -> Iterator[str]:
+            known = read_reference(reference)
+            look = look_at(path)
+            yield verdict_of(look, drift_of(look, known))
+
+        self.words.setText(f"Looking at {path.name}…")
+        jobs.start(
+            work,
+            on_progress=lambda said: self.words.setText(said[-1]),
+            on_done=lambda _: None,
+            on_error=self._on_drift_failed,
+            title="looking at a slide's tissue",
+            owner=self,
+        )
+
+    def _on_drift_failed(self, error: Exception) -> None:
+        self._on_rows()
+        show_error(error, self)
 
     # --- tags ---------------------------------------------------------------------------------
 
