@@ -43,12 +43,9 @@ def _by_slide(shown: Gallery) -> list[str]:
 
 def _by_class(shown: Gallery) -> list[str]:
     """Name the class that is true of a patch."""
+    names = {True: "positive", False: "negative"}
     return [
-        NOTHING
-        if math.isnan(patch.truth)
-        else "positive"
-        if patch.truth >= POSITIVE_SHARE
-        else "negative"
+        NOTHING if math.isnan(patch.truth) else names[patch.truth >= POSITIVE_SHARE]
         for patch in shown.patches
     ]
 
