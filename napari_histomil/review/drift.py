@@ -207,9 +207,7 @@ def drift_of(look: Look, reference: Reference) -> list[Drift]:
         usual, spread = reference.distance
         value = _distance(look.features, center, width)
         found.append(Drift(FEATURES, value, usual, max((value - usual) / spread, 0.0)))
-    return sorted(
-        found, key=lambda each: 1.0 if math.isnan(each.spreads) else -abs(each.spreads)
-    )
+    return sorted(found, key=lambda each: 1.0 if math.isnan(each.spreads) else -abs(each.spreads))
 
 
 def verdict_of(look: Look, drifts: Sequence[Drift]) -> str:

@@ -6,6 +6,7 @@ How the plane is coloured and drawn is a matter of the window.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -118,8 +119,8 @@ def umap(features: Floats, *, neighbours: int = UMAP_NEIGHBOURS, seed: int = 0) 
         )
     if len(features) <= neighbours:
         raise RunError(f"UMAP needs more than {neighbours} tiles, and there are {len(features)}.")
-    from umap import UMAP
-
     reduced = pca(features, min(UMAP_DIM, *features.shape)).points
-    layout = UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1)
+    layout = import_module("umap").UMAP(
+        n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1
+    )
     return np.asarray(layout.fit_transform(reduced), np.float32)

@@ -20,7 +20,9 @@ AT_ONCE = 256
 """Tiles that are compared with all others at once."""
 
 
-def nearest(units: NDArray[np.float32], of: Floats, count: int = NEIGHBOURS) -> Any:
+def nearest(
+    units: NDArray[np.float32], of: Floats, count: int = NEIGHBOURS
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows that look most like another, the most alike first.
 
     Parameters

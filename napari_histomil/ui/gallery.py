@@ -25,7 +25,7 @@ from napari_histomil.review.gallery import Choice, Patch, select
 from napari_histomil.review.tile_scores import TileScores
 from napari_histomil.review.verdicts import Answer, Place, Verdict, VerdictLog
 from napari_histomil.ui.annotator import annotator
-from napari_histomil.ui.camera import fit_rect
+from napari_histomil.ui.flight import fly_to_rect
 from napari_histomil.ui.frames import Frames
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.per_viewer import PerViewer
@@ -36,9 +36,6 @@ MARKS_COLOUR = "#ffd54a"
 
 MOST_MARKS = 2000
 """Frames that are drawn on a slide at once."""
-
-AROUND = 3
-"""A patch is looked at with so many times its side."""
 
 
 def place_of(patch: Patch) -> Place:
@@ -157,14 +154,8 @@ class Gallery:
         patch = self._patches[n]
         slide = self._open(patch)
         viewer = self.session.viewer
-        x, y = patch.xy_px0
-        width, height = patch.size_px0
-        edge = (AROUND - 1) / 2
-        fit_rect(
-            viewer,
-            slide.info,
-            Rect(x - edge * width, y - edge * height, AROUND * width, AROUND * height),
-        )
+        (x, y), (width, height) = patch.xy_px0, patch.size_px0
+        fly_to_rect(viewer, slide.info, Rect(x - width / 2, y - height / 2, 2 * width, 2 * height))
         self._frame.show(slide.info, [(x, y, width, height)])
         self._current = n
         self.stepped.emit()

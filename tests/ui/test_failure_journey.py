@@ -67,6 +67,7 @@ def test_from_the_worst_case_to_its_cause(make_napari_viewer, study, tmp_path, q
     viewer.window.add_dock_widget(dock, area="right", name="Review")
     annotate = AnnotateWidget(viewer)
     viewer.window.add_dock_widget(annotate, area="right", name="Annotate", tabify=True)
+    settle(qtbot)
     dock.parentWidget().raise_()
     settle(qtbot)
 

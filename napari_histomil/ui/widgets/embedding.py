@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_histomil.errors import HistomilError
 from napari_histomil.review.embedding import has_umap
@@ -64,6 +64,7 @@ class EmbeddingPanel(QWidget):
             item = self.layout_box.model().item(1)
             item.setEnabled(False)
             item.setToolTip("UMAP is not installed: pip install umap-learn")
+        self.layout_box.setMinimumContentsLength(6)
         self.colour_box = choice_box("What the points are coloured by")
         self.colour_box.addItems(list(COLOURINGS))
         self.lay_button = QPushButton("Lay out")
@@ -75,7 +76,7 @@ class EmbeddingPanel(QWidget):
         )
         self.tag_box = QLineEdit()
         self.tag_box.setPlaceholderText("tag for all in the lasso, then Enter")
-        self.legend, self.words = QLabel(), plain_label()
+        self.legend, self.words = plain_label(), plain_label()
         self.layout_box.activated.connect(lambda _: self.lay_out())
         self.colour_box.activated.connect(lambda _: self._colour())
         self.lay_button.clicked.connect(lambda: self.lay_out())
@@ -88,16 +89,9 @@ class EmbeddingPanel(QWidget):
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(4)
         column.addWidget(
-            row(
-                self.layout_box,
-                self.colour_box,
-                self.lay_button,
-                self.purity_button,
-                self.tag_box,
-                stretch=4,
-                spacing=6,
-            )
+            row(self.layout_box, self.colour_box, self.lay_button, stretch=1, spacing=6)
         )
+        column.addWidget(row(self.tag_box, self.purity_button, stretch=0, spacing=6))
         column.addWidget(self.scatter, 1)
         column.addWidget(self.legend)
         column.addWidget(self.words)

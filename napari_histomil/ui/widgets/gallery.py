@@ -11,12 +11,14 @@ from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QInputDialog,
     QLabel,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -38,7 +40,6 @@ from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.gallery import Gallery, gallery, place_of
 from napari_histomil.ui.gallery_groups import GROUPINGS, grouped
 from napari_histomil.ui.overlays import overlays
-from napari_histomil.ui.widgets.forms import choice_box
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import follow, plain_label
 from napari_histomil.ui.widgets.thumbnail_list import Badge, Item, ThumbnailList
@@ -50,7 +51,8 @@ OTHER = "#5f7fa8"
 """Of a patch about which something else was said."""
 
 LESIONS = "lesions"
-"""Name of the list of what is annotated."""
+LESIONS_WORDS = "what is annotated, with its size and the best score in it, the worst missed first"
+"""Name of a list that is none of tiles, with what it lists."""
 
 CORRECT_KEY = "A"
 LIKE_KEY = "L"
@@ -80,13 +82,14 @@ class GalleryPanel(QWidget):
         self.list.chosen.connect(self._mark)
         self.list.installEventFilter(self)
         self.words = plain_label()
-        self.keys = plain_label()
+        # One line, cut off where the window is narrow: the tooltip has all of it.
+        self.keys = QLabel()
+        self.keys.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         column = QVBoxLayout(self)
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(4)
         column.addWidget(self._make_sources())
         column.addWidget(self._make_choice())
-        column.addWidget(self._make_judging())
         column.addWidget(self.list, 1)
         column.addWidget(self.keys)
         column.addWidget(self.words)
@@ -116,36 +119,44 @@ class GalleryPanel(QWidget):
         self.full_box.setToolTip("Somebody has annotated everything on all of these slides")
         self.truth_box.toggled.connect(self.full_box.setEnabled)
         self.full_box.setEnabled(False)
-        self.source_label = QLabel()
-        return row(self.take_button, self.truth_box, self.full_box, self.source_label, spacing=8)
-
-    def _make_choice(self) -> QWidget:
-        self.kind_box = choice_box("What is listed")
-        for name, words in KINDS.items():
+        self.kind_box = _named_box("What is listed")
+        for name, words in {**KINDS, LESIONS: LESIONS_WORDS}.items():
             self.kind_box.addItem(name)
             last = self.kind_box.count() - 1
             self.kind_box.setItemData(last, words, Qt.ItemDataRole.ToolTipRole)
-        self.kind_box.addItem(LESIONS)
-        self.kind_box.setItemData(
-            self.kind_box.count() - 1,
-            "what is annotated, with its size and the best score in it, the worst missed first",
-            Qt.ItemDataRole.ToolTipRole,
-        )
-        self.where_box = choice_box("Of which slides")
+        self.where_box = _named_box("Of which slides")
         self.where_box.addItems(["all slides", "this slide"])
+        self.group_by_box = _named_box("In which order: as found, or by groups")
+        self.group_by_box.addItems(list(GROUPINGS))
+        for box in (self.kind_box, self.where_box):
+            box.activated.connect(lambda _: self.list_patches())
+        self.group_by_box.activated.connect(lambda _: self._on_listed())
+        return row(
+            self.take_button,
+            self.truth_box,
+            self.full_box,
+            self.kind_box,
+            self.where_box,
+            self.group_by_box,
+            stretch=3,
+            spacing=6,
+        )
+
+    def _make_choice(self) -> QWidget:
+        given = Choice()
         self.threshold_box = QDoubleSpinBox()
         self.threshold_box.setRange(0.0, 1.0)
         self.threshold_box.setSingleStep(0.05)
-        self.threshold_box.setValue(Choice().threshold)
+        self.threshold_box.setValue(given.threshold)
         self.threshold_box.setPrefix("threshold ")
         self.count_box = QSpinBox()
         self.count_box.setRange(1, 10_000)
-        self.count_box.setValue(Choice().count)
+        self.count_box.setValue(given.count)
         self.count_box.setSuffix(" patches")
         self.slide_box = QSpinBox()
         self.slide_box.setRange(0, 10_000)
-        self.slide_box.setValue(Choice().a_slide or 0)
-        self.slide_box.setSpecialValueText("any number a slide")
+        self.slide_box.setValue(given.a_slide or 0)
+        self.slide_box.setSpecialValueText("all of a slide")
         self.slide_box.setSuffix(" a slide")
         self.slide_box.setToolTip("So many of one slide at most; 0 is any number")
         self.group_box = QCheckBox("neighbours as one")
@@ -153,36 +164,18 @@ class GalleryPanel(QWidget):
         self.group_box.setToolTip(
             "Tiles side by side, and such that look alike by their features, are one thumbnail"
         )
-        self.group_by_box = choice_box("In which order: as found, or by groups")
-        self.group_by_box.addItems(list(GROUPINGS))
-        for box in (self.kind_box, self.where_box):
-            box.activated.connect(lambda _: self.list_patches())
         for spin in (self.threshold_box, self.count_box, self.slide_box):
             spin.setKeyboardTracking(False)
             spin.valueChanged.connect(lambda _: self.list_patches())
         self.group_box.toggled.connect(lambda _: self.list_patches())
-        self.group_by_box.activated.connect(lambda _: self._on_listed())
-        return row(
-            self.kind_box,
-            self.where_box,
-            self.threshold_box,
-            self.count_box,
-            self.slide_box,
-            self.group_box,
-            self.group_by_box,
-            stretch=0,
-            spacing=6,
-        )
-
-    def _make_judging(self) -> QWidget:
-        self.class_box = choice_box("Class of corrections")
+        self.class_box = _named_box("Class of corrections")
         self.correct_button = QPushButton("Annotate")
         self.correct_button.setToolTip(
             f"Draw the selected patches of this slide as regions of the class (key: {CORRECT_KEY})"
         )
         self.correct_button.clicked.connect(self.correct)
         self.tag_box = QLineEdit()
-        self.tag_box.setPlaceholderText("tag, then Enter")
+        self.tag_box.setPlaceholderText("tag, Enter")
         self.tag_box.setToolTip("Give all selected patches a tag; once more takes it away")
         self.tag_box.returnPressed.connect(self._tag)
         self.undo_button = QPushButton("Take back")
@@ -192,14 +185,16 @@ class GalleryPanel(QWidget):
         self.save_button.setToolTip("Write what is listed, with verdicts, as a table (CSV)")
         self.save_button.clicked.connect(self._ask_file)
         return row(
-            QLabel("Correct as"),
+            self.threshold_box,
+            self.count_box,
+            self.slide_box,
+            self.group_box,
             self.class_box,
             self.correct_button,
-            QLabel("Tag"),
             self.tag_box,
             self.undo_button,
             self.save_button,
-            stretch=1,
+            stretch=6,
             spacing=6,
         )
 
@@ -295,20 +290,8 @@ class GalleryPanel(QWidget):
         self.take_button.setEnabled(self._overlays.current is not None and self._reading is None)
 
     def _on_tiles(self) -> None:
-        tiles = self._gallery.tiles
-        reading = self._reading is not None
         self._on_run()
-        if reading:
-            words = "reading…"
-        elif not tiles:
-            words = "nothing taken yet"
-        else:
-            number = sum(len(each) for each in tiles)
-            words = (
-                f"{count(number)} tiles of {count(len(tiles))} "
-                f"slide{'s' if len(tiles) > 1 else ''}: {tiles[0].what}, {tiles[0].model}"
-            )
-        self.source_label.setText(words)
+        self._say()
 
     def _on_listed(self) -> None:
         patches = self._gallery.patches
@@ -329,9 +312,16 @@ class GalleryPanel(QWidget):
         self._say()
 
     def _say(self) -> None:
-        patches = self._gallery.patches
+        tiles, patches = self._gallery.tiles, self._gallery.patches
+        if self._reading is not None:
+            self.words.setText("Reading results…")
+            return
         judged = sum(bool(self._gallery.answers(patch)) for patch in patches)
         words = f"{count(len(patches))} {self._gallery.title or 'patches'}"
+        if tiles:
+            number = sum(len(each) for each in tiles)
+            slides = f"{count(len(tiles))} slide{'s' if len(tiles) > 1 else ''}"
+            words += f" of {count(number)} tiles of {slides} ({tiles[0].what}, {tiles[0].model})"
         behind = sum(len(patch.alike) for patch in patches)
         if behind:
             words += f", {count(behind)} more stand behind them"
@@ -348,6 +338,7 @@ class GalleryPanel(QWidget):
             parts += ["&nbsp; ".join(keyed)] if keyed else []
         parts.append(f"<b>{CORRECT_KEY}</b> annotate&nbsp; <b>{LIKE_KEY}</b> more like this")
         self.keys.setText(" &nbsp;|&nbsp; ".join(parts))
+        self.keys.setToolTip("<br>".join(parts))
         can = self._gallery.log is not None
         self.tag_box.setEnabled(can)
         self.undo_button.setEnabled(can)
@@ -529,6 +520,14 @@ class GalleryPanel(QWidget):
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Let a key that means nothing here go on to the window."""
         event.ignore()
+
+
+def _named_box(tooltip: str) -> QComboBox:
+    """Return a list to choose from that is as wide as its longest entry."""
+    box = QComboBox()
+    box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+    return box
 
 
 def key_text(event: QKeyEvent) -> str:

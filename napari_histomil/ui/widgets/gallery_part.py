@@ -71,7 +71,7 @@ class GalleryPart(QWidget):
         self.gallery_button.setToolTip("List tiles worth a look as thumbnails, below the slide")
         self.gallery_button.clicked.connect(self.open_gallery)
         self.embedding_button = QPushButton("Embedding…")
-        self.embedding_button.setToolTip("Lay the same tiles out by their features")
+        self.embedding_button.setToolTip("Lay the same tiles out by their features, beside this")
         self.embedding_button.clicked.connect(self.open_embedding)
         self.group_box = choice_box("What the tags are counted by")
         self.tags_button = QPushButton("Tags as a table…")
@@ -170,7 +170,7 @@ class GalleryPart(QWidget):
 
     def open_gallery(self) -> None:
         """Show the gallery below the slide, and take the tiles of the cases."""
-        panel = self._open("Gallery", GalleryPanel)
+        panel = self._open("Gallery", GalleryPanel, "bottom")
         assert isinstance(panel, GalleryPanel)
         project = self._state.project
         runs, truth = self.runs(), self.truth_box.isChecked()
@@ -178,6 +178,8 @@ class GalleryPart(QWidget):
         target = None if project is None or not project.target else project.target
         if project is not None:
             panel.threshold_box.setValue(project.threshold)
+        panel.truth_box.setChecked(truth)
+        panel.full_box.setChecked(full)
         if not truth:
             panel.kind_box.setCurrentText("highest")
 
@@ -192,7 +194,7 @@ class GalleryPart(QWidget):
 
     def open_embedding(self) -> None:
         """Show the embedding below the slide; the gallery's tiles are taken where none are."""
-        panel = self._open("Embedding", EmbeddingPanel)
+        panel = self._open("Embedding", EmbeddingPanel, "right")
         assert isinstance(panel, EmbeddingPanel)
         project = self._state.project
         if project is not None:
@@ -210,11 +212,11 @@ class GalleryPart(QWidget):
             return {}
         return {case.slide.name: case.facts.get(found, "") for case in project.cases}
 
-    def _open(self, name: str, kind: type[QWidget]) -> QWidget:
+    def _open(self, name: str, kind: type[QWidget], area: str) -> QWidget:
         window = getattr(self._state.session.viewer, "window", None)
         if name not in self._docks and window is not None:
             panel = kind(self._state.session.viewer)
-            dock = window.add_dock_widget(panel, name=name, area="bottom", tabify=True)
+            dock = window.add_dock_widget(panel, name=name, area=area, tabify=True)
             dock.destroyed.connect(lambda: self._forget(name))
             self.panels[name], self._docks[name] = panel, dock
         self._docks[name].show()

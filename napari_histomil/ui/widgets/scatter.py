@@ -34,9 +34,13 @@ GROUND = "#16181d"
 """Behind the points, in every theme: colours of points are chosen for it."""
 
 MARK = "#ffd54a"
-MOST_RINGS = 3000
-"""Marked points that get a ring each."""
+MOST_RINGS = 100
+"""Marked points that get a ring each; of more the others are faded."""
 
+FADED = 0.25
+"""Share of its colour that a point keeps where others are marked."""
+
+RING_PX = 5
 WHEEL_STEP = 1.2
 CLICK_PX = 3
 
@@ -92,8 +96,11 @@ class Scatter(QWidget):
         self._renew()
 
     def mark(self, points: NDArray[np.int64]) -> None:
-        """Mark other points."""
+        """Mark other points: few by a ring each, many by fading all others."""
+        faded = max(len(self._marked), len(points)) > MOST_RINGS
         self._marked = points
+        if faded:
+            self._renew()
         self.update()
 
     @property
@@ -148,7 +155,7 @@ class Scatter(QWidget):
         painter.fillRect(self.rect(), QColor(GROUND))
         if len(self.layout_xy):
             if self._picture is None:
-                pixels = paint(self.layout_xy, self._colours, self.view, self.size_px)
+                pixels = paint(self.layout_xy, self._shown_colours(), self.view, self.size_px)
                 height, width, _ = pixels.shape
                 self._picture = QImage(
                     pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888
@@ -160,15 +167,21 @@ class Scatter(QWidget):
             painter.drawPolyline(QPolygonF(self._lasso))
         painter.end()
 
+    def _shown_colours(self) -> NDArray[np.float32]:
+        if len(self._marked) <= MOST_RINGS:
+            return self._colours
+        shown = self._colours * np.float32(FADED)
+        shown[self._marked] = self._colours[self._marked]
+        return shown
+
     def _draw_marks(self, painter: QPainter) -> None:
-        if not len(self._marked):
+        if not 0 < len(self._marked) <= MOST_RINGS:
             return
         ratio = self.devicePixelRatioF()
-        xy = self.view.to_pixels(self.layout_xy[self._marked[:MOST_RINGS]], self.size_px) / ratio
+        xy = self.view.to_pixels(self.layout_xy[self._marked], self.size_px) / ratio
         painter.setPen(QPen(QColor(MARK), 1.5))
-        radius = 4 if len(self._marked) < 500 else 2
         for x, y in xy.tolist():
-            painter.drawEllipse(QPointF(x, y), radius, radius)
+            painter.drawEllipse(QPointF(x, y), RING_PX, RING_PX)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """See what was seen before; all points where all were seen."""

@@ -200,6 +200,7 @@ class ThumbnailList(QListView):
         self.setGridSize(QSize(self.cell.width() + 2, self.cell.height() + 2))
         self.verticalScrollBar().setSingleStep(self.cell.height() // 2)
         self.setItemDelegate(_Painter(self))
+        self.setMinimumHeight(self.gridSize().height() + 2 * self.frameWidth() + 2)
         self._wanted: tuple[int, int] = (0, 0)
         self._look = QTimer(self, interval=0, singleShot=True)
         self._look.timeout.connect(self._want)
