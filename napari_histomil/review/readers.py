@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from napari_histomil.errors import ReviewError, listed
 from napari_histomil.review.blind import FINAL, OWN
 from napari_histomil.review.intervals import draws, interval
-from napari_histomil.review.metrics import Score
+from napari_histomil.review.metrics import Confusion, Score, kappa
 from napari_histomil.review.project import Project
-from napari_histomil.review.verdicts import Place, VerdictLog
+from napari_histomil.review.verdicts import Place, Verdict, VerdictLog
 
 UNRESOLVED = "unresolved"
 MISSING = -1
@@ -84,7 +84,7 @@ def ratings_of(log: VerdictLog, project: Project, question: str) -> Ratings:
     readers = tuple(sorted({reader for each in given.values() for reader in each}))
     if len(readers) < 2:
         raise ReviewError(
-            f"Agreement needs two readers or more; {listed(readers) or 'nobody'} answered "
+            f"Agreement needs two readers or more; {listed(readers) if readers else 'nobody'} answered "
             f"{question!r}."
         )
     units = tuple(sorted(given, key=lambda u: (u[0], u[1].xy_px0 if u[1] else (0.0, 0.0))))
@@ -112,7 +112,7 @@ def _answers(project: Project, question: str) -> tuple[str, ...]:
     return asked.names
 
 
-def _counting(log: VerdictLog, question: str) -> list:  # type: ignore[type-arg]
+def _counting(log: VerdictLog, question: str) -> list[Verdict]:
     """Return the verdicts that count: of own answers the first, else the last of each."""
     if question != OWN:
         return [v for v in log.latest() if v.question == question]
@@ -123,32 +123,31 @@ def _counting(log: VerdictLog, question: str) -> list:  # type: ignore[type-arg]
 # --- figures -----------------------------------------------------------------------------------
 
 
-def cohen(one: Codes, other: Codes, answers: int, *, ordered: bool = False) -> Score:
-    """Return Cohen's kappa of two readers, over units that both answered.
+def cohen(
+    one: Codes,
+    other: Codes,
+    answers: tuple[str, ...],
+    *,
+    ordered: bool = False,
+    readers: tuple[str, str] = ("the first", "the second"),
+) -> Score:
+    """Return Cohen's kappa of two readers, over units that both answered; see `metrics.kappa`.
 
     Parameters
     ----------
     one, other
         int64 [units], -1 for none.
     answers
-        How many answers there are.
+        The possible ones.
     ordered
         They are in order: weights 1 - (i - j)² / (k - 1)².
+    readers
+        What the two are called.
     """
     both = (one != MISSING) & (other != MISSING)
-    if not both.any():
-        return Score(None, "no unit was answered by both")
-    table = np.zeros((answers, answers))
-    np.add.at(table, (one[both], other[both]), 1)
-    table /= table.sum()
-    place = np.arange(answers)
-    away = place[:, None] - place
-    weights = 1 - (away / max(answers - 1, 1)) ** 2 if ordered else (away == 0).astype(float)
-    observed = float((weights * table).sum())
-    expected = float((weights * np.outer(table.sum(1), table.sum(0))).sum())
-    if np.isclose(expected, 1):
-        return Score(None, "both gave one and the same answer throughout")
-    return Score((observed - expected) / (1 - expected))
+    counts = np.zeros((len(answers), len(answers)), np.int64)
+    np.add.at(counts, (one[both], other[both]), 1)
+    return kappa(Confusion(counts, answers, readers), "quadratic" if ordered else "none")
 
 
 def fleiss(counts: NDArray[np.floating], *, answer: int | None = None) -> Score:
@@ -265,7 +264,7 @@ def agreement_of(
     k = len(ratings.answers)
     names = ratings.readers
     wanted: list[tuple[str, Callable[[Codes], Score]]] = [
-        (f"Cohen's kappa, {names[a]} and {names[b]}", _pair(a, b, k, ordered))
+        (f"Cohen's kappa, {names[a]} and {names[b]}", _pair(a, b, ratings, ordered))
         for a in range(len(names))
         for b in range(a + 1, len(names))
     ]
@@ -296,8 +295,11 @@ def agreement_of(
     )
 
 
-def _pair(a: int, b: int, answers: int, ordered: bool) -> Callable[[Codes], Score]:
-    return lambda codes: cohen(codes[:, a], codes[:, b], answers, ordered=ordered)
+def _pair(a: int, b: int, ratings: Ratings, ordered: bool) -> Callable[[Codes], Score]:
+    names = ratings.readers[a], ratings.readers[b]
+    return lambda codes: cohen(
+        codes[:, a], codes[:, b], ratings.answers, ordered=ordered, readers=names
+    )
 
 
 def _one_answer(n: int, answers: int) -> Callable[[Codes], Score]:
