@@ -22,7 +22,7 @@ WIDE = (
 )  # fmt: skip
 """Columns of the large table; what else the project's table says comes after them."""
 
-TITLES = {"area_mm2": "Area mm²", "own": "Own answer", "p": "P"}
+TITLES = {"area_mm2": "Area mm²", "own": "Own", "p": "P"}
 _ROOT = QModelIndex()
 
 

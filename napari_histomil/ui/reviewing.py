@@ -238,6 +238,11 @@ class Reviewing:
             self._rows[row.case.name] = row
 
     def _update_row(self, case: Case) -> None:
+        facts, regions = self._facts.get(case.name), None
+        if case is self.current and self.session.active is self._slide is not None:
+            regions = annotator(self.session.viewer).regions
+        if facts is not None and regions is not None:  # more may be drawn by now
+            self._facts[case.name] = replace(facts, annotations=len(regions))
         self._renew({case.name})
         for n, row in enumerate(self.shown):
             if row.case.name == case.name:

@@ -152,9 +152,10 @@ class CasePart(QWidget):
         read = case is not None and project is not None
         own, shown = read and stage == "own", read and stage == "shown"
         blindly = project is not None and project.blind
+        whole = state.place is None  # at a place there is room for its questions only
         for widget, visible in (
-            (self.answer_words, own or (shown and blindly)),
-            (self.answer_row, own or (shown and blindly)),
+            (self.answer_words, own or (shown and blindly and whole)),
+            (self.answer_row, own or (shown and blindly and whole)),
             (self.confidence_words, own),
             (self.confidence_row, own),
             (self.lock_button, own),
@@ -162,8 +163,8 @@ class CasePart(QWidget):
             (self.place_words, shown),
             (self.steps, shown),
             (self.goes_on_box, shown),
-            (self.place_form, shown and state.place is not None),
-            (self.case_form, shown and state.place is None),
+            (self.place_form, shown and not whole),
+            (self.case_form, shown and whole),
             (self.done_button, shown),
         ):
             widget.setVisible(bool(visible))
@@ -222,14 +223,21 @@ class CasePart(QWidget):
             truth = class_of_label(state.current.label, prediction, project.positive)
             right = prediction.predicted(project.threshold) == truth
             mark = "" if truth is None else (" ✓" if right else " ✗")
+            said = f"<b>{html.escape(answer)}</b>"
+            if state.place is not None:
+                lines.append(f"{said}{mark}, P({html.escape(name)}) {prediction.p:.3f}{spread}")
+                break
             lines.append(
-                f"<span style='font-size:large'><b>{html.escape(answer)}</b></span>{mark}, "
+                f"<span style='font-size:large'>{said}</span>{mark}, "
                 f"P({html.escape(name)}) {prediction.p:.3f}{spread}"
                 f"<br>{html.escape(prediction.model)}, {html.escape(prediction.how)}"
                 + ("" if prediction.complete else ", ⚠ not all of it is done")
             )
         if not lines:
             lines = ["No stored answer of a model for this slide: run one in the Run dock."]
+        if state.place is not None:
+            self.result.setText(lines[0])
+            return
         if state.current.label:
             lines.append(f"Known answer: <b>{html.escape(state.current.label)}</b>")
         if current.values["own"]:

@@ -24,8 +24,8 @@ from napari_histomil.ui.words import count
 TYPING_MS = 300
 """The list is filtered when nothing was typed for so long."""
 
-_ROWS = 8
-_WIDTHS = {"case": 128, "status": 62, "own": 62, "p": 50, "error": 50, "note": 160, "tags": 120}
+_ROWS = 4
+_WIDTHS = {"case": 118, "status": 60, "own": 56, "p": 46, "error": 46, "note": 160, "tags": 120}
 _PICTURE = QSize(40, 30)
 
 
@@ -107,10 +107,7 @@ class CaseTable(QWidget):
 
     def refresh(self) -> None:
         """Show the rows as they are listed now."""
-        before = len(self.model.columns)
         self.model.update()
-        if before != len(self.model.columns) or not self.table.horizontalHeader().count():
-            pass
         for n, name in enumerate(self.model.columns):
             if not self.table.property(f"sized {name}"):
                 wide = 190 if self._wide and name == "case" else _WIDTHS.get(name, 84)
