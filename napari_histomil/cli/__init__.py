@@ -44,6 +44,7 @@ FAMILIES = (
     "evaluate",
     "score",
     "report",
+    "stain_change",
     "compare",
     "pretrain",
     "bench",
