@@ -45,6 +45,7 @@ FAMILIES = (
     "score",
     "gallery",
     "report",
+    "stain_change",
     "compare",
     "pretrain",
     "bench",
