@@ -43,6 +43,7 @@ from napari_histomil.ui.widgets.cases import CaseTable
 from napari_histomil.ui.widgets.forms import fold, form
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
+from napari_histomil.ui.widgets.recording import RecordingPart
 
 CLICK_PX = 5
 """A press that moves the pointer by more is a drag of the view."""
@@ -77,6 +78,7 @@ class ReviewWidget(Panel):
         self.add_fold("Cases", self.cases, "The slides under review").expand(animate=False)
         self.cases.layout().addWidget(row(self.resume_button, self.table_button))
         self.add_fold("This case", self.case, "Answer, judge, go on").expand(animate=False)
+        self.add_fold("How I read", RecordingPart(self.state), "Viewing time, if you agree to it")
         follow(self, self.state.project_changed, self._on_project)
         follow(self, self.state.case_changed, self._on_case)
         follow(self, self.state.failed, self._on_failed)
