@@ -37,6 +37,7 @@ from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.keys import REVIEW_KEYS
 from napari_histomil.ui.layers import to_px0
 from napari_histomil.ui.preferences import keep_author, preferred_author
+from napari_histomil.ui.review_press import keys_of, press
 from napari_histomil.ui.reviewing import Reviewing, reviewing
 from napari_histomil.ui.widgets.case import CasePart
 from napari_histomil.ui.widgets.cases import CaseTable
@@ -269,7 +270,7 @@ class ReviewKeys(QObject):
         window = self._window()
         if window is None:
             return
-        wanted = {key.key for key in REVIEW_KEYS.values()} | set(state.keys())
+        wanted = {key.key for key in REVIEW_KEYS.values()} | set(keys_of(state.project))
         for key in wanted - set(self._shortcuts):
             names = ("Return", "Enter") if key == "Enter" else (key.replace("-", "+"),)
             self._shortcuts[key] = [QShortcut(QKeySequence(n), window) for n in names]
@@ -297,7 +298,7 @@ class ReviewKeys(QObject):
             if found is not None and writes and part.write(found[0].name):
                 return
         try:
-            state.press(key)
+            press(state, key)
         except ReviewError as error:  # said where one looks, without stopping anything
             case.say(str(error))
         except HistomilError as error:
