@@ -76,6 +76,10 @@ class TrainingError(HistomilError):
     """A training configuration or its data cannot be used."""
 
 
+class ReviewError(HistomilError):
+    """A review project, a form, or what is asked of stored verdicts cannot be used."""
+
+
 class OutputError(HistomilError):
     """A result cannot be written where it was asked for."""
 

@@ -1,4 +1,4 @@
-"""Whole files or none, and what is no file of this machine at all.
+"""Whole files or none, tables, and what is no file of this machine at all.
 
 Nothing half-written is ever left where a person asked for a result. A slide may lie elsewhere: a
 `Path` made from its address is taken for that address everywhere (`remote_url`).
@@ -6,6 +6,7 @@ Nothing half-written is ever left where a person asked for a result. A slide may
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from napari_histomil.errors import OutputError
+from napari_histomil.errors import HistomilError, OutputError
 
 REMOTE = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 """An address: a scheme of two letters or more (one is a Windows drive), then the place."""
@@ -128,6 +129,28 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be made: {error.strerror or error}.") from error
+
+
+def read_rows(path: Path, failure: type[HistomilError]) -> list[dict[str, str]]:
+    """Return the lines of a table (CSV with a header), fields without blanks around them.
+
+    The first of them is line 2 of the file, unless a field goes over several lines.
+
+    Raises
+    ------
+    HistomilError
+        Of the kind `failure`, if it cannot be read, or a line has not as many fields as the
+        header.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise failure(f"{path} cannot be read as a table (CSV): {error}.") from error
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise failure(f"{path}, line {line} has not as many fields as the header.")
+    return [{name.strip(): value.strip() for name, value in row.items()} for row in rows]
 
 
 def _is_empty(path: Path) -> bool:

@@ -43,6 +43,7 @@ FAMILIES = (
     "train",
     "evaluate",
     "score",
+    "gallery",
     "report",
     "stain_change",
     "compare",

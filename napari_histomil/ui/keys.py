@@ -118,9 +118,28 @@ IDLE_KEYS: dict[str, Key] = {
 }
 """Keys that a layer of drawings has for itself while it is active."""
 
+REVIEW_KEYS: dict[str, Key] = {
+    name: Key(key, "Review (while a case is read)", what)
+    for name, key, what in (
+        ("review.enter", "Enter", "Lock the own answer; then: done, next case"),
+        ("review.place.next", "N", "Go to the next place to judge"),
+        ("review.place.previous", "Shift-N", "Go back to the place before"),
+        ("review.missed", "A", "The next click marks what the model missed"),
+        ("review.back", "Backspace", "Take back the last judgement"),
+        ("review.case.next", "Alt-Right", "Next case, without being done"),
+        ("review.case.previous", "Alt-Left", "Case before"),
+    )
+} | {
+    f"answer.{n}": Key(str(n), "Review (while a case is read)", f"Answer {n}")
+    for n in range(1, 10)
+}
+"""Keys of the window while a case is read and no tool of drawing is held: then they beat all
+others. The keys of a project's form come to them."""
+
 CLASS_KEYS = {
     "class": "Class of that number, for what is selected too",
     "anyclass": "Class of that number, with any layer",
+    "answer": "Answer of that number, then how sure; judge a place",
 }
 """Families of nine keys that are one line of the sheet."""
 
@@ -162,7 +181,7 @@ def _usable(owner: Any) -> bool:
 
 def hint(name: str) -> str:
     """Return the end of a tooltip that names the key, such as ``" (key: N)"``."""
-    key = (KEYS | IDLE_KEYS | LAYER_KEYS)[name]
+    key = (KEYS | IDLE_KEYS | LAYER_KEYS | REVIEW_KEYS)[name]
     return f" (key: {key.text})"
 
 
@@ -198,12 +217,12 @@ class Row:
 def rows() -> list[Row]:
     """Return the lines of the sheet in order: the window's keys, then those of drawing."""
     listed: list[Row] = []
-    for name, key in (KEYS | IDLE_KEYS | LAYER_KEYS).items():
+    for name, key in (KEYS | IDLE_KEYS | LAYER_KEYS | REVIEW_KEYS).items():
         family, _, number = name.partition(".")
         if family not in CLASS_KEYS:
             listed.append(Row(key.text, key.group, key.what))
         elif number == "1":
-            last = (KEYS | LAYER_KEYS)[f"{family}.9"]
+            last = (KEYS | LAYER_KEYS | REVIEW_KEYS)[f"{family}.9"]
             text = f"{key.text} … {last.text}"
             listed.append(Row(text, key.group, CLASS_KEYS[family]))
     return listed

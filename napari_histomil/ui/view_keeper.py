@@ -75,6 +75,7 @@ class ViewKeeper(QObject):
         )
         self._restoring: weakref.WeakSet[SlideSession] = weakref.WeakSet()
         self._places: dict[Path, Place] = {}
+        self._plain: set[Path] = set()
         self._front: str | None = None
         # Weakly: the window holds the viewer, with which this shall go.
         self._window: weakref.ref[QWidget] | None = None
@@ -107,6 +108,10 @@ class ViewKeeper(QObject):
     def look_at(self, path: Path, place: Place) -> None:
         """Look at a place of a slide when it is opened, whatever was kept of it."""
         self._places[path.absolute()] = place
+
+    def leave_plain(self, path: Path) -> None:
+        """Bring nothing back of a slide when it is opened next: it is to be read blindly."""
+        self._plain.add(path.absolute())
 
     def watch(self, window: QWidget) -> None:
         """Write everything when this window is closed."""
@@ -214,7 +219,9 @@ class ViewKeeper(QObject):
             go_to_place(viewer, slide.info, place)
         looked_at = _looks_at(viewer) if place is None else None
         info = slide.info
-        if not reopens_views():
+        plain = slide.info.path.absolute() in self._plain
+        self._plain.discard(slide.info.path.absolute())
+        if plain or not reopens_views():
             self._restoring.discard(slide)
             return
 

@@ -24,7 +24,7 @@ from napari_histomil.ui.view_state import Place
 from napari_histomil.ui.widgets.panel import DOCK_WIDTH
 from napari_histomil.ui.widgets.slide import SlideWidget
 
-DOCKS = ("Slide", "Annotate", "Run", "Overlay", "Compare", "Train")
+DOCKS = ("Slide", "Annotate", "Run", "Overlay", "Review", "Compare", "Train")
 """The docks in the order of the work, by their names in ``napari.yaml``."""
 
 SETTLE_SECONDS = 1.0

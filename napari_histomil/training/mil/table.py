@@ -17,7 +17,6 @@ and the columns of clinical variables, if the configuration names some.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_histomil.errors import TrainingError, listed
+from napari_histomil.files import read_rows
 from napari_histomil.training.mil.config import MilConfig
 
 SIDES = ("train", "validation", "test")
@@ -65,11 +65,7 @@ def read_table(config: MilConfig, data: Path) -> list[Case]:
         parts of the split or of the folds.
     """
     path = data / config.bags.table
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise TrainingError(f"{path} cannot be read as a table (CSV): {error}.") from error
+    rows = read_rows(path, TrainingError)
     if not rows:
         raise TrainingError(f"{path} names no slide: give each a line below the header.")
     columns = set(rows[0])
@@ -185,9 +181,6 @@ def _by_class(cases: Sequence[Case], seed: int) -> list[list[str]]:
 
 def _case(config: MilConfig, row: dict[str, str], data: Path, where: str) -> Case:
     """Read a line."""
-    if None in row or None in row.values():
-        raise TrainingError(f"{where} has not as many fields as the header.")
-    row = {name: value.strip() for name, value in row.items()}
     slide, bags = row.get("slide", ""), row.get("bag", "")
     if not slide and not bags:
         raise TrainingError(f"{where} names neither a slide nor a bag.")

@@ -1,0 +1,321 @@
+"""The review in a window: blind answers, places by key, cases opened ahead, the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_histomil.results import find_results, open_result
+from napari_histomil.review.project import open_project, write_project
+from napari_histomil.review.verdicts import VerdictLog
+from napari_histomil.ui.annotator import annotator
+from napari_histomil.ui.overlays import overlays
+from napari_histomil.ui.widgets.review import ReviewWidget
+from tests.review.review_cases import write_run, write_slide
+from tests.ui.annotating import close_error, settle
+
+TIMES = 20_000  # ms: on a busy machine
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Four slides with runs; the table says what they are."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    lines = ["slide,patient,label"]
+    for n, score in enumerate((0.9, 0.2, 0.6, 0.1)):
+        slide = write_slide(folder / f"{n}.tiff", 150 + 20 * n)
+        write_run(slide, [score] + [score / 2] * 11)
+        lines.append(f"{n}.tiff,P{n // 2},{'tumor' if n % 2 == 0 else 'normal'}")
+    table = folder / "cohort.csv"
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    return table
+
+
+class Room:
+    """A window with the dock, driven by keys on its canvas."""
+
+    def __init__(self, viewer, dock, qtbot) -> None:
+        self.viewer, self.dock, self.qtbot, self.state = viewer, dock, qtbot, dock.state
+
+    @property
+    def canvas(self):
+        """What has the keys; it is not held, as it holds the whole window."""
+        return self.viewer.window._qt_viewer.canvas.native
+
+    def until(self, what) -> None:
+        self.qtbot.waitUntil(lambda: bool(what()), timeout=TIMES)
+        settle(self.qtbot, 2)
+
+    def press(self, *keys) -> None:
+        for key in keys:
+            if isinstance(key, tuple):
+                self.qtbot.keyClick(self.canvas, key[1], key[0])
+            else:
+                self.qtbot.keyClick(self.canvas, key)
+
+    def open(self, source, **options) -> None:
+        assert self.dock.open(source, **options)
+        self.until(lambda: self.state.current is not None)
+
+    def read(self, name) -> None:
+        """Wait until a case is on the screen."""
+        self.until(lambda: self.state.current is not None and self.state.current.name == name)
+
+    def gathered(self) -> None:
+        self.until(lambda: all(row.facts is not None for row in self.state.rows))
+
+    def title(self) -> str:
+        return self.dock.case.title.text()
+
+    def column(self, name) -> list[str]:
+        model = self.dock.cases.model
+        place = model.columns.index(name)
+        return [model.data(model.index(n, place)) for n in range(model.rowCount())]
+
+
+def make_room(make_napari_viewer, qtbot) -> Room:
+    viewer = make_napari_viewer(show=True, strict_qt="raise")
+    holder = viewer.window.add_dock_widget(ReviewWidget(viewer), name="Review", area="right")
+    holder.window().resize(1280, 800)
+    holder.window().activateWindow()
+    settle(qtbot)
+    dock = holder.widget()
+    dock.reader_box.setText("Ada")
+    return Room(viewer, dock, qtbot)
+
+
+@pytest.fixture
+def room(make_napari_viewer, qtbot):
+    room = make_room(make_napari_viewer, qtbot)
+    yield room
+    room.state.close()
+    for slide in list(room.state.session.slides):
+        room.state.session.close_slide(slide)
+    settle(qtbot)
+
+
+def blind_project(table):
+    project = open_project(table)
+    project = replace(project, blind=True, answers=("normal", "tumor"))
+    write_project(project)
+    return project
+
+
+def test_failures_are_listed_first_and_opened_by_a_double_click(room, cohort):
+    room.open(cohort)
+    room.gathered()
+    assert room.column("case") == ["0.tiff", "1.tiff", "2.tiff", "3.tiff"]
+    error = room.dock.cases.model.columns.index("error")
+    room.dock.cases._sort(error)
+    assert room.column("case")[0] == "2.tiff", (
+        "tumor, and the mean of its two hottest tiles is 0.45"
+    )
+    assert room.column("error") == ["0.550", "0.325", "0.150", "0.075"]
+    room.dock.cases.filter_box.setText("label == 'tumor' and error < 0.4")
+    room.until(lambda: room.column("case") == ["0.tiff"])
+    room.dock.cases.filter_box.setText("label ==")
+    room.until(lambda: "no filter" in room.dock.cases.words.text())
+    assert room.column("case") == ["0.tiff"], "what is listed stays"
+    room.dock.cases.filter_box.setText("")
+    room.until(lambda: len(room.column("case")) == 4)
+    room.dock.cases.table.doubleClicked.emit(room.dock.cases.model.index(0, 0))
+    room.read("2.tiff")
+    assert "P(tumor) 0.450" in room.dock.case.result.text()
+    assert overlays(room.viewer).current is not None, "not blind: the map is there at once"
+
+
+def test_blind_nothing_is_shown_before_the_answer_is_locked(room, cohort):
+    project = blind_project(cohort)
+    room.open(project.path)
+    room.gathered()
+    first = room.state.current.name
+    assert room.state.stage == "own"
+    assert overlays(room.viewer).current is None
+    assert set(room.column("p")) == {""}, "nothing in the table either"
+    assert room.dock.case.answer_buttons[1].text() == "2  tumor"
+    assert not room.dock.case.lock_button.isEnabled()
+    room.press(Qt.Key.Key_Return)
+    assert "how sure you are" in room.dock.case.problem.text()
+    assert room.dock.case.problem.isVisible()
+
+    room.press("2")
+    assert room.state.given == "tumor"
+    room.press(Qt.Key.Key_Backspace)
+    assert room.state.given is None
+    room.press("2", "4")
+    assert (room.state.given, room.state.confidence) == ("tumor", 4)
+    room.press(Qt.Key.Key_Return)
+    assert room.state.stage == "shown"
+    assert overlays(room.viewer).current.layer.visible
+    assert "P(tumor)" in room.dock.case.result.text()
+    assert "tumor, 4 of 5 sure" in room.dock.case.result.text()
+    shown = dict(zip(room.column("case"), room.column("p"), strict=True))
+    assert [name for name, p in shown.items() if p] == [first]
+
+
+def test_a_result_that_something_lays_over_a_blind_slide_is_taken_away(room, cohort):
+    project = blind_project(cohort)
+    told = []
+    room.state.told.connect(told.append)
+    room.open(project.path)
+    slide = room.state.session.active
+    overlays(room.viewer).add(open_result(find_results(slide.info)[0]))
+    assert room.state.session.runs_of(slide) == []
+    assert told == ["Results are shown once your own answer is locked."]
+
+
+def test_places_are_judged_by_one_key_each_and_taken_back(room, cohort):
+    room.open(cohort)
+    state = room.state
+    assert len(state.places) > 2
+    assert state.places[0].score == pytest.approx(0.9)
+    room.press("N")
+    assert state.at == 0
+    room.press("1")
+    assert state.at == 1, "the next place comes by itself"
+    room.press("6", "9")
+    assert state.at == 2
+    question = state.project.form["region"]
+    assert state.answer_to(question, state.places[1].place) == "mimic"
+    assert state.answer_to(state.project.form["missed"], state.places[2].place) is True
+    room.press(Qt.Key.Key_Backspace)
+    assert state.answer_to(state.project.form["missed"], state.places[2].place) is None
+    room.press(Qt.Key.Key_Backspace)
+    assert state.at == 1
+    assert not state.is_judged(1)
+    assert state.is_judged(0)
+    for _ in range(len(state.places) - 1):
+        room.press("N")
+    assert state.at is None, "after the last place the whole slide is seen"
+
+
+def test_what_is_missed_is_clicked_and_becomes_a_region(room, cohort):
+    room.open(cohort)
+    room.press("A")
+    assert room.state.marking
+    assert "Click on the slide" in room.dock.case.place_words.text()
+    room.qtbot.mouseClick(room.canvas, Qt.MouseButton.LeftButton, pos=room.canvas.rect().center())
+    room.until(lambda: not room.state.marking)
+    regions = list(annotator(room.viewer).regions)
+    assert [region.class_name for region in regions] == ["Missed"]
+    assert room.state.row(room.state.current).values["missed"] == 1
+    (missed,) = [v for v in room.state.log.latest() if v.question == "missed"]
+    x, y = missed.place.xy_px0
+    assert regions[0].geometry.bounds[:2] == pytest.approx((x, y), abs=1)
+
+
+def test_the_next_case_is_opened_ahead_and_enter_goes_there(room, cohort):
+    room.open(cohort)
+    room.until(lambda: room.state._ahead.ready == ("1.tiff",))
+    before = room.state.session.active
+    room.press(Qt.Key.Key_Return)
+    assert room.state.current.name == "1.tiff", "at once: nothing is waited for"
+    assert room.state.session.active is not before
+    assert before not in room.state.session.slides, "one slide is open at a time"
+    room.gathered()
+    assert room.column("status") == ["done", "in work", "to do", "to do"] or room.column(
+        "status"
+    ) == ["done", "to do", "to do", "to do"]
+    room.press((Qt.KeyboardModifier.AltModifier, Qt.Key.Key_Left))
+    room.read("0.tiff")
+
+
+def test_the_last_case_ends_with_a_table_of_what_changed(room, cohort):
+    project = blind_project(cohort)
+    room.open(project.path)
+    for n in range(4):
+        room.press("1", "3", Qt.Key.Key_Return)
+        assert room.state.stage == "shown"
+        if n == 0:
+            room.press("2")  # having seen the model's, the first answer is another
+        name = room.state.current.name
+        room.press(Qt.Key.Key_Return)
+        if n < 3:
+            room.until(lambda: room.state.current.name != name)  # noqa: B023
+    words = room.dock.case.end_words.text()
+    assert "All 4 cases are done" in words
+    assert "1 of 4 own answers were changed" in words
+    assert room.dock.case.end_words.isVisible()
+
+
+def test_a_reader_goes_on_where_the_window_was_killed(make_napari_viewer, qtbot, cohort):
+    project = blind_project(cohort)
+    room = make_room(make_napari_viewer, qtbot)
+    room.open(project.path)
+    first = room.state.current.name
+    room.press("2", "5", Qt.Key.Key_Return, "N", "1", "3")
+    assert room.state.at == 2
+    # Killed: nothing is closed or written, only the lock of the system goes with the process.
+    room.state.log._journal._lock.release()
+    room.state.log._journal._lock = type("Gone", (), {"release": lambda self: None})()
+
+    again = make_room(make_napari_viewer, qtbot)
+    again.open(project.path)
+    assert again.state.current.name == first
+    assert again.state.stage == "shown"
+    assert again.state.at == 2, "the first place that is not judged"
+    with VerdictLog.open(project.verdicts, reader="", read_only=True) as log:
+        assert len([v for v in log.latest() if v.question == "right"]) == 2
+    for each in (again, room):
+        each.state.close()
+        for slide in list(each.state.session.slides):
+            each.state.session.close_slide(slide)
+    settle(qtbot)
+
+
+def test_keys_are_the_layers_own_while_a_tool_is_held_and_words_are_written(room, cohort):
+    room.open(cohort)
+    room.press("N")
+    field = room.dock.case.place_form.fields["note"]
+    field.setFocus()
+    room.qtbot.keyClicks(field, "1 vessel")
+    assert field.text() == "1 vessel"
+    assert room.state.at == 0
+    room.qtbot.keyClick(field, Qt.Key.Key_Return)
+    settle(room.qtbot)
+    note = room.state.project.form["note"]
+    assert room.state.answer_to(note, room.state.place) == "1 vessel"
+    assert room.state.current.name == "0.tiff", "Enter ended the note, and not the case"
+    annotator(room.viewer).set_tool("polygon")
+    room.press("1")
+    assert room.state.at == 0
+    annotator(room.viewer).set_tool("move")
+    room.press("1")
+    assert room.state.at == 1
+
+
+def test_a_slide_that_is_gone_is_told_and_the_others_are_read(room, cohort):
+    (cohort.parent / "1.tiff").unlink()
+    room.open(cohort)
+    room.until(lambda: room.state._problems)
+    assert "⚠ 1 cannot be opened" in room.dock.cases.words.text()
+    room.state.go(room.state.project["1.tiff"])
+    room.until(lambda: not room.state.waits)
+    assert "1.tiff" in close_error(room.qtbot)
+    assert room.state.current.name == "0.tiff"
+
+
+def test_the_large_table_has_all_columns_and_thumbnails(room, cohort):
+    room.open(cohort)
+    room.gathered()
+    room.dock.show_table()
+    settle(room.qtbot)
+    table = room.dock._table_dock.widget()
+    model = table.model
+    assert {"patient", "uncertainty", "area_mm2", "tags"} <= set(model.columns)
+    assert model.data(model.index(0, 0), Qt.ItemDataRole.DecorationRole) is not None
+    texts = [model.data(model.index(0, n)) for n in range(model.columnCount())]
+    assert texts[:3] == ["0.tiff", "P0", "tumor"]
+
+
+def test_what_cannot_be_opened_is_a_dialog_and_what_was_there_stays(room, cohort, tmp_path):
+    room.open(cohort)
+    assert not room.dock.open(tmp_path / "none.csv")
+    assert "does not exist" in close_error(room.qtbot)
+    assert room.state.current.name == "0.tiff"
+    room.dock.reader_box.setText(" ")
+    assert not room.dock.open(cohort)
+    assert "who reads" in close_error(room.qtbot)
