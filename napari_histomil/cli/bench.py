@@ -197,7 +197,7 @@ def _add_review(subparsers: Subparsers) -> None:
         "galleries and embeddings of results",
         "Lay 100,000 features out along their principal components; list 1,000 thumbnails of a "
         "slide of a gigapixel, until the first screen is there; redraw an embedding of 100,000 "
-        "points in turns with an empty one. About a minute.",
+        "points in turns with an empty one; move a threshold over 100,000 tiles. A minute or two.",
         "  histomil bench review\n  histomil bench review --slide slide.svs",
     )
     parser.add_argument(
@@ -399,8 +399,10 @@ def bench_review(args: argparse.Namespace) -> int:
     left_out = ""
     if problem is None:
         from napari_histomil.ui.bench_review import measure_review
+        from napari_histomil.ui.bench_truth import measure_slider
 
         figures += _in_own_process(measure_review, path, rounds=args.rounds, say=say)
+        figures += _in_own_process(measure_slider, path, rounds=args.rounds, say=say)
     else:
         left_out = f"\n\nThe window was not measured: {problem[0].lower()}{problem[1:]}"
     text = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ EXAMPLES = """\
   histomil report cohort.csv -o report.html --title "Validation, site B"
   histomil report cohort.csv -o report.html --names   slides and patients by name
 
+  histomil report site-b.review.json -o report.html   a review project
+
+Of a project the main model's runs are scored, by labels and by what is drawn on
+the slides; what readers answered is in it, too.
 Everything is in the one file, which loads nothing from anywhere; report.json
 and report.csv lie beside it. The table is that of 'histomil score'."""
 
@@ -49,17 +54,28 @@ def add_parser(subparsers: Subparsers) -> None:
 def report(args: argparse.Namespace) -> int:
     """Write a report."""
     from napari_histomil.review.judging import judge_runs
-    from napari_histomil.review.report import ReportOptions, write_report
+    from napari_histomil.review.project import SUFFIX, open_project
+    from napari_histomil.review.project_report import cases_of_project, reader_tables
+    from napari_histomil.review.report import ReportOptions, Table, write_report
 
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{args.output} is no name of a report: it ends in .html.")
     for path in (args.output, args.output.with_suffix(".json"), args.output.with_suffix(".csv")):
         new_file(Path(path), force=args.force)
-    cases = cases_of(args)
-    found = judge_runs(cases, question_of(args), watch=watched)
+    tables: list[Table] = []
+    if len(args.runs) == 1 and args.runs[0].name.endswith(SUFFIX):
+        project = open_project(args.runs[0])
+        cases, question, notes = cases_of_project(project, fully_annotated=args.fully_annotated)
+        question = replace(question, rounds=int(args.bootstraps))
+        tables = reader_tables(project, names=args.names)
+        for note in notes:
+            say(note)
+    else:
+        cases, question = cases_of(args), question_of(args)
+    found = judge_runs(cases, question, watch=watched)
     for note in found.notes:
         say(note)
-    options = ReportOptions(args.title, args.names, not args.no_pictures)
+    options = ReportOptions(args.title, args.names, not args.no_pictures, tables=tables)
     for path in write_report(args.output, found, cases, options, watch=watched):
         print(path)
     return 0

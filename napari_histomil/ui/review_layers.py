@@ -15,7 +15,7 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_histomil.slides.slide import SlideInfo
-from napari_histomil.ui.colours import DIVERGING, colour_map
+from napari_histomil.ui.colours import DEFAULT, DIVERGING, colour_map
 from napari_histomil.ui.layers import kinds_layer
 from napari_histomil.ui.overlays import selection_kept
 
@@ -126,3 +126,8 @@ def legend_html() -> str:
         f"<span style='color: rgb{color[:3]}'>■</span>&nbsp;{name.replace(' ', '&nbsp;')}"
         for name, color, _ in OUTCOMES
     )
+
+
+def stain_layer(viewer: Any) -> MapLayer:
+    """Return the map of what a model says under a stain condition, or of how far that moves."""
+    return MapLayer(viewer, "Stained otherwise", colour_map(DEFAULT), (0, 1))
