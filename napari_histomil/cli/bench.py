@@ -351,6 +351,7 @@ def bench_mil(args: argparse.Namespace) -> int:
     if problem is None:
         from napari_histomil.ui.bench_mil import measure_click
 
+        os.environ["HISTOMIL_REOPEN_VIEWS"] = "0"  # a map of before would be there at once
         figures.append(_in_own_process(measure_click, say=say))
     else:
         say(f"The window was not measured: {problem[0].lower()}{problem[1:]}")

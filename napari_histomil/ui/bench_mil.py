@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_histomil.bench.figures import AT_MOST, Figure
 from napari_histomil.bench.mil import CLAM_DIM, CLAM_INSTANCES, write_clam_files
 from napari_histomil.bench.test_slide import tissue_texture, write_slide
+from napari_histomil.errors import RunError
 from napari_histomil.ui.bench_canvas import bench_window
 from napari_histomil.ui.mil_job import FromFile
 from napari_histomil.ui.overlays import overlays
@@ -54,6 +55,8 @@ def measure_click(
             window.viewer.window.add_dock_widget(dock, name="Run", area="right")
             session(window.viewer).open_slide(folder / "slide.svs")
             window.rest(2)
+            if state.current is not None:
+                raise RunError("A map of before is shown: set HISTOMIL_REOPEN_VIEWS=0.")
             asked = FromFile(features, checkpoint=checkpoint, side_px0=SIDE_PX0)
             took = window.time(
                 lambda: dock.from_file.start(asked),
@@ -61,7 +64,7 @@ def measure_click(
             )
             session(window.viewer).close_slide(session(window.viewer).active)
     return Figure(
-        f"the same in the window, from the click to the map on the screen: {instances:,} x "
+        f"CLAM's files in the window, from the click to the map on the screen: {instances:,} x "
         f"{CLAM_DIM}",
         took.complete, AT_MOST, LIMIT_S, "s",
         note=f"longest stall meanwhile {took.stall:.2f} s",

@@ -322,8 +322,13 @@ class SegmentationPart(QWidget):
                 item = self.tree.topLevelItem(index)
                 area = None if facts is None else facts.areas_mm2.get(name)
                 item.setText(1, "…" if area is None else _mm2(area))
-                share = "…" if area is None or not whole else f"{100 * area / whole:.1f} %"
+                background = name == view.store.model.get("background_class")
+                if background and not view.of_chosen_region:  # it is on glass too
+                    share = "–"
+                else:
+                    share = "…" if area is None or not whole else f"{100 * area / whole:.1f} %"
                 item.setText(2, share)
+                item.setToolTip(2, "The background lies on glass too" if share == "–" else "")
         self.areas_label.setText(self._areas_text(view, facts))
         self.areas_label.setToolTip(
             "Shares are of the area that the model looked at, as you chose where"
