@@ -274,8 +274,8 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
                 )
             elif each.value is not None:
                 yield f"  {TITLES[name]} {each.value:+.3f}"
-    for name, p in found.tests.items():
-        yield f"{name} over slides: p {p:.3g}"
+    for name, chance in found.tests.items():
+        yield f"{name} over slides: p {chance:.3g}"
     for name, why in found.reasons.items():
         if name != "froc" or froc:
             yield f"No {name}: {why.rstrip('.')}."

@@ -254,7 +254,8 @@ def _judge_one(
     name = str(run.slide.get("name") or run.path.stem)
     patient = case.patient or name
     label: bool | None = None
-    rule, figures = "its label", {}
+    rule = "its label"
+    figures: dict[str, float | int | None] = {}
     if not isinstance(run, MilRun):
         values = None if asked.values is None else dict(asked.values)
         opened = open_truth(
@@ -456,10 +457,11 @@ def _tests(parts: _Parts, threshold: float, reasons: dict[str, str]) -> dict[str
     truth = first.positive > 0
     found = {}
     right = [(each.score >= threshold) == truth for each in (first, second)]
-    for name, test in (
-        ("DeLong", lambda: delong(truth, first.score, second.score, first.patient).p),
-        ("McNemar", lambda: mcnemar(right[0], right[1], first.patient)),
-    ):
+    tests: dict[str, Callable[[], float]] = {
+        "DeLong": lambda: delong(truth, first.score, second.score, first.patient).p,
+        "McNemar": lambda: mcnemar(right[0], right[1], first.patient),
+    }
+    for name, test in tests.items():
         try:
             found[name] = test()
         except HistomilError as error:
