@@ -38,6 +38,7 @@ FAMILIES = (
     "exports",
     "segmentation",
     "annotations",
+    "review",
     "models",
     "sidecars",
     "train",

@@ -204,7 +204,8 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
     levels = found.levels
     yield (
         f"{found.model['name']}: {found.positive} from {found.question.threshold:g} on, "
-        f"{len(found.slides)} slides of {len({r.patient for r in found.slides})} patients"
+        f"{_many(len(found.slides), 'slide')} of "
+        f"{_many(len({r.patient for r in found.slides}), 'patient')}"
     )
     yield ""
     rows = [["", *levels]]
@@ -255,8 +256,8 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
         f = found.froc
         spread = "" if f.low is None else f" ({f.low:.3f}-{f.high:.3f})"
         yield (
-            f"FROC score {f.score:.3f}{spread}: {f.lesions} lesions and {f.isolated} isolated "
-            f"cells on {f.slides} slides"
+            f"FROC score {f.score:.3f}{spread}: {_many(f.lesions, 'lesion')} and {f.isolated} "
+            f"isolated cells on {_many(f.slides, 'slide')}"
         )
         from napari_histomil.review.froc import FALSE_POSITIVES
 
@@ -308,6 +309,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

@@ -131,9 +131,11 @@ def select(tiles: Sequence[TileScores], choice: Choice) -> list[Patch]:
     """
     _check(tiles, choice)
     worth = [_worth(each, choice, n) for n, each in enumerate(tiles)]
-    slide = np.concatenate([np.full(len(each), n) for n, each in enumerate(tiles)] or [[]])
-    tile = np.concatenate([np.arange(len(each)) for each in tiles] or [[]])
-    every = np.concatenate(worth or [np.empty(0)])
+    if not worth:
+        return []
+    slide = np.concatenate([np.full(len(each), n) for n, each in enumerate(tiles)])
+    tile = np.concatenate([np.arange(len(each)) for each in tiles])
+    every = np.concatenate(worth)
     order = np.argsort(-every, kind="stable")
     order = order[np.isfinite(every[order])]
     walk = _Walk(tiles, slide[order].astype(np.int64), tile[order].astype(np.int64), choice)
@@ -188,7 +190,8 @@ class _Walk:
         if features is not None and n < len(features) and np.isfinite(features[n, 0]):
             near.append(np.flatnonzero(features @ features[n] > 1 - ALIKE))
         found = np.unique(np.concatenate(near))
-        return found[self._left[found]]
+        kept: NDArray[np.int64] = found[self._left[found]]
+        return kept
 
     def _read_features(self) -> NDArray[np.float32] | None:
         """Return the features of the foremost, each of length 1; NaN where there are none."""
@@ -202,7 +205,10 @@ class _Walk:
             if each.features is not None and len(rows):
                 found[rows] = each.features[self._tile[rows]]
         length = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.divide(found, length, out=np.full_like(found, np.nan), where=length > 0)
+        units: NDArray[np.float32] = np.divide(
+            found, length, out=np.full_like(found, np.nan), where=length > 0
+        )
+        return units
 
     def _patch(self, n: int) -> Patch:
         each, tile = self._tiles[int(self._slide[n])], int(self._tile[n])

@@ -83,10 +83,8 @@ def ratings_of(log: VerdictLog, project: Project, question: str) -> Ratings:
             given.setdefault(unit, {})[verdict.reader] = str(verdict.answer)
     readers = tuple(sorted({reader for each in given.values() for reader in each}))
     if len(readers) < 2:
-        raise ReviewError(
-            f"Agreement needs two readers or more; {listed(readers) if readers else 'nobody'} answered "
-            f"{question!r}."
-        )
+        who = listed(readers) if readers else "nobody"
+        raise ReviewError(f"Agreement needs two readers or more; {who} answered {question!r}.")
     units = tuple(sorted(given, key=lambda u: (u[0], u[1].xy_px0 if u[1] else (0.0, 0.0))))
     codes = np.full((len(units), len(readers)), MISSING, np.int64)
     for row, unit in enumerate(units):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,19 +28,18 @@ from napari_histomil.annotations import commands
 from napari_histomil.annotations.model import Region, class_named
 from napari_histomil.errors import HistomilError, ReviewError
 from napari_histomil.review import blind, cases
-from napari_histomil.review.cases import Row
 from napari_histomil.review.form import Question
 from napari_histomil.review.places import Spot
-from napari_histomil.review.predictions import Prediction, SlideFacts
-from napari_histomil.review.project import Case, Project, open_project, write_project
+from napari_histomil.review.predictions import Prediction
+from napari_histomil.review.project import Case, open_project, write_project
 from napari_histomil.review.verdicts import Answer, Place, Verdict, VerdictLog
-from napari_histomil.slides.slide import Uint8Image
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.camera import fit_rect
+from napari_histomil.ui.case_list import CaseList
 from napari_histomil.ui.layers import world_scale
 from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.per_viewer import PerViewer
-from napari_histomil.ui.review_ahead import Ahead, Opened, gather
+from napari_histomil.ui.review_ahead import Ahead, Opened
 from napari_histomil.ui.session import RunView, Session, SlideSession, session
 from napari_histomil.ui.view_keeper import view_keeper
 
@@ -53,15 +51,11 @@ MISSED_UM = 200.0
 Stage = Literal["none", "own", "shown"]
 
 
-class Reviewing:
+class Reviewing(CaseList):
     """The review in one viewer; get it with `reviewing`."""
 
     project_changed = Signal()
     """Another project is under review, or none."""
-    rows_changed = Signal()
-    """Rows were added, changed, filtered or put in another order."""
-    row_changed = Signal(str)
-    """The row of that case, in the order that it has."""
     case_changed = Signal()
     """Another case is read, or the same is at another stage or place."""
     finished = Signal()
@@ -71,9 +65,8 @@ class Reviewing:
     failed = Signal(Exception)
 
     def __init__(self, viewer: Any) -> None:
+        super().__init__()
         self._session: weakref.ref[Session] = weakref.ref(session(viewer))
-        self.project: Project | None = None
-        self.log: VerdictLog | None = None
         self.current: Case | None = None
         self.stage: Stage = "none"
         self.given: str | None = None
@@ -86,19 +79,10 @@ class Reviewing:
         """Whether a key that judges a place goes on to the next one."""
         self.marking = False
         """Whether the next click marks what the model missed."""
-        self.thumbnails: dict[str, Uint8Image] = {}
-        self.expression = ""
-        self.by, self.descending, self.by_patient = "case", False, False
-        self.shown: list[Row] = []
-        """Rows in the order in which they are listed, without those that the filter leaves out."""
-        self._rows: dict[str, Row] = {}
-        self._facts: dict[str, SlideFacts] = {}
-        self._problems: dict[str, str] = {}
         self._slide: SlideSession | None = None
         self._run: RunView | None = None
         self._opened: Opened | None = None
         self._ahead = Ahead(self._on_opened, self._on_failed)
-        self._gathering: Any = None
         self._wanted: Case | None = None
         self._since = 0.0
         self.session.runs_changed.connect(self._keep_blind)
@@ -134,108 +118,29 @@ class Reviewing:
         if blind_reading is not None and blind_reading != project.blind:
             project = replace(project, blind=blind_reading)
             write_project(project)
-        if self.log is not None and self.log.folder == project.verdicts:
+        log = self.log
+        if log is not None and (log.folder, log.reader) == (project.verdicts, reader.strip()):
             self.close()  # it is locked by this very window
         log = VerdictLog.open(project.verdicts, reader=reader)
         self.close()
-        self.project, self.log = project, log
-        if project.blind:
-            self.by = "case"
         for note in log.notes:
             self.told.emit(note)
-        self._rows = {row.case.name: row for row in cases.rows_of(project, log)}
+        self._begin(project, log)
         self.project_changed.emit()
-        self._list()
-        order = self.reading_order()
-        self._gathering = gather(order, project, self._on_gathered)
 
     def close(self) -> None:
         """Let the project go; its slide stays open."""
-        self._ahead.clear()
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        if self.log is not None:
-            self.log.close()
         had = self.project is not None
-        self.project = self.log = self.current = self._wanted = None
-        self._slide = self._run = None
+        self._ahead.clear()
+        self._end()
+        self.current = self._wanted = None
+        self._slide = self._run = self._opened = None
         self.stage = "none"
         self.places, self.at, self.marking = [], None, False
-        self._rows, self._facts, self._problems, self.shown = {}, {}, {}, []
-        self.thumbnails = {}
         if had:
             self.project_changed.emit()
             self.rows_changed.emit()
             self.case_changed.emit()
-
-    # --- rows -----------------------------------------------------------------------------------
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows of all cases, in the project's order."""
-        return list(self._rows.values())
-
-    @property
-    def facts(self) -> Mapping[str, SlideFacts]:
-        """What the disk knows of the cases that were looked up by now, by their names."""
-        return self._facts
-
-    def row(self, case: Case) -> Row:
-        """Return the row of a case."""
-        return self._rows[case.name]
-
-    def list_by(
-        self, by: str | None = None, *, descending: bool = False, patients: bool | None = None
-    ) -> None:
-        """List the cases in the order of a column; see `cases.ordered`."""
-        if by is not None:
-            self.by, self.descending = by, descending
-        if patients is not None:
-            self.by_patient = patients
-        self._list()
-
-    def filter(self, expression: str) -> None:
-        """List the cases that an expression is true of.
-
-        Raises
-        ------
-        ReviewError
-            If it is none; what is listed stays.
-        """
-        cases.filtered([], expression)
-        self.expression = expression
-        self._list()
-
-    def _list(self) -> None:
-        rows = cases.filtered(self.rows, self.expression)
-        if self.project is not None and self.project.blind and self.by == "case":
-            assert self.log is not None
-            places = {n: i for i, n in enumerate(blind.order(self.project, self.log.reader))}
-            rows.sort(key=lambda row: places[row.case.name], reverse=self.descending)
-            self.shown = rows
-        else:
-            self.shown = cases.ordered(
-                rows, self.by, descending=self.descending, patients=self.by_patient
-            )
-        self.rows_changed.emit()
-
-    def _on_gathered(self, found: Sequence[Any]) -> None:
-        for name, facts, problem, thumbnail in found:
-            if facts is not None:
-                self._facts[name] = facts
-            if problem:
-                self._problems[name] = problem
-            if thumbnail is not None:
-                self.thumbnails[name] = thumbnail
-        self._renew({name for name, *_ in found})
-        self._list()
-
-    def _renew(self, names: set[str]) -> None:
-        if self.project is None or self.log is None:
-            return
-        for row in cases.rows_of(self.project, self.log, self._facts, self._problems, only=names):
-            self._rows[row.case.name] = row
 
     def _update_row(self, case: Case) -> None:
         facts, regions = self._facts.get(case.name), None
@@ -243,21 +148,9 @@ class Reviewing:
             regions = annotator(self.session.viewer).regions
         if facts is not None and regions is not None:  # more may be drawn by now
             self._facts[case.name] = replace(facts, annotations=len(regions))
-        self._renew({case.name})
-        for n, row in enumerate(self.shown):
-            if row.case.name == case.name:
-                self.shown[n] = self._rows[case.name]
-        self.row_changed.emit(case.name)
+        super()._update_row(case)
 
     # --- which case -----------------------------------------------------------------------------
-
-    def reading_order(self) -> list[Case]:
-        """Return the cases in the order in which they are read: drawn, or as they are listed."""
-        if self.project is None or self.log is None:
-            return []
-        if self.project.blind:
-            return cases.blind_order(self.project, self.log.reader)
-        return [row.case for row in self.shown]
 
     def following(self, by: int = 1, *, undone: bool = False) -> Case | None:
         """Return the next case (or the one before); with `undone` the next that is to be read."""
@@ -517,6 +410,12 @@ class Reviewing:
         else:
             self.case_changed.emit()
 
+    def mark(self) -> None:
+        """Let the next click mark what the model missed, or not."""
+        if self.stage == "shown":
+            self.marking = not self.marking
+            self.case_changed.emit()
+
     def mark_missed(self, xy_px0: tuple[float, float]) -> None:
         """Keep that the model missed something, and draw a region there."""
         slide = self._slide
@@ -578,90 +477,6 @@ class Reviewing:
             self.finished.emit()
         else:
             self.go(following)
-
-    # --- keys -----------------------------------------------------------------------------------
-
-    def press(self, key: str) -> None:
-        """Do what a key means now: see `keys.REVIEW_KEYS`, and the form.
-
-        Raises
-        ------
-        HistomilError
-            If it cannot be done, in one sentence.
-        """
-        if self.project is None or self.current is None:
-            return
-        fixed = {
-            "Enter": self.lock if self.stage == "own" else self.finish,
-            "N": lambda: self.step(1),
-            "Shift-N": lambda: self.step(-1),
-            "A": self._mark,
-            "Backspace": self.take_back,
-            "Alt-Right": lambda: self.go_on(1),
-            "Alt-Left": lambda: self.go_on(-1),
-        }
-        if key in fixed:
-            fixed[key]()
-        elif self.stage == "own":
-            self._press_own(key)
-        elif self.place is not None:
-            self._press_place(key)
-        else:
-            self._press_case(key)
-
-    def _mark(self) -> None:
-        if self.stage == "shown":
-            self.marking = not self.marking
-            self.case_changed.emit()
-
-    def _press_own(self, key: str) -> None:
-        """Take the first number as the answer, the second as how sure it is."""
-        assert self.project is not None
-        answers = self.project.possible_answers
-        if not key.isdecimal():
-            return
-        if self.given is None:
-            if int(key) <= len(answers):
-                self.give(answers[int(key) - 1])
-        elif int(key) in blind.CONFIDENCES:
-            self.rate(int(key))
-
-    def _press_place(self, key: str) -> None:
-        assert self.project is not None
-        found = self.project.form.answer_of(key)
-        if found is None:
-            return
-        question, choice = found
-        if question.kind == "flag":
-            self.judge(question, self.answer_to(question, self.place) is not True)
-        elif choice is not None and question.kind == "tags":
-            before = self.answer_to(question, self.place)
-            tags = before if isinstance(before, tuple) else ()
-            rest = [tag for tag in tags if tag != choice]
-            self.judge(question, rest if choice in tags else [*tags, choice])
-        elif choice is not None:
-            self.judge(question, choice, go_on=True)
-
-    def _press_case(self, key: str) -> None:
-        assert self.project is not None
-        found = self.project.form.answer_of(key, "case")
-        if found is not None and found[1] is not None:
-            self.judge(found[0], found[1])
-        elif found is not None and found[0].kind == "flag":
-            self.judge(found[0], self.answer_to(found[0]) is not True)
-        elif key.isdecimal() and int(key) <= len(self.project.possible_answers):
-            self.give(self.project.possible_answers[int(key) - 1])
-
-    def keys(self) -> list[str]:
-        """Return the keys of the project's form."""
-        if self.project is None:
-            return []
-        found = [
-            key
-            for question in self.project.form.questions
-            for key in (question.key, *(choice.key for choice in question.choices))
-        ]
-        return [key for key in dict.fromkeys(found) if key]
 
 
 _REVIEWS = PerViewer(Reviewing)

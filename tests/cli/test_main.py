@@ -27,6 +27,10 @@ VERBS = (
     ("annotations", "regions"),
     ("annotations", "tiles"),
     ("annotations", "compare"),
+    *(
+        ("review", verb)
+        for verb in ("setup", "list", "verdicts", "agreement", "changes", "viewing", "form")
+    ),
     ("models", "list"),
     ("models", "show"),
     ("models", "chain"),

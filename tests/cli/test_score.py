@@ -55,7 +55,7 @@ def test_one_run_by_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert "Recall (sensitivity) 0.800" in said
     assert "pixels: 0.614 mm² judged, 0.102 positive, 0.082 called so, 0.082 both" in said
-    assert "FROC score 1.000: 1 lesions and 0 isolated cells on 1 slides" in said
+    assert "FROC score 1.000: 1 lesion and 0 isolated cells on 1 slide" in said
     assert "No slides: 1 slides have both an answer and a label" in said
     document = json.loads(out.read_text(encoding="utf-8"))
     assert document["levels"]["tiles"]["confusion"] == {"tp": 80, "fp": 0, "fn": 20, "tn": 500}

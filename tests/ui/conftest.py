@@ -24,6 +24,7 @@ from napari_histomil.tiling import GridSpec, TileGrid
 from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.annotate import AnnotateWidget
 from tests.ui.annotating import WHITE, Desk, settle
+from tests.ui.review_room import Room, make_room, write_cohort
 
 CLASSES = (ClassSpec("normal", (90, 90, 180)), ClassSpec("tumor", (200, 0, 0)))
 
@@ -176,6 +177,23 @@ def desk(make_napari_viewer, write_slide, qtbot) -> Iterator[Desk]:
         desk.state.session.close_slide(slide)
     settle(qtbot)
     assert unread == [], "an error was shown that the test did not look at"
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """A table of four slides with runs, to be reviewed."""
+    return write_cohort(tmp_path / "cohort")
+
+
+@pytest.fixture
+def room(make_napari_viewer, qtbot) -> Iterator[Room]:
+    """The Review dock in a window, driven by keys."""
+    room = make_room(make_napari_viewer, qtbot)
+    yield room
+    room.state.close()
+    for slide in list(room.state.session.slides):
+        room.state.session.close_slide(slide)
+    settle(qtbot)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from napari_histomil.ui.overlays import overlays
 from napari_histomil.ui.painting import complete
 from napari_histomil.ui.window import screenshot_window
 from tests.ui.annotating import settle
-from tests.ui.test_reviewing import make_room
+from tests.ui.review_room import make_room
 
 MODEL = "metastasis-patch-small"
 MPP = 0.97
@@ -51,7 +51,7 @@ def put_together(folder, kind, rows):
 
 
 @pytest.fixture(scope="module")
-def cohort(data_dir, tmp_path_factory):
+def nodes(data_dir, tmp_path_factory):
     """Three slides with the runs of the shipped model, and a table of what they are."""
     tiles = data_dir / "seg-camelyon-tumor"
     if not tiles.is_dir():
@@ -112,14 +112,12 @@ while True:
 """
 
 
-def test_blind_start_to_end_table_killed_in_the_middle(
-    make_napari_viewer, qtbot, cohort, tmp_path
-):
-    order = blind.order(cohort, "Ada")
+def test_blind_start_to_end_table_killed_in_the_middle(make_napari_viewer, qtbot, nodes, tmp_path):
+    order = blind.order(nodes, "Ada")
 
     # The first case is begun in a process that is killed after three places.
     with subprocess.Popen(
-        [sys.executable, "-c", READ_AND_DIE, str(cohort.path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", READ_AND_DIE, str(nodes.path)], stdout=subprocess.PIPE, text=True
     ) as reader:
         told = reader.stdout.readline().split()
         os.kill(reader.pid, signal.SIGKILL)
@@ -137,7 +135,7 @@ def test_blind_start_to_end_table_killed_in_the_middle(
             screenshot_window(viewer, tmp_path / f"{name}.png")
             (tmp_path / f"{name}.png").rename(f"{pictures}/{name}.png")
 
-    room.open(cohort.path)
+    room.open(nodes.path)
     assert (state.current.name, state.stage, state.at) == (order[0], "shown", 3)
     assert len(state.places) == 10
     assert magnification(viewer) == pytest.approx(20, rel=1e-3)
@@ -195,12 +193,12 @@ def test_blind_start_to_end_table_killed_in_the_middle(
     settle(qtbot)
     picture("review-end")
     state.close()
-    with VerdictLog.open(cohort.verdicts, reader="", read_only=True) as log:
+    with VerdictLog.open(nodes.verdicts, reader="", read_only=True) as log:
         own = blind.own_answers(log, "Ada")
         assert [own[name].answer for name in order] == ["tumor", "tumor", "normal"]
         assert [own[name].confidence for name in order] == [4, 3, 5]
         assert [own[name].position for name in order] == [1, 2, 3]
-        assert blind.changes(log, cohort, "Ada").changed == 1
+        assert blind.changes(log, nodes, "Ada").changed == 1
     for slide in list(state.session.slides):
         state.session.close_slide(slide)
     settle(qtbot)

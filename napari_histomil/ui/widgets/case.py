@@ -62,7 +62,7 @@ class CasePart(QWidget):
             (
                 self.missed_button,
                 "review.missed",
-                partial(state.press, "A"),
+                state.mark,
                 "The next click on the slide marks what the model missed",
             ),
         ):

@@ -86,8 +86,8 @@ class GalleryPanel(QWidget):
         self.keys = QLabel()
         self.keys.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         column = QVBoxLayout(self)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(4)
+        column.setContentsMargins(8, 4, 8, 2)
+        column.setSpacing(3)
         column.addWidget(self._make_sources())
         column.addWidget(self._make_choice())
         column.addWidget(self.list, 1)
@@ -124,6 +124,7 @@ class GalleryPanel(QWidget):
             self.kind_box.addItem(name)
             last = self.kind_box.count() - 1
             self.kind_box.setItemData(last, words, Qt.ItemDataRole.ToolTipRole)
+        self.kind_box.setPlaceholderText("chosen elsewhere")
         self.where_box = _named_box("Of which slides")
         self.where_box.addItems(["all slides", "this slide"])
         self.group_by_box = _named_box("In which order: as found, or by groups")
@@ -269,8 +270,8 @@ class GalleryPanel(QWidget):
 
     def list_patches(self) -> None:
         """List what is chosen."""
-        if not self._gallery.tiles:
-            return
+        if not self._gallery.tiles or self.kind_box.currentIndex() < 0:
+            return  # or what is listed was chosen elsewhere
         slide = self._gallery.session.active
         here = self.where_box.currentText() == "this slide" and slide is not None
         only = slide.info.fingerprint if here and slide is not None else None
@@ -295,6 +296,7 @@ class GalleryPanel(QWidget):
 
     def _on_listed(self) -> None:
         patches = self._gallery.patches
+        self.kind_box.setCurrentIndex(self.kind_box.findText(self._gallery.title))
         self._order, names = grouped(self._gallery, self.group_by_box.currentText())
         items = []
         for n, name in zip(self._order, names, strict=True):

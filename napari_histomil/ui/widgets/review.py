@@ -37,6 +37,7 @@ from napari_histomil.ui.dialogs import show_error
 from napari_histomil.ui.keys import REVIEW_KEYS
 from napari_histomil.ui.layers import to_px0
 from napari_histomil.ui.preferences import keep_author, preferred_author
+from napari_histomil.ui.review_press import keys_of, press
 from napari_histomil.ui.reviewing import Reviewing, reviewing
 from napari_histomil.ui.widgets.case import CasePart
 from napari_histomil.ui.widgets.cases import CaseTable
@@ -44,6 +45,7 @@ from napari_histomil.ui.widgets.forms import fold, form
 from napari_histomil.ui.widgets.gallery_part import GalleryPart
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
+from napari_histomil.ui.widgets.recording import RecordingPart
 from napari_histomil.ui.widgets.report_button import ReportButton
 from napari_histomil.ui.widgets.stain_change import StainChangePart
 from napari_histomil.ui.widgets.truth import AgainstTruth
@@ -89,6 +91,7 @@ class ReviewWidget(Panel):
         self.add_fold("Stained otherwise", self.stains, "What the model would say then")
         self.gallery = GalleryPart(self.state)
         self.add_fold("Gallery and embedding", self.gallery, "Tiles worth a look, of all cases")
+        self.add_fold("How I read", RecordingPart(self.state), "Viewing time, if you agree to it")
         follow(self, self.state.project_changed, self._on_project)
         follow(self, self.state.case_changed, self._on_case)
         follow(self, self.state.failed, self._on_failed)
@@ -279,7 +282,7 @@ class ReviewKeys(QObject):
         window = self._window()
         if window is None:
             return
-        wanted = {key.key for key in REVIEW_KEYS.values()} | set(state.keys())
+        wanted = {key.key for key in REVIEW_KEYS.values()} | set(keys_of(state.project))
         for key in wanted - set(self._shortcuts):
             names = ("Return", "Enter") if key == "Enter" else (key.replace("-", "+"),)
             self._shortcuts[key] = [QShortcut(QKeySequence(n), window) for n in names]
@@ -307,7 +310,7 @@ class ReviewKeys(QObject):
             if found is not None and writes and part.write(found[0].name):
                 return
         try:
-            state.press(key)
+            press(state, key)
         except ReviewError as error:  # said where one looks, without stopping anything
             case.say(str(error))
         except HistomilError as error:
