@@ -26,7 +26,8 @@ BAND_PX = 512
 """Height of a band, and side of a Zarr chunk: a power of two, so that its halves are whole."""
 
 LANE_PX = 16 * BAND_PX
-"""Width of a lane: with tiles of 512 px a few per cent of them lie on an edge."""
+"""Width of a lane: with tiles of 512 px a few per cent of them lie on an edge. The last one takes
+less than half of another with it: an edge less."""
 
 SNAP_PX = 1e-6
 """The last column is left out where the slide reaches no farther into it: rounding, no tissue."""
@@ -95,13 +96,19 @@ class Picture:
         """Yield the bands in which something is known."""
         rows, columns = self.shape
         index = 0
-        for lane, left in enumerate(range(0, columns, LANE_PX)):
-            across = slice(left, min(left + LANE_PX, columns))
+        lanes = self._lanes
+        for lane in range(lanes):
+            across = slice(lane * LANE_PX, columns if lane == lanes - 1 else (lane + 1) * LANE_PX)
             for top in range(0, rows, BAND_PX):
                 down = slice(top, min(top + BAND_PX, rows))
                 if self._selected[self._cells(down), self._cells(across)].any():
                     yield Band(index, lane, down, across)
                     index += 1
+
+    @property
+    def _lanes(self) -> int:
+        """How many there are."""
+        return max((self.shape[1] + LANE_PX // 2) // LANE_PX, 1)
 
     def _cells(self, pixels: slice) -> slice:
         """Return the cells, along one axis, of which pixels are part."""
@@ -158,11 +165,11 @@ class Picture:
         middle = np.minimum(
             self.grid.cells.astype(np.int64) * stride + stride // 2, (rows - 1, columns - 1)
         )
-        lanes = -(-columns // LANE_PX)
-        ready = np.zeros((-(-rows // BAND_PX), lanes), bool)
+        ready = np.zeros((-(-rows // BAND_PX), self._lanes), bool)
         for band in self.bands:
             ready[band.rows.start // BAND_PX, band.lane] = done[band.index]
-        tiles: NDArray[np.bool_] = ready[middle[:, 0] // BAND_PX, middle[:, 1] // LANE_PX]
+        lane = np.minimum(middle[:, 1] // LANE_PX, self._lanes - 1)
+        tiles: NDArray[np.bool_] = ready[middle[:, 0] // BAND_PX, lane]
         return tiles
 
     def stretches(self, done: NDArray[np.bool_]) -> list[Stretch]:

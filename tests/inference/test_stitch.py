@@ -17,7 +17,7 @@ Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def _small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several lanes and bands in pictures of a few hundred pixels."""
     monkeypatch.setattr(bands_module, "BAND_PX", 32)
-    monkeypatch.setattr(bands_module, "LANE_PX", 96)
+    monkeypatch.setattr(bands_module, "LANE_PX", 72)
 
 
 def picture(
@@ -148,11 +148,11 @@ def test_what_is_left_is_stitched_as_in_one_go() -> None:
 
 def test_bands_and_tiles_that_are_done_are_counted() -> None:
     chosen = picture(211, 97, GridSpec(1.0, 40, 24))
-    assert len(chosen.bands) == 3 * 4, "lanes of 96, bands of 32 px"
+    assert len(chosen.bands) == 3 * 4, "lanes of 72, the last wider, bands of 32 px"
     done = np.zeros(12, bool)
     assert chosen.tiles_done(done).sum() == 0
     done[:4] = True  # the first lane
-    left = chosen.grid.cells[:, 1] * 24 + 12 < 96
+    left = chosen.grid.cells[:, 1] * 24 + 12 < 72
     np.testing.assert_array_equal(chosen.tiles_done(done), left)
     assert chosen.tiles_done(np.ones(12, bool)).all()
     assert [len(s.bands) for s in chosen.stretches(done)] == [4, 4]
