@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.review.class_scores import ClassScores
     from napari_histomil.review.judging import Judgement, Question
     from napari_histomil.review.truth_files import Case
 
@@ -116,6 +117,11 @@ def add_question(parser: argparse.ArgumentParser) -> None:
         help="how tiles become a slide's answer: mean, max, majority, top5, top10%% (default)",
     )
     parser.add_argument(
+        "--ordered",
+        action="store_true",
+        help="declare the model's classes ordered, as grades are: kappa is weighted, too",
+    )
+    parser.add_argument(
         "--radius",
         metavar="UM",
         type=positive(float),
@@ -160,6 +166,7 @@ def question_of(args: argparse.Namespace) -> Question:
         threshold=args.threshold,
         from_share=args.tile_share,
         rule=read_rule(args.rule),
+        ordered=args.ordered,
         fully_annotated=args.fully_annotated,
         values=dict(args.mask_class) or None,
         radius_um=args.radius,
@@ -242,6 +249,9 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
                 f"{level}, {point.name}: from {point.threshold:.4g}, sensitivity "
                 f"{point.sensitivity:.3f}, specificity {point.specificity:.3f}"
             )
+    if found.classes is not None:
+        yield ""
+        yield from _class_lines(found.classes)
     if found.pieces is not None:
         p = found.pieces
         yield ""
@@ -280,6 +290,26 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
     for name, why in found.reasons.items():
         if name != "froc" or froc:
             yield f"No {name}: {why.rstrip('.')}."
+
+
+def _class_lines(found: ClassScores) -> Iterator[str]:
+    """Yield the matrix of several classes and what it comes to."""
+    names = found.confusion.classes
+    yield "tiles of several classes: truth down, answer across"
+    counts = found.confusion.counts.tolist()
+    rows = [["", *names, "F1", "AUROC"]]
+    for name, row, f1, area in zip(names, counts, found.f1, found.auroc, strict=True):
+        rows.append([name, *(f"{n:,}" for n in row), str(f1), f"{area:.3f}"])
+    yield from _aligned(rows)
+    weighted = found.weighted_kappa
+    yield (
+        f"accuracy {found.accuracy}, balanced accuracy {found.balanced_accuracy}, kappa "
+        f"{found.kappa}" + ("" if weighted is None else f", quadratic weights {weighted}")
+    )
+    yield (
+        f"of the likeliest class ECE {found.ece_width:.3f} (equal mass {found.ece_mass:.3f}); "
+        f"Brier score over all classes {found.brier:.3f}"
+    )
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, object]]) -> None:

@@ -163,6 +163,19 @@ def test_a_table_says_what_is_wrong_with_it(tmp_path: Path, capsys) -> None:
         assert says in capsys.readouterr().err
 
 
+def test_three_classes_as_grades(tmp_path: Path, capsys) -> None:
+    tumor = scores()
+    values = np.column_stack([0.6 - 0.6 * tumor, 0.4 - 0.4 * tumor, tumor]).astype(np.float32)
+    run = tile_run(tmp_path, GRID, values, classes=("normal", "low", "tumor"))
+    write_geojson(tmp_path / "a.geojson", [WHERE, LESION])
+    words = ["score", str(run.path), "--annotations", str(tmp_path / "a.geojson"), "--ordered",
+             "--bootstraps", "5"]  # fmt: skip
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "normal 500 0 0 0.980 0.900 low 0 0 0 undefined nan tumor 20 0 80 0.889" in said
+    assert "quadratic weights 0.870" in said
+
+
 def test_a_truth_of_one_class_only(tmp_path: Path, capsys) -> None:
     run = tile_run(tmp_path, GRID, scores(lesion=False))
     write_geojson(tmp_path / "a.geojson", [WHERE])
