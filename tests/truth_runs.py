@@ -48,9 +48,15 @@ def tile_run(
     slide: str = "slide",
     model: str = "maker",
     blocks: int | None = None,
+    classes: Sequence[str] = ("normal", "tumor"),
 ) -> RunStore:
-    """A run of a patch classifier; NaN is a tile that could not be read."""
+    """A run of a patch classifier; NaN is a tile that could not be read.
+
+    Of more classes than two the scores are [N, C].
+    """
     score = np.asarray(tumor, np.float32)
+    if score.ndim == 1:
+        score = np.column_stack([1 - score, score])
     path = folder / f"{slide}.{model}.zarr"
     with RunStore.create(
         path,
@@ -58,13 +64,15 @@ def tile_run(
         job={"task": "classify"},
         slide=_facts(grid, slide),
         model={"name": model, "path": "", "sha256": "ab" * 32, "positive_class": "tumor"},
-        classes=CLASSES,
+        classes=[ClassSpec(name, (200, 40 * n, 0)) for n, name in enumerate(classes)],
         grid=grid,
     ) as store:
         for index, tiles in enumerate(list(grid.blocks())[:blocks]):
             values = score[tiles]
-            skipped = {tiles.start + int(i): "torn" for i in np.flatnonzero(np.isnan(values))}
-            store.write_blocks({index: np.column_stack([1 - values, values])}, skipped=skipped)
+            torn = np.flatnonzero(np.isnan(values).any(axis=1))
+            store.write_blocks(
+                {index: values}, skipped={tiles.start + int(i): "torn" for i in torn}
+            )
     return RunStore.open(path)
 
 

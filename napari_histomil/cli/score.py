@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from napari_histomil.cli.shared import Subparsers
+    from napari_histomil.review.class_scores import ClassScores
     from napari_histomil.review.judging import Judgement, Question
     from napari_histomil.review.truth_files import Case
 
@@ -116,6 +117,11 @@ def add_question(parser: argparse.ArgumentParser) -> None:
         help="how tiles become a slide's answer: mean, max, majority, top5, top10%% (default)",
     )
     parser.add_argument(
+        "--ordered",
+        action="store_true",
+        help="declare the model's classes ordered, as grades are: kappa is weighted, too",
+    )
+    parser.add_argument(
         "--radius",
         metavar="UM",
         type=positive(float),
@@ -160,6 +166,7 @@ def question_of(args: argparse.Namespace) -> Question:
         threshold=args.threshold,
         from_share=args.tile_share,
         rule=read_rule(args.rule),
+        ordered=args.ordered,
         fully_annotated=args.fully_annotated,
         values=dict(args.mask_class) or None,
         radius_um=args.radius,
@@ -204,7 +211,8 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
     levels = found.levels
     yield (
         f"{found.model['name']}: {found.positive} from {found.question.threshold:g} on, "
-        f"{len(found.slides)} slides of {len({r.patient for r in found.slides})} patients"
+        f"{_many(len(found.slides), 'slide')} of "
+        f"{_many(len({r.patient for r in found.slides}), 'patient')}"
     )
     yield ""
     rows = [["", *levels]]
@@ -241,6 +249,9 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
                 f"{level}, {point.name}: from {point.threshold:.4g}, sensitivity "
                 f"{point.sensitivity:.3f}, specificity {point.specificity:.3f}"
             )
+    if found.classes is not None:
+        yield ""
+        yield from _class_lines(found.classes)
     if found.pieces is not None:
         p = found.pieces
         yield ""
@@ -255,8 +266,8 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
         f = found.froc
         spread = "" if f.low is None else f" ({f.low:.3f}-{f.high:.3f})"
         yield (
-            f"FROC score {f.score:.3f}{spread}: {f.lesions} lesions and {f.isolated} isolated "
-            f"cells on {f.slides} slides"
+            f"FROC score {f.score:.3f}{spread}: {_many(f.lesions, 'lesion')} and {f.isolated} "
+            f"isolated cells on {_many(f.slides, 'slide')}"
         )
         from napari_histomil.review.froc import FALSE_POSITIVES
 
@@ -274,11 +285,31 @@ def lines_of(found: Judgement, *, froc: bool = False) -> Iterator[str]:
                 )
             elif each.value is not None:
                 yield f"  {TITLES[name]} {each.value:+.3f}"
-    for name, p in found.tests.items():
-        yield f"{name} over slides: p {p:.3g}"
+    for name, chance in found.tests.items():
+        yield f"{name} over slides: p {chance:.3g}"
     for name, why in found.reasons.items():
         if name != "froc" or froc:
             yield f"No {name}: {why.rstrip('.')}."
+
+
+def _class_lines(found: ClassScores) -> Iterator[str]:
+    """Yield the matrix of several classes and what it comes to."""
+    names = found.confusion.classes
+    yield "tiles of several classes: truth down, answer across"
+    counts = found.confusion.counts.tolist()
+    rows = [["", *names, "F1", "AUROC"]]
+    for name, row, f1, area in zip(names, counts, found.f1, found.auroc, strict=True):
+        rows.append([name, *(f"{n:,}" for n in row), str(f1), f"{area:.3f}"])
+    yield from _aligned(rows)
+    weighted = found.weighted_kappa
+    yield (
+        f"accuracy {found.accuracy}, balanced accuracy {found.balanced_accuracy}, kappa "
+        f"{found.kappa}" + ("" if weighted is None else f", quadratic weights {weighted}")
+    )
+    yield (
+        f"of the likeliest class ECE {found.ece_width:.3f} (equal mass {found.ece_mass:.3f}); "
+        f"Brier score over all classes {found.brier:.3f}"
+    )
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, object]]) -> None:
@@ -308,6 +339,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

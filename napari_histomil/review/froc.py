@@ -113,7 +113,8 @@ def froc(slides: Sequence[Hits], *, rounds: int = ROUNDS) -> Froc:
     low = high = None
     redrawn = 0
     if len(names) > 1:
-        sides = np.bincount(index, [each.lesions for each in slides])[:, None]
+        counts = [float(each.lesions) for each in slides]
+        sides = np.bincount(index, counts).astype(np.float64)[:, None]
         drawn = stratified_draws((sides[:, 0] > 0).astype(np.intp), sides, rounds)
         values = np.zeros(rounds)
         for n, times in enumerate(drawn.times.astype(int)):

@@ -13,10 +13,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_histomil.errors import HistomilError, RunError
 from napari_histomil.results import MilRun, RunStore, SegmentationStore, open_result
 from napari_histomil.review.candidates import RADIUS_UM, maxima
+from napari_histomil.review.class_scores import ClassScores, score_classes, tile_classes
 from napari_histomil.review.compare_runs import scores_at
 from napari_histomil.review.froc import Froc, Hits, froc, hit_lesions
 from napari_histomil.review.intervals import ROUNDS
@@ -43,6 +45,7 @@ from napari_histomil.review.scoring import Scores, plain_figures, score
 from napari_histomil.review.slide_answers import Rule, slide_answer
 from napari_histomil.review.truth import (
     POSITIVE_SHARE,
+    Floats,
     TileTruth,
     Truth,
     positive_indices,
@@ -78,6 +81,8 @@ class Question:
     """Whether the person declares all slides annotated as a whole."""
     values: Mapping[int, str] | None = None
     """Of masks that do not say it: value -> class."""
+    ordered: bool = False
+    """Whether the person declares the model's classes ordered, as grades are."""
     radius_um: float = RADIUS_UM
     """Of the maxima that FROC counts."""
     rounds: int = ROUNDS
@@ -109,6 +114,8 @@ class Judgement:
     other: Mapping[str, Any] | None
     """The second model, where there is one."""
     levels: Mapping[str, Scores]
+    classes: ClassScores | None
+    """Of the tiles of a model of three classes or more."""
     pieces: ObjectScores | None
     froc: Froc | None
     paired: Mapping[str, Paired]
@@ -134,12 +141,14 @@ class Judgement:
                 "tile_positive_from": self.question.from_share,
                 "slide_rule": str(self.question.rule),
                 "fully_annotated_declared": self.question.fully_annotated,
+                "classes_ordered_declared": self.question.ordered,
                 "froc_radius_um": self.question.radius_um,
                 "bootstrap_rounds": self.question.rounds,
             },
             "model": dict(self.model),
             "other": None if self.other is None else dict(self.other),
             "levels": {name: scores.document() for name, scores in self.levels.items()},
+            "classes": None if self.classes is None else self.classes.document(),
             "objects": None if self.pieces is None else self.pieces.document(),
             "froc": None if self.froc is None else self.froc.document(),
             "paired": {name: asdict(found) for name, found in self.paired.items()},
@@ -178,6 +187,8 @@ class _Parts:
     hits: list[Hits] = field(default_factory=list)
     rows: list[SlideRow] = field(default_factory=list)
     answers: list[float | None] = field(default_factory=list)
+    classes: list[tuple[Floats, NDArray[np.intp]]] = field(default_factory=list)
+    class_names: tuple[str, ...] = ()
     without: int = 0
     """Truths that have nothing of the positive class."""
 
@@ -254,7 +265,8 @@ def _judge_one(
     name = str(run.slide.get("name") or run.path.stem)
     patient = case.patient or name
     label: bool | None = None
-    rule, figures = "its label", {}
+    rule = "its label"
+    figures: dict[str, float | int | None] = {}
     if not isinstance(run, MilRun):
         values = None if asked.values is None else dict(asked.values)
         opened = open_truth(
@@ -293,6 +305,9 @@ def _judge_tissue(
         said = positive_scores(run, answer)
         found = tile_truth(truth, run.grid, positive, from_share=asked.from_share)
         _must_be_judged(found, truth)
+        if len(run.class_names) > 2:
+            parts.classes.append(tile_classes(run, found))
+            parts.class_names = run.class_names
         twin = _twin(run, other, answer)
         for level, mixed in ((TILES, True), (UNMIXED, False)):
             parts.add(level, *_both(said, twin, found, patient, mixed=mixed))
@@ -403,6 +418,17 @@ def _judged(
             curve = froc(parts.hits, rounds=asked.rounds)
         except RunError as error:
             reasons["froc"] = str(error)
+    classes = None
+    if parts.classes:
+        try:
+            classes = score_classes(
+                np.concatenate([p for p, _ in parts.classes]),
+                np.concatenate([truth for _, truth in parts.classes]),
+                parts.class_names,
+                ordered=asked.ordered,
+            )
+        except RunError as error:
+            reasons["classes"] = str(error)
     notes = []
     if parts.without:
         notes.append(
@@ -418,6 +444,7 @@ def _judged(
         model=model,
         other=other,
         levels=levels,
+        classes=classes,
         pieces=pieces,
         froc=curve,
         paired=paired,
@@ -456,10 +483,11 @@ def _tests(parts: _Parts, threshold: float, reasons: dict[str, str]) -> dict[str
     truth = first.positive > 0
     found = {}
     right = [(each.score >= threshold) == truth for each in (first, second)]
-    for name, test in (
-        ("DeLong", lambda: delong(truth, first.score, second.score, first.patient).p),
-        ("McNemar", lambda: mcnemar(right[0], right[1], first.patient)),
-    ):
+    tests: dict[str, Callable[[], float]] = {
+        "DeLong": lambda: delong(truth, first.score, second.score, first.patient).p,
+        "McNemar": lambda: mcnemar(right[0], right[1], first.patient),
+    }
+    for name, test in tests.items():
         try:
             found[name] = test()
         except HistomilError as error:

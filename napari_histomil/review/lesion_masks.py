@@ -139,12 +139,13 @@ def lesions_of(
         pixel_px0=pixel_px0,
         mpp=mpp,
         longest_um=_longest(labels) * mpp,
-        area_mm2=np.bincount(drawn.ravel())[1:] * mpp**2 / 1e6,
+        area_mm2=np.bincount(drawn.ravel())[1:].astype(np.float64) * (mpp**2 / 1e6),
     )
 
 
 def _longest(labels: NDArray[np.int32]) -> Floats:
     """Return the longest axis of each label in pixels: of the ellipse with its moments."""
-    found = regionprops_table(labels, properties=("axis_major_length",))
+    properties = ("axis_major_length",)
+    found = regionprops_table(labels, properties=properties)  # type: ignore[no-untyped-call]
     axis: Floats = np.asarray(found["axis_major_length"], np.float64)
     return axis

@@ -185,6 +185,7 @@ def _page(
     yield from _summary(found)
     yield from _scores(found)
     yield from _plots(found)
+    yield from _classes(found)
     yield from _lesions(found)
     yield from _paired(found)
     for table in asked.tables:
@@ -295,6 +296,27 @@ def _plots(found: Judgement) -> Iterator[str]:
         bins = [b for b in scores.calibration.get("curve", ()) if b["count"]]
         counts = ", ".join(f"{b['low']:.2f}–{b['high']:.2f}: {b['count']:,}" for b in bins)
         yield _note(f"Cases in the bins of the calibration, {name}: {counts}.")
+
+
+def _classes(found: Judgement) -> Iterator[str]:
+    if found.classes is None:
+        return
+    c = found.classes
+    names = c.confusion.classes
+    yield "<h2>Classes</h2>"
+    counts = c.confusion.counts.tolist()
+    rows = [
+        [name, *(f"{n:,}" for n in row), str(f1), f"{area:.3f}"]
+        for name, row, f1, area in zip(names, counts, c.f1, c.auroc, strict=True)
+    ]
+    yield _table(["truth down, answer across", *names, "F1", "AUROC"], rows)
+    weighted = c.weighted_kappa
+    yield (
+        f"<p>Accuracy {c.accuracy}, balanced accuracy {c.balanced_accuracy}, kappa {c.kappa}"
+        + ("" if weighted is None else f", with quadratic weights {weighted}")
+        + f"; of the likeliest class ECE {c.ece_width:.3f} (equal mass {c.ece_mass:.3f}); Brier "
+        f"score over all classes {c.brier:.3f}.</p>"
+    )
 
 
 def _lesions(found: Judgement) -> Iterator[str]:

@@ -259,6 +259,6 @@ class RunTruth:
 
     def _pixels(self, run: SegmentationStore, rows: slice) -> Labels:
         stored = run.strip(rows)[run.class_names.index(self.positive)]
-        said = (stored < self.threshold * CERTAIN).astype(np.uint8)
+        said: Labels = np.asarray(stored < self.threshold * CERTAIN, np.uint8)
         said[stored == UNKNOWN] = UNJUDGED
         return said

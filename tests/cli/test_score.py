@@ -55,7 +55,7 @@ def test_one_run_by_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert "Recall (sensitivity) 0.800" in said
     assert "pixels: 0.614 mm² judged, 0.102 positive, 0.082 called so, 0.082 both" in said
-    assert "FROC score 1.000: 1 lesions and 0 isolated cells on 1 slides" in said
+    assert "FROC score 1.000: 1 lesion and 0 isolated cells on 1 slide" in said
     assert "No slides: 1 slides have both an answer and a label" in said
     document = json.loads(out.read_text(encoding="utf-8"))
     assert document["levels"]["tiles"]["confusion"] == {"tp": 80, "fp": 0, "fn": 20, "tn": 500}
@@ -161,6 +161,19 @@ def test_a_table_says_what_is_wrong_with_it(tmp_path: Path, capsys) -> None:
         table.write_text(text, encoding="utf-8")
         assert main(["score", str(table)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_three_classes_as_grades(tmp_path: Path, capsys) -> None:
+    tumor = scores()
+    values = np.column_stack([0.6 - 0.6 * tumor, 0.4 - 0.4 * tumor, tumor]).astype(np.float32)
+    run = tile_run(tmp_path, GRID, values, classes=("normal", "low", "tumor"))
+    write_geojson(tmp_path / "a.geojson", [WHERE, LESION])
+    words = ["score", str(run.path), "--annotations", str(tmp_path / "a.geojson"), "--ordered",
+             "--bootstraps", "5"]  # fmt: skip
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "normal 500 0 0 0.980 0.900 low 0 0 0 undefined nan tumor 20 0 80 0.889" in said
+    assert "quadratic weights 0.870" in said
 
 
 def test_a_truth_of_one_class_only(tmp_path: Path, capsys) -> None:

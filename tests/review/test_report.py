@@ -62,6 +62,11 @@ def cohort(tmp_path: Path) -> Path:
     return table
 
 
+def without_pictures(text: str) -> str:
+    """The page without its data, in which any three letters may come up."""
+    return re.sub(r"data:image/[^\"]*", "", text)
+
+
 class Page(HTMLParser):
     """Tags are closed in order; pictures and tables are gathered."""
 
@@ -97,9 +102,9 @@ def test_a_report_holds_all_and_names_nobody(
     text = out.read_text(encoding="utf-8")
     page = Page(text)
     for file in (out, out.with_suffix(".json"), out.with_suffix(".csv")):
-        assert "Doe" not in file.read_text(encoding="utf-8"), file.name
+        assert "Doe" not in without_pictures(file.read_text(encoding="utf-8")), file.name
     assert all(link.startswith("data:") for link in page.links)
-    assert "http" not in re.sub(r"data:image/[^\"]*", "", text)
+    assert "http" not in without_pictures(text)
     assert "maker &lt;b&gt;" in text
     assert "2 slides of <b>2 patients" in text
     sizes = [Image.open(io.BytesIO(data)).size for data in page.pictures]
@@ -131,7 +136,7 @@ def test_a_slide_that_is_gone_is_said(cohort: Path, tmp_path: Path) -> None:
     assert main(["report", str(cohort), "-o", str(out), "--bootstraps", "5"]) == 0
     text = out.read_text(encoding="utf-8")
     assert "The slide of case 1 was not found" in text
-    assert "Doe" not in text
+    assert "Doe" not in without_pictures(text)
 
 
 def test_another_name_than_html_is_refused(cohort: Path, tmp_path: Path, capsys) -> None:

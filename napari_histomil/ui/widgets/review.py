@@ -89,6 +89,8 @@ class ReviewWidget(Panel):
         self.add_fold("Against the truth", self.truth, "Where the shown run is right and wrong")
         self.stains = StainChangePart(self._viewer)
         self.add_fold("Stained otherwise", self.stains, "What the model would say then")
+        self.stains.map_shown.connect(self.truth.hide_maps)  # one map at a time
+        self.truth.map_shown.connect(lambda: self.stains.map_box.setChecked(False))
         self.gallery = GalleryPart(self.state)
         self.add_fold("Gallery and embedding", self.gallery, "Tiles worth a look, of all cases")
         self.add_fold("How I read", RecordingPart(self.state), "Viewing time, if you agree to it")

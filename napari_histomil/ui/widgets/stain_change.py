@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -77,6 +77,9 @@ class StainChangePart(QWidget):
         What is shown, None before.
     """
 
+    map_shown = Signal()
+    """Answers were laid over the slide."""
+
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._overlays = overlays(napari_viewer)
@@ -108,7 +111,7 @@ class StainChangePart(QWidget):
         self.tree.currentItemChanged.connect(lambda item, _: self._lay(item))
         self.map_box = QCheckBox("Answers on the slide")
         self.map_box.setChecked(True)
-        self.map_box.toggled.connect(self.map.set_shown)
+        self.map_box.toggled.connect(self._show_map)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
@@ -251,6 +254,12 @@ class StainChangePart(QWidget):
         self.map.show(image, grid.cell_size_px0, self._run.slide.info, on=self.map_box.isChecked())
         if self.map_box.isChecked():
             self._run.layer.visible = False
+            self.map_shown.emit()
+
+    def _show_map(self, on: bool) -> None:
+        self.map.set_shown(on)
+        if on and self.found is not None:
+            self.map_shown.emit()
 
 
 def _jobs(store: RunStore, info: Any, region: RegionSpec) -> list[Job]:

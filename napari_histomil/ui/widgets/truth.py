@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -78,6 +78,9 @@ class AgainstTruth(QWidget):
     outcome
         What is shown, None before.
     """
+
+    map_shown = Signal()
+    """A map of right and wrong, or of a difference, was laid over the slide."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -182,7 +185,18 @@ class AgainstTruth(QWidget):
         self._column.addWidget(heading("Two models on the same tissue"))
         self._column.addWidget(self.second)
         self.second.map_shown.connect(lambda: self.map_box.setChecked(False))
-        self.map_box.toggled.connect(lambda on: on and self.second.map_box.setChecked(False))
+        self.second.map_shown.connect(self.map_shown)
+        self.map_box.toggled.connect(lambda on: on and self._only_this_map())
+
+    def _only_this_map(self) -> None:
+        self.second.map_box.setChecked(False)
+        if self.outcome is not None:
+            self.map_shown.emit()
+
+    def hide_maps(self) -> None:
+        """Take the maps off the slide: another one is shown."""
+        self.map_box.setChecked(False)
+        self.second.map_box.setChecked(False)
 
     def _make_matrix(self) -> QGridLayout:
         grid = QGridLayout()
@@ -392,7 +406,9 @@ class AgainstTruth(QWidget):
             run.slide.info,
             on=self.map_box.isChecked(),
         )
-        run.layer.visible = not self.map_box.isChecked()
+        if self.map_box.isChecked():
+            run.layer.visible = False
+            self._only_this_map()
         self._on_level()
 
     @property
