@@ -115,7 +115,8 @@ def umap(features: Floats, *, neighbours: int = UMAP_NEIGHBOURS, seed: int = 0) 
     """
     if not has_umap():
         raise RunError(
-            "UMAP is not installed: pip install umap-learn, or use the principal components."
+            'UMAP is not installed: pip install "napari-histomil[umap]", or use the principal '
+            "components."
         )
     if len(features) <= neighbours:
         raise RunError(f"UMAP needs more than {neighbours} tiles, and there are {len(features)}.")

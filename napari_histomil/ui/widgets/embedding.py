@@ -63,7 +63,7 @@ class EmbeddingPanel(QWidget):
         if not has_umap():
             item = self.layout_box.model().item(1)
             item.setEnabled(False)
-            item.setToolTip("UMAP is not installed: pip install umap-learn")
+            item.setToolTip('UMAP is not installed: pip install "napari-histomil[umap]"')
         self.layout_box.setMinimumContentsLength(6)
         self.colour_box = choice_box("What the points are coloured by")
         self.colour_box.addItems(list(COLOURINGS))
