@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_histomil.errors import OutputError
-from napari_histomil.files import whole_file, whole_folder
+from napari_histomil.errors import OutputError, RunError
+from napari_histomil.files import read_rows, whole_file, whole_folder
 
 
 def write_half(path, error):
@@ -109,3 +109,14 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
     for path, words in ((tmp_path / "a", "something else"), (tmp_path / "x/y", "does not exist")):
         with pytest.raises(OutputError, match=words), whole_folder(path, "sign"):
             pass
+
+
+def test_a_table_is_read_without_blanks_and_a_short_line_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffslide , label\n a.svs,tumor \n", "utf-8")
+    assert read_rows(path, RunError) == [{"slide": "a.svs", "label": "tumor"}]
+    path.write_text("slide,label\na.svs,x\nb.svs\n", "utf-8")
+    with pytest.raises(RunError, match="line 3 has not as many fields"):
+        read_rows(path, RunError)
+    with pytest.raises(RunError, match="cannot be read as a table"):
+        read_rows(tmp_path / "none.csv", RunError)

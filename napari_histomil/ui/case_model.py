@@ -47,12 +47,20 @@ class CaseModel(QAbstractTableModel):
 
     def update(self) -> None:
         """Show the rows as they are listed now."""
-        self.beginResetModel()
-        self._rows = self._state.shown
         project = self._state.project
         facts = () if project is None or self._fixed == NARROW else project.facts
         models = tuple(f"p[{name}]" for name in self._models)
-        self.columns = (*self._fixed, *models, *(f"fact[{name}]" for name in facts))
+        columns = (*self._fixed, *models, *(f"fact[{name}]" for name in facts))
+        rows, before = self._state.shown, self._rows
+        if columns == self.columns and [r.case for r in rows] == [r.case for r in before]:
+            self._rows = rows  # selection and place stay
+            if rows:
+                self.dataChanged.emit(
+                    self.index(0, 0), self.index(len(rows) - 1, len(columns) - 1)
+                )
+            return
+        self.beginResetModel()
+        self._rows, self.columns = rows, columns
         self.endResetModel()
 
     def update_row(self, name: str) -> None:

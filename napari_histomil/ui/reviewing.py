@@ -26,6 +26,7 @@ from shapely import box
 
 from napari_histomil.annotations import commands
 from napari_histomil.annotations.model import Region, class_named
+from napari_histomil.annotations.stamps import Stamp
 from napari_histomil.errors import HistomilError, ReviewError
 from napari_histomil.review import blind, cases
 from napari_histomil.review.form import Question
@@ -80,6 +81,8 @@ class Reviewing(CaseList):
         self.marking = False
         """Whether the next click marks what the model missed."""
         self._slide: SlideSession | None = None
+        self._is_mine = False
+        """Whether the slide was opened here, and is closed with the next one."""
         self._run: RunView | None = None
         self._opened: Opened | None = None
         self._ahead = Ahead(self._on_opened, self._on_failed)
@@ -228,10 +231,17 @@ class Reviewing(CaseList):
         self.stage = "own" if self.project.blind and own is None else "shown"
         self.given, self.confidence, self.marking, self.at = None, None, False, None
         self.places, self._run, self._opened = opened.places, None, opened
-        view_keeper(viewer).leave_plain(opened.slide.info.path)
-        self._slide = self.session.add_slide(opened.layer_data)
-        if before is not None and before in self.session.slides:
+        mine, self._slide = self._is_mine, self._open_already(opened)
+        self._is_mine = self._slide is None
+        if self._slide is None:
+            view_keeper(viewer).leave_plain(opened.slide.info.path)
+            self._slide = self.session.add_slide(opened.layer_data)
+        else:
+            opened.close()
+            self.session.show_only(self._slide)
+        if mine and before in self.session.slides and before is not self._slide:
             self.session.close_slide(before)
+        self._keep_blind()
         self._since = time.monotonic()
         if self.stage == "shown":
             self._reveal()
@@ -241,6 +251,19 @@ class Reviewing(CaseList):
         self.case_changed.emit()
         following = self.following(undone=True)
         self._ahead.only(following, self.project)
+
+    def _open_already(self, opened: Opened) -> SlideSession | None:
+        """Return the slide of a case if somebody has opened it: it is not opened twice."""
+        info = opened.slide.info
+        return next(
+            (
+                slide
+                for slide in self.session.slides
+                if (slide.info.path.absolute(), slide.info.fingerprint)
+                == (info.path.absolute(), info.fingerprint)
+            ),
+            None,
+        )
 
     def _on_closed(self, slide: SlideSession) -> None:
         if slide is self._slide and self.current is not None:
@@ -410,6 +433,26 @@ class Reviewing(CaseList):
         else:
             self.case_changed.emit()
 
+    def keep(self, *verdicts: Verdict) -> None:
+        """Keep verdicts about places of any case, as one step: galleries and lassos do.
+
+        Raises
+        ------
+        HistomilError
+            If nothing is under review, a case is read blindly and its own answer is not locked,
+            or they cannot be written.
+        """
+        if self.project is None or self.log is None:
+            raise ReviewError("Open a review first: what is judged belongs to it.")
+        named = [self.project[each.case] for each in verdicts]
+        hidden = [case.name for case in named if self.row(case).hidden]
+        if hidden:
+            raise ReviewError(f"Lock your own answer for {hidden[0]} first.")
+        self.log.append(*verdicts)
+        for name in dict.fromkeys(case.name for case in named):
+            self._update_row(self.project[name])
+        self.case_changed.emit()
+
     def mark(self) -> None:
         """Let the next click mark what the model missed, or not."""
         if self.stage == "shown":
@@ -429,7 +472,8 @@ class Reviewing(CaseList):
         self.marking = False
         shape = box(*corner, corner[0] + size[0], corner[1] + size[1])
         state = annotator(self.session.viewer)
-        state.do(commands.add([Region(shape, class_named(MISSED_CLASS))], state.stamp()))
+        stamp = Stamp.now(self.log.reader)
+        state.do(commands.add([Region(shape, class_named(MISSED_CLASS))], stamp))
         self._update_row(self.current)
         self.case_changed.emit()
 

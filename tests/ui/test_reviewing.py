@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_histomil.errors import ReviewError
 from napari_histomil.results import find_results, open_result
 from napari_histomil.review.project import open_project, write_project
-from napari_histomil.review.verdicts import VerdictLog
+from napari_histomil.review.verdicts import Verdict, VerdictLog
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.overlays import overlays
 from tests.ui.annotating import close_error, settle
@@ -238,3 +239,29 @@ def test_what_cannot_be_opened_is_a_dialog_and_what_was_there_stays(room, cohort
     room.dock.reader_box.setText(" ")
     assert not room.dock.open(cohort)
     assert "who reads" in close_error(room.qtbot)
+
+
+def test_a_slide_that_is_open_already_is_read_where_it_is_and_stays(room, cohort):
+    slide = room.state.session.open_slide(cohort.parent / "0.tiff")
+    room.open(blind_project(cohort).path)
+    order = [case.name for case in room.state.reading_order()]
+    room.state.go(room.state.project["0.tiff"])
+    room.read("0.tiff")
+    assert room.state.session.active is slide
+    room.press("1", "3", Qt.Key.Key_Return, Qt.Key.Key_Return)
+    room.until(lambda: room.state.current.name != "0.tiff")
+    assert room.state.current.name in order
+    assert slide in room.state.session.slides, "who opened it closes it"
+    assert len(room.state.session.slides) == 2
+
+
+def test_others_keep_verdicts_about_places_of_any_case(room, cohort):
+    room.open(cohort)
+    place = room.state.places[0].place
+    verdict = Verdict("2.tiff", place, "region", "mimic", model="run")
+    room.state.keep(verdict, replace(verdict, case="3.tiff"))
+    assert [room.state.row(c).values["judged"] for c in room.state.project.cases] == [0, 0, 1, 1]
+    assert room.state.log.take_back()
+    room.open(blind_project(cohort).path)
+    with pytest.raises(ReviewError, match=r"Lock your own answer for 2\.tiff"):
+        room.state.keep(verdict)

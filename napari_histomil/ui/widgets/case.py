@@ -71,7 +71,9 @@ class CasePart(QWidget):
         self.goes_on_box = QCheckBox("one key a place")
         self.goes_on_box.setToolTip("A key that judges a place goes on to the next one")
         self.goes_on_box.toggled.connect(lambda on: setattr(state, "goes_on", on))
-        self.steps = row(self.previous_button, self.next_button, self.missed_button)
+        self.steps = row(
+            self.previous_button, self.next_button, self.missed_button, self.goes_on_box
+        )
         self.place_form = FormButtons(state, "place")
         self.case_form = FormButtons(state, "case")
         self.done_button = QPushButton("Done, next case (Enter)")
@@ -99,7 +101,6 @@ class CasePart(QWidget):
             self.result,
             self.place_words,
             self.steps,
-            self.goes_on_box,
             self.place_form,
             self.case_form,
             self.done_button,
@@ -162,7 +163,6 @@ class CasePart(QWidget):
             (self.result, shown),
             (self.place_words, shown),
             (self.steps, shown),
-            (self.goes_on_box, shown),
             (self.place_form, shown and not whole),
             (self.case_form, shown and whole),
             (self.done_button, shown),
@@ -204,9 +204,9 @@ class CasePart(QWidget):
         lines = [f"<b>{html.escape(case.name)}</b>"]
         if where:
             lines[0] += f", case {count(where)} of {count(len(order))}"
-        if case.patient != case.name:
-            lines.append(f"Patient {html.escape(case.patient)}")
         facts = [f"{html.escape(k)}: {html.escape(v)}" for k, v in case.facts.items()]
+        if case.patient != case.name:
+            facts.insert(0, f"Patient {html.escape(case.patient)}")
         return "<br>".join([*lines, ", ".join(facts)] if facts else lines)
 
     def refresh_result(self, _: str = "") -> None:
@@ -259,9 +259,9 @@ class CasePart(QWidget):
             words = f"{judged} of the top {total} places judged; N goes to the first."
         else:
             spot = state.places[state.at]
-            words = f"Place {state.at + 1} of {total}, {spot.score:.3f}; {judged} judged"
+            words = f"Place {state.at + 1} of {total}, {spot.score:.3f}; {judged} judged."
         missed = state.row(state.current).values["missed"] if state.current else 0
-        self.place_words.setText(words + (f". Missed: {missed}" if missed else ""))
+        self.place_words.setText(words + (f" Missed: {missed}." if missed else ""))
         self.previous_button.setEnabled(total > 0)
         self.next_button.setEnabled(total > 0)
 

@@ -125,7 +125,7 @@ class CaseTable(QWidget):
             with QSignalBlocker(self.filter_box):
                 self.filter_box.setText(self._state.expression)
         self._say()
-        self._show_current()
+        self._mark_current()
 
     def _say(self, problem: str = "") -> None:
         rows, shown = self._state.rows, len(self._state.shown)
@@ -145,13 +145,19 @@ class CaseTable(QWidget):
         self._say()
 
     def _show_current(self) -> None:
+        """Scroll to the case that is read: only when it is another, not while rows come in."""
+        place = self._mark_current()
+        if place is not None:
+            self.table.scrollTo(self.model.index(place, 0))
+
+    def _mark_current(self) -> int | None:
         current = self._state.current
         place = None if current is None else self.model.row_of(current.name)
         if place is not None:
             with QSignalBlocker(self.table.selectionModel()):
                 self.table.selectRow(place)
-            self.table.scrollTo(self.model.index(place, 0))
         self.table.viewport().update()
+        return place
 
     def _filter(self) -> None:
         try:

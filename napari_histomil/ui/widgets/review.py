@@ -290,6 +290,7 @@ class ReviewKeys(QObject):
             self._shortcuts[key] = [QShortcut(QKeySequence(n), window) for n in names]
             for shortcut in self._shortcuts[key]:
                 shortcut.setObjectName(key)
+                shortcut.setAutoRepeat(False)  # a key held too long is no second answer
                 shortcut.activated.connect(self._on_activated)  # a method: held weakly
         for key, shortcuts in self._shortcuts.items():
             for shortcut in shortcuts:
