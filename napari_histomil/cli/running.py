@@ -42,9 +42,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stain-condition",
         choices=CONDITIONS,
-        help="as if the slide had been stained otherwise: weaker, stronger, with the colours of "
-        "hematoxylin and eosin nearer to each other or farther apart; compare the runs with "
-        "'histomil stain-change'",
+        metavar="HOW",
+        help="as if the slide had been stained otherwise: 'intensity low', 'intensity high', "
+        "'hue near' or 'hue far' (of the colours of hematoxylin and eosin to each other); compare "
+        "the runs with 'histomil stain-change'",
     )
     parser.add_argument(
         "--device",

@@ -59,8 +59,12 @@ def test_lesions_as_the_challenge_counts_them() -> None:
     assert found.labels[10, 6] == 1
     assert found.labels[6, 6] == 0  # diagonally farther than 37.5 µm
     # the major axis of the ellipse with a square's moments is 2 / sqrt(3) of its side
-    side = (10 + 2 * 4.9) * MPP  # its corners are cut round
-    assert found.longest_um[2] == pytest.approx(side * 2 / 3**0.5, rel=0.06)
+    # 10 x 10, 4 more at each side, and 13 in each corner; its axis lies between that of a circle
+    # and that of a square of the same area
+    area = 100 + 4 * 40 + 4 * 13
+    assert (found.labels == 3).sum() == area
+    circle, square = 2 * (area / np.pi) ** 0.5, area**0.5 * 2 / 3**0.5
+    assert circle * MPP < found.longest_um[2] < square * MPP
     assert found.area_mm2[0] == pytest.approx((900 + 960) * MPP**2 / 1e6)
     apart = lesions(picture((1, 10, 10, 40, 40), (1, 10, 52, 40, 80)))  # 90 µm
     assert len(apart) == 2

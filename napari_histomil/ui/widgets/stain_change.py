@@ -233,6 +233,8 @@ class StainChangePart(QWidget):
             self._add_row(-1, RANGE, f"{high - low:.3f}", f"{np.nanmean(found.range):.3f}", "", "")
         self.tree.show()
         self.map_box.show()
+        with QSignalBlocker(self.map_box):
+            self.map_box.setChecked(True)
         fit_rows(self.tree, 6, 6)
         self.tree.setCurrentItem(self.tree.topLevelItem(0))
 

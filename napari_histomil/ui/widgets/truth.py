@@ -400,15 +400,12 @@ class AgainstTruth(QWidget):
         self._image = found.outcome.picture(0.5)
         self.answer.show()
         self.words.setText("\n".join([f"Truth: {found.outcome.rule}.", *found.notes]))
-        self.map.show(
-            self._image,
-            found.outcome.grid.cell_size_px0,
-            run.slide.info,
-            on=self.map_box.isChecked(),
-        )
-        if self.map_box.isChecked():
-            run.layer.visible = False
-            self._only_this_map()
+        with QSignalBlocker(self.map_box):
+            self.map_box.setChecked(True)
+        cell = found.outcome.grid.cell_size_px0
+        self.map.show(self._image, cell, run.slide.info, on=True)
+        run.layer.visible = False
+        self._only_this_map()
         self._on_level()
 
     @property

@@ -207,11 +207,12 @@ class TwoModels(QWidget):
     def _show(self, run: RunView, found: RunsCompared) -> None:
         self.compared = found
         self._set_shown(True)
+        with QSignalBlocker(self.map_box):
+            self.map_box.setChecked(True)
         image = score_image(found.grid, found.difference)
-        self.map.show(image, found.grid.cell_size_px0, run.slide.info, on=self.map_box.isChecked())
-        if self.map_box.isChecked():
-            run.layer.visible = False
-            self.map_shown.emit()
+        self.map.show(image, found.grid.cell_size_px0, run.slide.info, on=True)
+        run.layer.visible = False
+        self.map_shown.emit()
         self._list()
 
     def _show_map(self, on: bool) -> None:
