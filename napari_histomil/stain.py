@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from napari_histomil.errors import RunError
 
 Method = Literal["macenko", "reinhard"]
+Condition = Literal["intensity low", "intensity high", "hue near", "hue far"]
 Floats = NDArray[np.float64]
 
 LIGHT = 245.0
@@ -42,6 +43,12 @@ ANGLE_PERCENTILE = 1.0
 STRENGTH_PERCENTILE = 99.0
 LEAST_ANGLE_DEG = 4.0
 """Stain vectors closer than this cannot be told apart."""
+INTENSITIES: Mapping[str, float] = {"intensity low": 0.7, "intensity high": 1.4}
+"""Factor of both stains' strength: a section stained more briefly, or for longer."""
+HUES: Mapping[str, float] = {"hue near": 0.7, "hue far": 1.3}
+"""Factor of the angle between the colours of hematoxylin and eosin in optical density: nuclei and
+cytoplasm look more alike, or less."""
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 _LAB = np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
@@ -194,6 +201,44 @@ REFERENCE: Mapping[Method, StainFit] = {
 }
 """Colours to normalise to: those of the sample slide ``synthetic-lymph-node`` (CC0 1.0), fitted on
 its tissue at 1 µm/px. A fit is repeated and compared in the tests."""
+
+
+def with_condition(fit: StainFit, condition: Condition) -> StainFit:
+    """Return the colours that a slide would have if it had been stained otherwise.
+
+    Strength changes by the factors of `INTENSITIES`; for `HUES` the two stain vectors turn in
+    their own plane, each by half of the change, towards each other or apart. No colour absorbs
+    less than nothing, so what would is cut off.
+
+    Parameters
+    ----------
+    fit
+        A ``macenko`` fit of the slide.
+    condition
+        One of `CONDITIONS`.
+
+    Raises
+    ------
+    RunError
+        If there is no such condition, or the fit holds no stain vectors.
+    """
+    if condition not in CONDITIONS:
+        raise RunError(
+            f"There is no stain condition {condition!r}: choose {', '.join(CONDITIONS)}."
+        )
+    stains, strengths = fit.matrix, fit.strengths
+    if condition in INTENSITIES:
+        strengths = strengths * INTENSITIES[condition]
+    else:
+        middle = stains.sum(axis=0) / np.linalg.norm(stains.sum(axis=0))
+        aside = stains[0] - (stains[0] @ middle) * middle
+        aside /= np.linalg.norm(aside)
+        half = np.arccos(np.clip(stains[0] @ middle, -1, 1)) * HUES[condition]
+        turned = np.stack([np.cos(half) * middle + sign * np.sin(half) * aside
+                           for sign in (1, -1)])  # fmt: skip
+        stains = np.maximum(turned, 0)
+        stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    return StainFit("macenko", (*stains.ravel().tolist(), *strengths.tolist()))
 
 
 def normalise_stain(

@@ -15,13 +15,18 @@ from napari_histomil.errors import RunError
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.synthetic import Stains, SyntheticSlide
 from napari_histomil.stain import (
+    CONDITIONS,
+    HUES,
+    INTENSITIES,
     LIGHT,
     REFERENCE,
+    Condition,
     Method,
     StainFit,
     fit_stain,
     normalise_stain,
     optical_density,
+    with_condition,
 )
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -214,3 +219,36 @@ def test_methods_do_not_mix() -> None:
         fit_stain(image, "vahadane")  # type: ignore[arg-type]
     with pytest.raises(RunError, match="no stain vectors"):
         _ = REFERENCE["reinhard"].matrix
+
+
+# --- conditions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_changes_what_it_says_and_nothing_else(condition: Condition) -> None:
+    fit = fit_stain(mixed(), "macenko")
+    changed = with_condition(fit, condition)
+    angle = angle_deg(fit.matrix[0], tuple(fit.matrix[1]))
+    turned = angle_deg(changed.matrix[0], tuple(changed.matrix[1]))
+    if condition in INTENSITIES:
+        np.testing.assert_allclose(changed.strengths, fit.strengths * INTENSITIES[condition])
+        np.testing.assert_array_equal(changed.matrix, fit.matrix)
+    elif condition == "hue near":
+        assert turned == pytest.approx(angle * HUES[condition], rel=1e-6)
+        np.testing.assert_array_equal(changed.strengths, fit.strengths)
+    else:  # no colour absorbs less than nothing: eosin reaches the edge
+        assert angle < turned <= angle * HUES[condition] * (1 + 1e-6)
+        assert changed.matrix.min() >= 0
+    # pixels of the slide then have that fit
+    pixels = normalise_stain(mixed(), fit, changed)
+    again = fit_stain(pixels, "macenko")
+    np.testing.assert_allclose(again.matrix, changed.matrix, atol=0.03)
+    np.testing.assert_allclose(again.strengths, changed.strengths, rtol=0.06)
+
+
+def test_conditions_are_told_apart_from_nonsense() -> None:
+    fit = fit_stain(mixed(), "macenko")
+    with pytest.raises(RunError, match="no stain condition 'purple'"):
+        with_condition(fit, "purple")  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="no stain vectors"):
+        with_condition(fit_stain(mixed(), "reinhard"), "hue far")

@@ -69,13 +69,23 @@ class MaskFile:
         fit = max(BAND_PX // (grid.columns * self._chunk_rows), 1)
         step = fit * self._chunk_rows
         for top in range(0, grid.rows, step):
-            try:
-                band = np.asarray(self._pixels[top : top + step])
-            except _ERRORS as error:
-                raise AnnotationError(
-                    f"The rows from {top} on of {self.path.name} cannot be read: {brief(error)}."
-                ) from error
-            yield band.astype(np.uint8) if band.dtype == bool else band
+            yield self.rows(top, min(top + step, grid.rows))
+
+    def rows(self, top: int, stop: int) -> LabelImage:
+        """Return some rows.
+
+        Raises
+        ------
+        AnnotationError
+            If the pixels cannot be decoded.
+        """
+        try:
+            band = np.asarray(self._pixels[top:stop])
+        except _ERRORS as error:
+            raise AnnotationError(
+                f"The rows from {top} on of {self.path.name} cannot be read: {brief(error)}."
+            ) from error
+        return band.astype(np.uint8) if band.dtype == bool else band
 
     def close(self) -> None:
         """Release the file."""

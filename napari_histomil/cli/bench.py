@@ -1,4 +1,4 @@
-"""The verb ``bench``: of ``run`` (also plain ``bench``), ``slides``, ``annotations``, ``mil``."""
+"""The verb ``bench``: ``run`` (also plain), ``slides``, ``annotations``, ``mil``, ``review``."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_slides(subjects)
     _add_annotations(subjects)
     _add_mil(subjects)
+    _add_review(subjects)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -186,6 +187,26 @@ def _add_mil(subparsers: Subparsers) -> None:
     )
     _add_results(parser)
     add_models(parser)
+
+
+def _add_review(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers,
+        "review",
+        bench_review,
+        "galleries and embeddings of results",
+        "Lay 100,000 features out along their principal components; list 1,000 thumbnails of a "
+        "slide of a gigapixel, until the first screen is there; redraw an embedding of 100,000 "
+        "points in turns with an empty one; move a threshold over 100,000 tiles. A minute or two.",
+        "  histomil bench review\n  histomil bench review --slide slide.svs",
+    )
+    parser.add_argument(
+        "--slide", type=Path, metavar="SLIDE", help="a made slide of a gigapixel by default"
+    )
+    parser.add_argument(
+        "--rounds", type=positive(int), default=3, help="how often to measure, 3 by default"
+    )
+    _add_results(parser)
 
 
 def bench_run(args: argparse.Namespace) -> int:
@@ -364,6 +385,35 @@ def bench_mil(args: argparse.Namespace) -> int:
         words = ["histomil bench mil", *([f"--slide {path.name}"] if args.slide else [])]
         command = " ".join([*words, f"--encoder {args.encoder} --rounds {args.rounds}"])
         append_section(args.results, "mil", command, text)
+    return 0
+
+
+def bench_review(args: argparse.Namespace) -> int:
+    """Measure galleries and embeddings, print, and write down where that is wanted."""
+    from napari_histomil.bench.figures import append_section, table, verdict
+    from napari_histomil.bench.review import measure_pca
+
+    path = args.slide or _gigapixel()
+    figures = [_in_own_process(measure_pca, rounds=args.rounds, say=say)]
+    problem = window_problem()
+    left_out = ""
+    if problem is None:
+        from napari_histomil.ui.bench_review import measure_review
+        from napari_histomil.ui.bench_truth import measure_slider
+
+        figures += _in_own_process(measure_review, path, rounds=args.rounds, say=say)
+        figures += _in_own_process(measure_slider, path, rounds=args.rounds, say=say)
+    else:
+        left_out = f"\n\nThe window was not measured: {problem[0].lower()}{problem[1:]}"
+    text = (
+        f"- {path.name}; {args.rounds} rounds\n- **{verdict(figures)}**\n\n"
+        f"{table(figures)}{left_out}"
+    )
+    print(json.dumps([figure.as_dict() for figure in figures]) if args.json else text)
+    if args.results is not None:
+        words = ["histomil bench review", *([f"--slide {path.name}"] if args.slide else [])]
+        command = " ".join([*words, "--rounds", str(args.rounds)])
+        append_section(args.results, "review", command, text)
     return 0
 
 

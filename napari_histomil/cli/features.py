@@ -240,6 +240,7 @@ def _plan(args: argparse.Namespace, encoder: ModelManifest, info: SlideInfo) -> 
             encoder,
             region=region_spec(args.region, info),
             stain=args.stain,
+            condition=args.stain_condition,
             mpp=mpp,
             stride_px=args.stride,
             reader=args.reader,

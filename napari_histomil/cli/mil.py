@@ -272,6 +272,7 @@ def _run_slide(
         model,
         region=region_spec(args.region, info),
         stain=args.stain,
+        condition=args.stain_condition,
         reader=args.reader,
         icc=args.icc,
         mil=MilSpec(refs, args.dropout, args.finer),

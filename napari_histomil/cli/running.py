@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_histomil.slides.slide import SlideInfo
 
 STAINS = ("none", "macenko", "reinhard")
+CONDITIONS = ("intensity low", "intensity high", "hue near", "hue far")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--stain",
         choices=STAINS,
         help="stain normalisation, fitted once on each slide's tissue; the model's own by default",
+    )
+    parser.add_argument(
+        "--stain-condition",
+        choices=CONDITIONS,
+        help="as if the slide had been stained otherwise: weaker, stronger, with the colours of "
+        "hematoxylin and eosin nearer to each other or farther apart; compare the runs with "
+        "'histomil stain-change'",
     )
     parser.add_argument(
         "--device",

@@ -123,6 +123,7 @@ def _run_slide(args: argparse.Namespace, model: ModelManifest, path: Path, stop:
         model,
         region=region_spec(args.region, info),
         stain=args.stain,
+        condition=args.stain_condition,
         mpp=args.mpp,
         stride_px=args.stride,
         reader=args.reader,

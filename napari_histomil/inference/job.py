@@ -17,6 +17,7 @@ from napari_histomil.errors import RunError
 from napari_histomil.geometry import Rect
 from napari_histomil.manifest import ModelManifest
 from napari_histomil.slides.slide import SlideInfo
+from napari_histomil.stain import Condition
 from napari_histomil.tiling import GridSpec, children_a_side
 
 RegionKind = Literal["tissue", "all", "rect", "polygons"]
@@ -70,9 +71,30 @@ class RegionSpec:
 
 @dataclass(frozen=True, slots=True)
 class StainSpec:
-    """Stain normalisation before the model: fitted once a slide on its tissue."""
+    """What is done to the stains before the model; fitted once a slide on its tissue.
+
+    Raises
+    ------
+    RunError
+        If there is a condition and a normalisation, which would undo it.
+    """
 
     method: StainMethod = "none"
+    """Normalisation."""
+    condition: Condition | None = None
+    """As if the slide had been stained otherwise: what would the model say?"""
+
+    def __post_init__(self) -> None:
+        if self.condition is not None and self.method != "none":
+            raise RunError(
+                f"A stain condition ({self.condition}) would be undone by the stain normalisation "
+                f"{self.method}: run without normalisation (--stain none)."
+            )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return it as plain JSON values; what is not asked for has no name."""
+        condition = {"condition": self.condition} if self.condition is not None else {}
+        return {"method": self.method, **condition}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +167,7 @@ class Job:
                 "polygons_wkt": sorted(self.region.polygons_wkt),
                 "min_fraction": float(self.region.min_fraction),
             },
-            "stain": {"method": self.stain.method},
+            "stain": self.stain.canonical(),
             **({"tta": True} if self.tta else {}),
             **({"mil": self.mil.canonical()} if self.mil != MilSpec() else {}),
         }
@@ -205,6 +227,7 @@ def plan_job(
     *,
     region: RegionSpec | None = None,
     stain: StainMethod | None = None,
+    condition: Condition | None = None,
     mpp: float | None = None,
     stride_px: int | None = None,
     reader: str | None = None,
@@ -225,6 +248,8 @@ def plan_job(
         Where to look; tissue by default.
     stain
         Stain normalisation; the model's own by default. Of a chain, before its last model.
+    condition
+        As if the slide had been stained otherwise; not for chains.
     mpp, stride_px
         Resolution and stride other than the model's; of a chain, of its last model.
     reader
@@ -260,7 +285,13 @@ def plan_job(
                 f"{model.name} takes features as it was trained on: its grids and the ways tiles "
                 f"lie cannot be chosen."
             )
-        return _plan_mil(info, model, region, stain, reader, mil or MilSpec(), icc=icc)
+        chosen = StainSpec(model.stain if stain is None else stain, condition)
+        return _plan_mil(info, model, region, chosen, reader, mil or MilSpec(), icc=icc)
+    if condition is not None and model.chain is not None:
+        raise RunError(
+            f"{model.name} is a chain, and a stain condition is for single models: ask them one "
+            f"by one."
+        )
     if mil is not None:
         raise RunError(f"{model.name} is no MIL model: members, passes and finer are for those.")
     grid = GridSpec(
@@ -289,7 +320,7 @@ def plan_job(
         task=model.task,
         grids=(grid,) if within is None else (grid, within),
         region=region or RegionSpec(),
-        stain=StainSpec(model.stain if stain is None else stain),
+        stain=StainSpec(model.stain if stain is None else stain, condition),
         tta=tta,
     )
 
@@ -302,7 +333,7 @@ def _plan_mil(
     info: SlideInfo,
     model: ModelManifest,
     region: RegionSpec | None,
-    stain: StainMethod | None,
+    stain: StainSpec,
     reader: str | None,
     mil: MilSpec,
     *,
@@ -332,6 +363,6 @@ def _plan_mil(
         task="mil",
         grids=grids,
         region=region or RegionSpec(),
-        stain=StainSpec(model.stain if stain is None else stain),
+        stain=stain,
         mil=mil,
     )

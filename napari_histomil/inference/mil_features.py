@@ -64,7 +64,7 @@ def _embedding(job: Job, encoder: ModelManifest, grids: tuple[GridSpec, ...]) ->
         model=ModelRef(encoder.name, encoder.path, encoder.sha256),
         task="embed",
         grids=grids,
-        stain=StainSpec(stain),
+        stain=StainSpec(stain, job.stain.condition),
         mil=MilSpec(),
     )
 

@@ -106,16 +106,19 @@ class Session(ABC, Generic[Store]):
         """Return what the numbers themselves give away, as a sentence."""
 
     def _recolor(self) -> Callable[[Uint8Image], Uint8Image] | None:
-        """Return the stain normalisation of the job, fitted now or by the first session."""
+        """Return what the job does to the stains, fitted now or by the first session."""
+        condition = self.job.stain.condition
         if self.store.stain is not None:
-            return recolor_with(StainFit.from_json(self.store.stain))
+            return recolor_with(StainFit.from_json(self.store.stain), condition)
         method = self.job.stain.method
+        if condition is not None:
+            method = "macenko"  # its stain vectors are what is changed
         if method == "none":
             return None
         tiles = self._sample(TileReader(self.slide, self.store.grid, self.model))
         fit = fit_to_tiles(tiles, method, self.slide.info.path.name)
         self.store.set_stain(fit.to_json())
-        return recolor_with(fit)
+        return recolor_with(fit, condition)
 
     def _sample(self, reader: TileReader, count: int = SAMPLE_TILES) -> Uint8Image:
         """Read tiles spread over the job, uint8 [n, H, W, 3]; those that fail are left out."""

@@ -1,4 +1,4 @@
-"""Stain normalisation of a job: fitted once on tiles spread over the slide, then applied."""
+"""Stains of a job, normalised or changed: fitted once on tiles spread over the slide."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from napari_histomil.errors import RunError
 from napari_histomil.slides.slide import Uint8Image
-from napari_histomil.stain import REFERENCE, Method, StainFit, fit_stain, normalise_stain
+from napari_histomil.stain import (
+    REFERENCE,
+    Condition,
+    Method,
+    StainFit,
+    fit_stain,
+    normalise_stain,
+    with_condition,
+)
 from napari_histomil.tissue import is_fluorescence
 
 MAX_PIXELS = 200_000
@@ -42,7 +50,9 @@ def fit_to_tiles(tiles: Uint8Image, method: Method, slide: str) -> StainFit:
         raise RunError(f"The stains of {slide} cannot be fitted: {error}") from error
 
 
-def recolor_with(fit: StainFit) -> Callable[[Uint8Image], Uint8Image]:
-    """Return what gives tiles the colours of the reference slide."""
-    target = REFERENCE[fit.method]
+def recolor_with(
+    fit: StainFit, condition: Condition | None = None
+) -> Callable[[Uint8Image], Uint8Image]:
+    """Return what gives tiles the colours of the reference slide, or those of a condition."""
+    target = REFERENCE[fit.method] if condition is None else with_condition(fit, condition)
     return lambda pixels: normalise_stain(pixels, fit, target)

@@ -52,14 +52,14 @@ class Bin:
     """95 % of `observed`, by bootstrap over groups; None where one group makes the bin."""
 
 
-def brier(probability: Floats, outcome: Floats) -> float:
+def brier(probability: Floats, outcome: Floats, weight: Floats | None = None) -> float:
     """Return the mean squared difference of probability and outcome.
 
     Of [n], p of one class: (p - y)², 0 to 1. Of [n, K], all classes: their sum, 0 to 2, as Brier
-    defined it.
+    defined it. A row counts as often as its weight says, once by default.
     """
     squares = (probability - outcome) ** 2
-    return float(np.mean(squares if squares.ndim == 1 else squares.sum(axis=1)))
+    return float(np.average(squares if squares.ndim == 1 else squares.sum(axis=1), weights=weight))
 
 
 def top_label(probability: Floats, outcome: Floats) -> tuple[Floats, Floats]:
@@ -77,14 +77,29 @@ def equal_width(bins: int = BINS) -> Floats:
     return np.linspace(0, 1, bins + 1)
 
 
-def equal_mass(probability: Floats, bins: int = BINS) -> Floats:
+def equal_mass(
+    probability: Floats, bins: int = BINS, weight: NDArray[np.int64] | None = None
+) -> Floats:
     """Return edges [at most bins + 1] between which equally many cases lie.
 
     Equal probabilities are never torn apart: where many are equal there are fewer bins.
+
+    Parameters
+    ----------
+    probability
+        [n], of a case each, or of as many as `weight` [n] says.
+    bins
+        How many, at most.
+    weight
+        Whole numbers.
     """
-    ranked, last = np.sort(probability), len(probability) - 1
-    below = np.arange(bins + 1) * last // bins  # whole numbers: no rounding decides about a case
-    above = -(-np.arange(bins + 1) * last // bins)
+    order = np.argsort(probability, kind="stable")
+    ranked = probability[order]
+    ends = np.arange(1, len(ranked) + 1) if weight is None else np.cumsum(weight[order])
+    last = int(ends[-1]) - 1
+    # whole numbers: no rounding decides about a case
+    below = ends.searchsorted(np.arange(bins + 1) * last // bins, side="right")
+    above = ends.searchsorted(-(-np.arange(bins + 1) * last // bins), side="right")
     edges = np.unique((ranked[below] + ranked[above]) / 2)
     return edges if len(edges) > 1 else np.array([edges[0], edges[0]])
 
@@ -96,6 +111,7 @@ def reliability(
     edges: Floats,
     *,
     rounds: int = 0,
+    weight: Floats | None = None,
 ) -> list[Bin]:
     """Return the reliability curve, bin by bin.
 
@@ -109,15 +125,19 @@ def reliability(
         [bins + 1], as `equal_width` and `equal_mass` give them.
     rounds
         Of the bootstrap over groups; 0 for no intervals.
+    weight
+        [n], how many cases each row stands for; one by default.
     """
     names, index = np.unique(group, return_inverse=True)
+    weight = np.ones(len(probability)) if weight is None else weight
     place = np.searchsorted(edges[1:-1], probability)
     times = draws(len(names), rounds)
     found = []
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         mine = place == number
-        count = int(mine.sum())
-        table = per_group(index[mine], len(names), np.ones(count), outcome[mine])
+        cases = weight[mine]
+        count = round(float(cases.sum()))
+        table = per_group(index[mine], len(names), cases, cases * outcome[mine])
         groups = int((table[:, 0] > 0).sum())
         spread = None
         if rounds and groups > 1:
@@ -130,8 +150,8 @@ def reliability(
                 float(high),
                 count,
                 groups,
-                float(probability[mine].mean()) if count else None,
-                float(outcome[mine].mean()) if count else None,
+                float(np.average(probability[mine], weights=cases)) if count else None,
+                float(np.average(outcome[mine], weights=cases)) if count else None,
                 spread,
             )
         )

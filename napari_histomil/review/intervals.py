@@ -8,10 +8,25 @@ over all answers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+ROUNDS = 2000
+"""Of a bootstrap, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Groups drawn with replacement, stratum by stratum."""
+
+    times: Floats = field(repr=False)
+    """float64 [rounds, groups], how often each is drawn."""
+    redrawn: int
+    """Rounds that were thrown away and drawn again, as one side had no case."""
 
 
 def draws(groups: int, rounds: int, *, seed: int = 0) -> Floats:
@@ -24,6 +39,38 @@ def draws(groups: int, rounds: int, *, seed: int = 0) -> Floats:
     for row in times:
         row[:] = np.bincount(random.integers(groups, size=groups), minlength=groups)
     return times
+
+
+def stratified_draws(
+    stratum: NDArray[np.intp], cases: Floats, rounds: int, *, seed: int = 0
+) -> Draws:
+    """Draw groups within their strata, again where a round lacks a side that the cases have.
+
+    Parameters
+    ----------
+    stratum
+        [groups], index of each one's stratum: as many are drawn from each as it has.
+    cases
+        float64 [groups, sides], how many cases of each side a group has.
+    rounds
+        How many are drawn.
+    seed
+        The same seed gives the same draws.
+    """
+    random = np.random.default_rng(seed)
+    members = [np.flatnonzero(stratum == index) for index in np.unique(stratum)]
+    needed = cases.sum(axis=0) > 0
+    times = np.zeros((rounds, len(stratum)))
+    redrawn = 0
+    for row in times:
+        while True:
+            for own in members:
+                drawn = random.integers(len(own), size=len(own))
+                row[own] = np.bincount(drawn, minlength=len(own))
+            if ((row @ cases > 0) | ~needed).all():
+                break
+            redrawn += 1
+    return Draws(times, redrawn)
 
 
 def interval(values: Floats) -> tuple[float, float]:

@@ -20,11 +20,11 @@ from napari_histomil.errors import TrainingError
 from napari_histomil.inference.backends import Net
 from napari_histomil.inference.stitch import Stitcher, window
 from napari_histomil.results.bands import BAND_PX, Picture, Stretch
+from napari_histomil.review.objects import ObjectCounts, count_objects
 from napari_histomil.tiling import TileGrid
 from napari_histomil.training.asking import Described, Logits, answerer, positive_index
 from napari_histomil.training.cells import Answers, join_cells
 from napari_histomil.training.fields import UNLABELLED, Field, SlideField, Uint8
-from napari_histomil.training.objects import ObjectCounts, count_objects
 
 SAMPLE_PX = 2**14
 """About so many pixels of a field are kept with their probabilities, on a regular grid."""

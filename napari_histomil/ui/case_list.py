@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psygnal import Signal
@@ -67,6 +67,11 @@ class CaseList:
     def rows(self) -> list[Row]:
         """The rows of all cases, in the project's order."""
         return list(self._rows.values())
+
+    @property
+    def facts(self) -> Mapping[str, SlideFacts]:
+        """What the disk knows of the cases that were looked up by now, by their names."""
+        return self._facts
 
     def row(self, case: Case) -> Row:
         """Return the row of a case."""

@@ -8,12 +8,9 @@ layer is made, and kept as chosen, by `run_layers.py`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from napari.layers import Vectors
 from psygnal import Signal
 
 from napari_histomil.errors import RunError
@@ -21,7 +18,7 @@ from napari_histomil.geometry import Rect
 from napari_histomil.results import MilRun
 from napari_histomil.ui import keys
 from napari_histomil.ui.camera import fit_rect, go_to_px0, set_magnification
-from napari_histomil.ui.layers import METADATA_KEY, to_world_um, world_units
+from napari_histomil.ui.frames import Frames, selection_kept
 from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.run_facts import AnyStore
 from napari_histomil.ui.run_layers import laid_over
@@ -32,8 +29,6 @@ LOOK_CLOSELY = 20.0
 """Magnification at which a hottest tile is looked at."""
 
 FRAME_NAME = "hottest tile"
-FRAME_COLOUR = "#00e5ff"
-"""Cyan: neither in H&E nor in any of the colour maps."""
 
 
 class Overlays:
@@ -52,7 +47,7 @@ class Overlays:
             weakref.WeakKeyDictionary()
         )
         self._current: RunView | None = None
-        self._frame: Vectors | None = None
+        self._frame = Frames(self.session.viewer, FRAME_NAME)
         self.session.active_changed.connect(self._follow_slide)
         self.session.runs_changed.connect(self._update_current)
         self._update_current()
@@ -114,7 +109,7 @@ class Overlays:
                 return run
         run = laid_over(self.session.viewer, store, slide)
         if run.attention is not None:
-            run.attention.replaced.connect(self._remove_frame)
+            run.attention.replaced.connect(self._frame.clear)
         run.layer.events.visible.connect(lambda _: self.shown_changed.emit())
         run.layer.events.opacity.connect(lambda _: self.shown_changed.emit())
         layers = self.session.viewer.layers
@@ -170,7 +165,7 @@ class Overlays:
         if run is self._current:
             return
         self._current = run
-        self._remove_frame()
+        self._frame.clear()
         self.current_changed.emit(run)
 
     # ----------------------------------------------------------------------------- keys
@@ -217,7 +212,7 @@ class Overlays:
     def _fly(self, run: RunView, tile: int) -> None:
         viewer, info = self.session.viewer, run.slide.info
         if run.attention is not None:
-            self._draw_frame(run, run.attention.frames_px0(tile))
+            self._frame.show(info, run.attention.frames_px0(tile))
             x, y, width, height = run.attention.frames_px0(tile)[0]
             around = Rect(x - width, y - height, 3 * width, 3 * height)
             fit_rect(viewer, info, around)
@@ -241,49 +236,7 @@ class Overlays:
         x, y, width, height = rects_px0[0]
         set_magnification(viewer, LOOK_CLOSELY)
         go_to_px0(viewer, info, (float(x + width / 2), float(y + height / 2)))
-        self._draw_frame(run, rects_px0)
-
-    # ---------------------------------------------------------------------------- frame
-
-    def _draw_frame(self, run: RunView, rects_px0: Iterable[Sequence[float]]) -> None:
-        """Frame a tile: its cell, and around it all that the model saw of it.
-
-        Vectors, because they are quick, nobody draws into them by accident, and napari 0.9
-        crashes with Mesa's drivers when Shapes layers come and go.
-        """
-        info = run.slide.info
-        sides = []
-        for x, y, width, height in rects_px0:
-            right, bottom = x + width, y + height
-            corners = to_world_um([(x, y), (right, y), (right, bottom), (x, bottom)], info)
-            sides += [(a, b - a) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)]
-        lines = np.array(sides)  # [8, 2, 2]: start and direction, (row, col) in µm
-        layers = self.session.viewer.layers
-        if self._frame is not None and self._frame in layers:
-            self._frame.data = lines
-            return
-        self._frame = Vectors(
-            lines,
-            name=FRAME_NAME,
-            metadata={METADATA_KEY: {"kind": "frame"}},
-            units=world_units(info),
-            axis_labels=("y", "x"),
-            edge_color=FRAME_COLOUR,
-            edge_width=1.0,  # µm: two screen pixels at 20x
-            vector_style="line",
-            opacity=1.0,
-        )
-        with selection_kept(layers):
-            layers.append(self._frame)
-
-    def _remove_frame(self) -> None:
-        viewer, frame = self.session.viewer, self._frame
-        self._frame = None
-        if frame is None or viewer is None or frame not in viewer.layers:
-            return
-        # napari removes selected layers one by one, and stumbles over one that is gone.
-        if frame not in viewer.layers.selection:
-            viewer.layers.remove(frame)
+        self._frame.show(info, rects_px0)
 
 
 _OVERLAYS = PerViewer(Overlays)
@@ -298,13 +251,3 @@ def overlays(viewer: Any) -> Overlays:
         A napari viewer, a ``ViewerModel``, or the proxy of one that napari gives to plugins.
     """
     return _OVERLAYS.of(viewer)
-
-
-@contextmanager
-def selection_kept(layers: Any) -> Iterator[None]:
-    """Leave the person's selection, and so their tool, as it is while layers come and go."""
-    active, selected = layers.selection.active, set(layers.selection)
-    yield
-    layers.selection = {layer for layer in selected if layer in layers}
-    if active in layers:
-        layers.selection.active = active

@@ -31,9 +31,9 @@ from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.adopting import take_edits
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.camera import pixel_ratio_of
+from napari_histomil.ui.frames import selection_kept
 from napari_histomil.ui.layers import METADATA_KEY, rect_around_px0, world_scale, world_units
 from napari_histomil.ui.orientation import view_signals
-from napari_histomil.ui.overlays import selection_kept
 from napari_histomil.ui.per_viewer import PerViewer
 from napari_histomil.ui.region_raster import FILL, LINE_PX, Cancelled, Frame, Sheet, paint
 from napari_histomil.ui.region_shapes import MOST_SHAPES, ShapesContent, few_enough, show_in

@@ -65,6 +65,7 @@ def test_the_order_of_polygons_does_not_matter() -> None:
         replace(JOB, region=RegionSpec("rect", rect_px0=Rect(0, 0, 5, 5))),
         replace(JOB, region=RegionSpec(min_fraction=0.5)),
         replace(JOB, stain=StainSpec("macenko")),
+        replace(JOB, stain=StainSpec(condition="hue far")),
     ],
 )
 def test_what_decides_the_result_is_part_of_the_id(other: Job) -> None:

@@ -19,7 +19,7 @@ from napari_histomil.resources import packaged
 from napari_histomil.results import RunStore
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.slides.slide import read_tile
-from napari_histomil.stain import REFERENCE, StainFit, normalise_stain
+from napari_histomil.stain import REFERENCE, StainFit, normalise_stain, with_condition
 
 
 @pytest.fixture
@@ -77,3 +77,37 @@ def test_a_slide_that_glows_has_no_stains_to_normalise() -> None:
     tiles[:, 20:40, 20:40, 2] = 220
     with pytest.raises(RunError, match=r"dapi\.ndpi is bright on black.*--stain none"):
         fit_to_tiles(tiles, "macenko", "dapi.ndpi")
+
+
+def test_a_condition_changes_the_slides_own_stains(
+    tmp_path: Path, slide_path: Path, model_folder: Path
+) -> None:
+    manifest = load_manifest(model_folder)
+    region = RegionSpec("rect", Rect(2000, 1500, 320, 320))
+    with open_slide(slide_path) as slide:
+        plain, high = (
+            plan_job(slide.info, manifest, region=region, stain="none", condition=condition)
+            for condition in (None, "intensity high")
+        )
+        with pytest.raises(RunError, match="would be undone by the stain normalisation macenko"):
+            plan_job(slide.info, manifest, stain="macenko", condition="hue near")
+    stores = []
+    for each in (plain, high):
+        *_, last = run(each, out=tmp_path, device="cpu")
+        stores.append(RunStore.open(last.store))
+    assert stores[0].stain is None
+    assert "condition" not in stores[0].job["stain"]
+    assert stores[1].job["stain"] == {"method": "none", "condition": "intensity high"}
+    fit = StainFit.from_json(stores[1].stain)
+    target = with_condition(fit, "intensity high")
+    net = prepare_net(manifest, (32, 32), torch.device("cpu"))
+    with open_slide(slide_path) as slide:
+        tiles = np.stack(
+            [
+                normalise_stain(read_tile(slide, (float(x), float(y)), 32, 1.0), fit, target)
+                for x, y in stores[1].grid.tile_rects_px0[::9, :2]
+            ]
+        )
+    wanted = Predictor(net, manifest, 16).scores(tiles)
+    np.testing.assert_allclose(stores[1].scores[::9], wanted, atol=0.01)
+    assert np.abs(stores[1].scores - stores[0].scores).max() > 0.01

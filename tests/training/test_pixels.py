@@ -22,6 +22,7 @@ from napari_histomil.manifest import ModelManifest, load_manifest
 from napari_histomil.nets.load import load_module
 from napari_histomil.results import SegmentationStore, bands
 from napari_histomil.results.segmentation import from_stored
+from napari_histomil.review.objects import count_objects, matched
 from napari_histomil.slides.readers import open_slide
 from napari_histomil.training.answers import ask, join
 from napari_histomil.training.card_scores import block_lines
@@ -30,7 +31,6 @@ from napari_histomil.training.config import Source, read_config
 from napari_histomil.training.fields import UNLABELLED, ArrayField, array_field
 from napari_histomil.training.figures import summarise_pixels
 from napari_histomil.training.labels import Labels
-from napari_histomil.training.objects import count_objects, matched
 from napari_histomil.training.pixels import PixelAnswers, ask_pixels
 from napari_histomil.training.scores import judge, score
 from napari_histomil.training.slide_data import read_slides

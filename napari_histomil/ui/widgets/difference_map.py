@@ -18,8 +18,8 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QWidget
 from napari_histomil.review.difference_picture import DifferencePicture
 from napari_histomil.slides.slide import SlideInfo
 from napari_histomil.ui.annotator import Annotator
+from napari_histomil.ui.frames import selection_kept
 from napari_histomil.ui.layers import kinds_layer, world_scale
-from napari_histomil.ui.overlays import selection_kept
 from napari_histomil.ui.widgets.panel import follow, plain_label
 
 LAYER_NAME = "Differences"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
-from qtpy.QtGui import QIcon, QImage, QPixmap, QResizeEvent
+from qtpy.QtGui import QIcon, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -31,6 +31,7 @@ from napari_histomil.ui.patches import Picked, heading, picked, read_thumbnails,
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.widgets.forms import choice_box
 from napari_histomil.ui.widgets.panel import follow, plain_label
+from napari_histomil.ui.widgets.thumbnail_list import image_of
 
 SIDE_PX = 72
 """Of a thumbnail, logical pixels: four of them are as wide as a dock."""
@@ -200,7 +201,7 @@ class PatchStrip(QWidget):
             if self._reading is not job:
                 return  # others are listed by now
             for n, pixels in pictures:
-                pixmap = QPixmap.fromImage(_image(pixels))
+                pixmap = QPixmap.fromImage(image_of(pixels))
                 pixmap.setDevicePixelRatio(ratio)
                 self.list.item(n).setIcon(_icon(pixmap))
 
@@ -282,10 +283,3 @@ def _icon(pixmap: QPixmap) -> QIcon:
     icon = QIcon(pixmap)
     icon.addPixmap(pixmap, QIcon.Mode.Selected)
     return icon
-
-
-def _image(pixels: Uint8Image) -> QImage:
-    """Return pixels [h, w, 3] as an image that owns them."""
-    height, width, _ = pixels.shape
-    data = pixels.tobytes()
-    return QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888).copy()

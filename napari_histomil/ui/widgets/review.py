@@ -42,9 +42,13 @@ from napari_histomil.ui.reviewing import Reviewing, reviewing
 from napari_histomil.ui.widgets.case import CasePart
 from napari_histomil.ui.widgets.cases import CaseTable
 from napari_histomil.ui.widgets.forms import fold, form
+from napari_histomil.ui.widgets.gallery_part import GalleryPart
 from napari_histomil.ui.widgets.icon_button import row
 from napari_histomil.ui.widgets.panel import Panel, follow, plain_label
 from napari_histomil.ui.widgets.recording import RecordingPart
+from napari_histomil.ui.widgets.report_button import ReportButton
+from napari_histomil.ui.widgets.stain_change import StainChangePart
+from napari_histomil.ui.widgets.truth import AgainstTruth
 
 CLICK_PX = 5
 """A press that moves the pointer by more is a drag of the view."""
@@ -77,8 +81,18 @@ class ReviewWidget(Panel):
         self.resume_button = QPushButton("Go on where I stopped")
         self.resume_button.clicked.connect(self.state.resume)
         self.add_fold("Cases", self.cases, "The slides under review").expand(animate=False)
-        self.cases.layout().addWidget(row(self.resume_button, self.table_button))
+        self.report_button = ReportButton(self.state)
+        buttons = row(self.resume_button, self.table_button, self.report_button)
+        self.cases.layout().addWidget(buttons)
         self.add_fold("This case", self.case, "Answer, judge, go on").expand(animate=False)
+        self.truth = AgainstTruth(self._viewer)
+        self.add_fold("Against the truth", self.truth, "Where the shown run is right and wrong")
+        self.stains = StainChangePart(self._viewer)
+        self.add_fold("Stained otherwise", self.stains, "What the model would say then")
+        self.stains.map_shown.connect(self.truth.hide_maps)  # one map at a time
+        self.truth.map_shown.connect(lambda: self.stains.map_box.setChecked(False))
+        self.gallery = GalleryPart(self.state)
+        self.add_fold("Gallery and embedding", self.gallery, "Tiles worth a look, of all cases")
         self.add_fold("How I read", RecordingPart(self.state), "Viewing time, if you agree to it")
         follow(self, self.state.project_changed, self._on_project)
         follow(self, self.state.case_changed, self._on_case)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_histomil.training.fields import UNLABELLED, Uint8
+from napari_histomil.review.truth import UNJUDGED, Labels
 
 TOUCHING = np.ones((3, 3), bool)
 """Pixels that touch at a corner belong together."""
@@ -41,17 +41,17 @@ class ObjectCounts:
         return ObjectCounts(self.counts[keep], self.overlap[keep])
 
 
-def count_objects(truth: Uint8, answer: Uint8, classes: int) -> ObjectCounts:
+def count_objects(truth: Labels, answer: Labels, classes: int) -> ObjectCounts:
     """Match the pieces of each class of a field.
 
     Parameters
     ----------
     truth, answer
-        [h, w], indices of classes; what is unlabelled in the truth does not count in either.
+        [h, w], indices of classes; what is unjudged in the truth does not count in either.
     classes
         How many there are.
     """
-    known = truth != UNLABELLED
+    known = truth != UNJUDGED
     counts, overlap = np.zeros((1, classes, 3), np.int64), np.zeros((1, classes))
     for index in range(classes):
         true, n_true = ndimage.label((truth == index) & known, TOUCHING)
