@@ -14,7 +14,6 @@ from napari_histomil.review.verdicts import Verdict, VerdictLog
 from napari_histomil.ui.annotator import annotator
 from napari_histomil.ui.overlays import overlays
 from tests.ui.annotating import close_error, settle
-from tests.ui.review_room import make_room
 
 
 def blind_project(table):
@@ -161,29 +160,19 @@ def test_the_last_case_ends_with_a_table_of_what_changed(room, cohort):
     assert room.dock.case.end_words.isVisible()
 
 
-def test_a_reader_goes_on_where_the_window_was_killed(make_napari_viewer, qtbot, cohort):
+def test_a_reader_goes_on_where_one_stopped(room, cohort):
     project = blind_project(cohort)
-    room = make_room(make_napari_viewer, qtbot)
     room.open(project.path)
     first = room.state.current.name
     room.press("2", "5", Qt.Key.Key_Return, "N", "1", "3")
     assert room.state.at == 2
-    # Killed: nothing is closed or written, only the lock of the system goes with the process.
-    room.state.log._journal._lock.release()
-    room.state.log._journal._lock = type("Gone", (), {"release": lambda self: None})()
-
-    again = make_room(make_napari_viewer, qtbot)
-    again.open(project.path)
-    assert again.state.current.name == first
-    assert again.state.stage == "shown"
-    assert again.state.at == 2, "the first place that is not judged"
+    room.state.close()
+    room.open(project.path)
+    assert room.state.current.name == first
+    assert room.state.stage == "shown"
+    assert room.state.at == 2, "the first place that is not judged"
     with VerdictLog.open(project.verdicts, reader="", read_only=True) as log:
         assert len([v for v in log.latest() if v.question == "right"]) == 2
-    for each in (again, room):
-        each.state.close()
-        for slide in list(each.state.session.slides):
-            each.state.session.close_slide(slide)
-    settle(qtbot)
 
 
 def test_keys_are_the_layers_own_while_a_tool_is_held_and_words_are_written(room, cohort):
