@@ -38,7 +38,7 @@ demo: $(READY)
 	fi
 
 test: lint
-	tools/with-display.sh $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	tools/with-display.sh $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check

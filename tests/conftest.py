@@ -18,20 +18,15 @@ os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS.name, "settings.yaml"))  # read
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes run the suite: windows share one screen, so one process has all of them.
+    """Two processes run the suite, file by file: those that take long come first."""
+    folders = ("ui", "training", "inference")
+    rank = {REPOSITORY / "tests" / name: place for place, name in enumerate(folders)}
 
-    They come first, as they take long: the other process does all else meanwhile.
-    """
-    for item in items:
-        group = "screen" if _needs_screen(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not _needs_screen(item))
+    def place(item: pytest.Item) -> int:
+        return min((rank[each] for each in item.path.parents if each in rank), default=len(rank))
 
-
-def _needs_screen(item: pytest.Item) -> bool:
-    return item.path.is_relative_to(REPOSITORY / "tests" / "ui")
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

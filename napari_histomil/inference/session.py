@@ -55,12 +55,12 @@ class Session(ABC, Generic[Store]):
         device: torch.device,
         batch: int | None,
         on_error: Literal["raise", "skip"],
-        prepare: Prepare = prepare_net,
+        prepare: Prepare | None = None,
     ) -> None:
         self.job, self.model, self.slide = job, model, slide
         self.store: Store = store
         self.device, self.batch, self.on_error = device, batch, on_error
-        self._prepare = prepare
+        self._prepare = prepare or prepare_net
         self.done = self.resumed = int(store.done_tiles.sum())
         self.start = time.perf_counter()
 

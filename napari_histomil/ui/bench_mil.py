@@ -58,9 +58,11 @@ def measure_click(
             if state.current is not None:
                 raise RunError("A map of before is shown: set HISTOMIL_REOPEN_VIEWS=0.")
             asked = FromFile(features, checkpoint=checkpoint, side_px0=SIDE_PX0)
+            before: list[int] = []  # frames, when the map came
+            window.viewer.layers.events.inserted.connect(lambda: before.append(window.frames))
             took = window.time(
                 lambda: dock.from_file.start(asked),
-                lambda: state.current is not None and state.current.layer.visible,
+                lambda: bool(before) and window.frames > before[0],
             )
             session(window.viewer).close_slide(session(window.viewer).active)
     return Figure(

@@ -40,6 +40,10 @@ class Room:
         settle(self.qtbot, 2)
 
     def press(self, *keys) -> None:
+        window = self.canvas.window()
+        if not window.isActiveWindow():  # shortcuts are those of the window in front
+            window.activateWindow()
+            self.until(window.isActiveWindow)
         for key in keys:
             if isinstance(key, tuple):
                 self.qtbot.keyClick(self.canvas, key[1], key[0])

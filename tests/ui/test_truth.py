@@ -39,7 +39,8 @@ def viewer(slide_path, stored):
     viewer = ViewerModel()
     session(viewer).open_slide(slide_path)
     overlays(viewer).add(stored)
-    return viewer
+    yield viewer
+    annotator(viewer).close()
 
 
 @pytest.fixture
