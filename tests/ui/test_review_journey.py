@@ -50,13 +50,14 @@ def put_together(folder, kind, rows):
     )
 
 
-@pytest.fixture(scope="module")
-def nodes(data_dir, tmp_path_factory):
+@pytest.fixture  # of one test: the index of slides seen is the person's, where tests have no own
+def nodes(data_dir, tmp_path):
     """Three slides with the runs of the shipped model, and a table of what they are."""
     tiles = data_dir / "seg-camelyon-tumor"
     if not tiles.is_dir():
         pytest.skip(f"no tiles: {tiles} is missing")
-    folder = tmp_path_factory.mktemp("lymph nodes")
+    folder = tmp_path / "lymph nodes"
+    folder.mkdir()
     lines = ["slide,patient,label,site"]
     for n, (name, rows) in enumerate(SLIDES.items()):
         pixels = put_together(tiles, "images", rows)[..., ::-1]  # stored as BGR
@@ -97,11 +98,14 @@ from napari_histomil.ui.widgets.review import ReviewWidget
 viewer = napari.Viewer()
 dock = ReviewWidget(viewer)
 viewer.window.add_dock_widget(dock, area="right")
-viewer.window._qt_window.activateWindow()
+window = viewer.window._qt_window
+while not window.isActiveWindow():  # keys are those of the window in front
+    window.activateWindow()
+    QApplication.processEvents()
 dock.reader_box.setText("Ada")
 state = dock.state
 assert dock.open(Path(sys.argv[1]))
-while state.current is None:
+while state.current is None or not window.isActiveWindow():
     QApplication.processEvents()
 canvas = viewer.window._qt_viewer.canvas.native
 for key in ("2", "4", Qt.Key.Key_Return, "N", "1", "1", "6"):
