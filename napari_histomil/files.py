@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -151,6 +151,20 @@ def read_rows(path: Path, failure: type[HistomilError]) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise failure(f"{path}, line {line} has not as many fields as the header.")
     return [{name.strip(): value.strip() for name, value in row.items()} for row in rows]
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table (CSV with a header), whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(header)
+        table.writerows(rows)
 
 
 def _is_empty(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -198,18 +197,17 @@ def _distances(kind: ClassAgreement) -> tuple[float | None, float | None, float 
 
 
 def _write_csv(path: Path, found: Agreement) -> None:
-    from napari_histomil.files import whole_file
+    from napari_histomil.files import write_rows
 
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for kind in found.classes:
-            scores = (kind.dice, kind.iou, kind.kappa, kind.negative_agreement)
-            table.writerow(
-                [kind.name, kind.first_mm2, kind.second_mm2]
-                + [score.value for score in scores]
-                + [*_distances(kind), found.area_mm2, _resolution(found)]
-            )
+    rows = []
+    for kind in found.classes:
+        scores = (kind.dice, kind.iou, kind.kappa, kind.negative_agreement)
+        rows.append(
+            [kind.name, kind.first_mm2, kind.second_mm2]
+            + [score.value for score in scores]
+            + [*_distances(kind), found.area_mm2, _resolution(found)]
+        )
+    write_rows(path, COLUMNS, rows)
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_histomil.cli.shared import add_verb, new_file, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from napari_histomil.cli.shared import Subparsers
     from napari_histomil.review.cases import Row
@@ -199,6 +199,7 @@ def _add_list(verbs: Subparsers) -> None:
 def list_cases(args: argparse.Namespace) -> int:
     """List the cases of a review."""
     from napari_histomil.errors import HistomilError
+    from napari_histomil.files import write_rows
     from napari_histomil.review.cases import filtered, ordered, rows_of
     from napari_histomil.review.predictions import facts_of
     from napari_histomil.review.project import open_project
@@ -227,7 +228,7 @@ def list_cases(args: argparse.Namespace) -> int:
     shown = ("case", "patient", "label", "predicted", "p", "error", "uncertainty", "area_mm2")
     _print_table(shown, [[_text(row.values[name]) for name in shown] for row in rows])
     if args.csv is not None:
-        _write_csv(args.csv, *_columns(project, rows))
+        write_rows(args.csv, *_columns(project, rows))
     return 0
 
 
@@ -264,6 +265,7 @@ def _add_verdicts(verbs: Subparsers) -> None:
 
 def verdicts(args: argparse.Namespace) -> int:
     """Print what was judged."""
+    from napari_histomil.files import write_rows
     from napari_histomil.review.project import open_project
     from napari_histomil.review.verdicts import VerdictLog
 
@@ -288,7 +290,7 @@ def verdicts(args: argparse.Namespace) -> int:
     table.writerow(header)
     table.writerows(lines)
     if args.csv is not None:
-        _write_csv(args.csv, header, lines)
+        write_rows(args.csv, header, lines)
     return 0
 
 
@@ -313,7 +315,7 @@ def _add_agreement(verbs: Subparsers) -> None:
 
 def agreement(args: argparse.Namespace) -> int:
     """Print how far readers agree."""
-    from napari_histomil.files import whole_file
+    from napari_histomil.files import whole_file, write_rows
     from napari_histomil.review.project import open_project
     from napari_histomil.review.readers import UNRESOLVED, agreement_of, ratings_of
     from napari_histomil.review.verdicts import VerdictLog
@@ -339,7 +341,7 @@ def agreement(args: argparse.Namespace) -> int:
         with whole_file(args.json) as part:
             part.write_text(json.dumps(_as_json(found), indent=1) + "\n", encoding="utf-8")
     if args.disputed is not None:
-        _write_csv(args.disputed, *_disputed(found))
+        write_rows(args.disputed, *_disputed(found))
     return 0
 
 
@@ -505,12 +507,3 @@ def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         print("  ".join(cells).rstrip())
-
-
-def _write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    from napari_histomil.files import whole_file
-
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(header)
-        table.writerows(lines)

@@ -7,7 +7,6 @@ looks alike is one patch with the others behind it. Nothing here reads pixels
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_histomil.errors import RunError
-from napari_histomil.files import whole_file
+from napari_histomil.files import write_rows
 from napari_histomil.review.tile_scores import TileScores
 
 Point = tuple[float, float]
@@ -286,14 +285,13 @@ def write_patches(
     """
     said = [{} if answers is None else answers(patch) for patch in patches]
     questions = list(dict.fromkeys(name for each in said for name in each))
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *questions])
-        for patch, given in zip(patches, said, strict=True):
-            numbers = ["" if math.isnan(n) else f"{n:.6g}" for n in (patch.score, patch.truth)]
-            places = [f"{n:.6g}" for n in (*patch.xy_px0, *patch.size_px0)]
-            row = [patch.slide.name, *places, *numbers, patch.why, len(patch.alike)]
-            writer.writerow([*row, *(_cell(given.get(name, "")) for name in questions)])
+    rows = []
+    for patch, given in zip(patches, said, strict=True):
+        numbers = ["" if math.isnan(n) else f"{n:.6g}" for n in (patch.score, patch.truth)]
+        places = [f"{n:.6g}" for n in (*patch.xy_px0, *patch.size_px0)]
+        row = [patch.slide.name, *places, *numbers, patch.why, len(patch.alike)]
+        rows.append([*row, *(_cell(given.get(name, "")) for name in questions)])
+    write_rows(path, [*COLUMNS, *questions], rows)
 
 
 def _cell(answer: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_histomil.files import whole_file
+from napari_histomil.files import write_rows
 from napari_histomil.review.verdicts import Verdict
 
 UNKNOWN = "unknown"
@@ -75,9 +74,7 @@ def write_tag_table(table: TagTable, path: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([table.question, *table.groups])
-        for answer, row in zip(table.answers, table.counts.tolist(), strict=True):
-            writer.writerow([answer, *row])
-        writer.writerow(["places judged", *table.judged.tolist()])
+    counts = zip(table.answers, table.counts.tolist(), strict=True)
+    rows = [[answer, *row] for answer, row in counts]
+    rows.append(["places judged", *table.judged.tolist()])
+    write_rows(path, [table.question, *table.groups], rows)

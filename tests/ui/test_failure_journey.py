@@ -47,7 +47,7 @@ def study(tmp_path, data_dir):
 
 def picture(window, name: str) -> None:
     """Keep a picture of the window where somebody wants to look at it."""
-    folder = os.environ.get("HISTOMIL_SCREENSHOTS")
+    folder = os.environ.get("HISTOMIL_PICTURES")
     if folder:
         QApplication.processEvents()
         window.grab().save(str(Path(folder) / f"{name}.png"))
