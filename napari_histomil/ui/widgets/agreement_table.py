@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_histomil.annotations import listing
 from napari_histomil.annotations.classes import ClassSet
@@ -10,7 +10,7 @@ from napari_histomil.review.agreement import Agreement
 from napari_histomil.review.metrics import Score
 from napari_histomil.ui.tool_icons import class_icon
 from napari_histomil.ui.widgets.panel import plain_label
-from napari_histomil.ui.widgets.rows import NUMBER, give_room
+from napari_histomil.ui.widgets.rows import NUMBER, explain_columns, give_room
 
 _COLUMNS = ("Class", "Dice", "IoU", "κ", "Mine", "Theirs")
 _TOOLTIPS = (
@@ -34,14 +34,7 @@ class AgreementTable(QWidget):
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(_COLUMNS)
         give_room(self.tree)
-        header = self.tree.header()
-        header.setStretchLastSection(False)
-        header.setMinimumSectionSize(36)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, words in enumerate(_TOOLTIPS):
-            self.tree.headerItem().setToolTip(column, words)
-            if column:
-                header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        explain_columns(self.tree, _TOOLTIPS)
         self.tree.setFixedHeight((_ROWS + 1) * (self.fontMetrics().lineSpacing() + 8))
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

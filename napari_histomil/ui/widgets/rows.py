@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import QModelIndex, QSize, Qt
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QDialogButtonBox, QStyledItemDelegate, QTreeWidget
+from qtpy.QtWidgets import QDialogButtonBox, QHeaderView, QStyledItemDelegate, QTreeWidget
 
 NUMBER = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 """Where numbers stand in a row."""
@@ -26,6 +27,16 @@ class _Row(QStyledItemDelegate):
 def give_room(tree: QTreeWidget) -> None:
     """Make the rows of a list as high as a line of text and some room."""
     tree.setItemDelegate(_Row(tree))
+
+
+def explain_columns(tree: QTreeWidget, tooltips: Sequence[str], least_px: int = 36) -> None:
+    """Say what columns are; the first one takes the room that the others leave."""
+    header, how = tree.header(), QHeaderView.ResizeMode
+    header.setStretchLastSection(False)
+    header.setMinimumSectionSize(least_px)
+    for column, words in enumerate(tooltips):
+        tree.headerItem().setToolTip(column, words)
+        header.setSectionResizeMode(column, how.ResizeToContents if column else how.Stretch)
 
 
 def fit_rows(tree: QTreeWidget, least: int, most: int) -> None:

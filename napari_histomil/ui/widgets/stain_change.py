@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
     QTreeWidget,
     QTreeWidgetItem,
@@ -47,7 +46,7 @@ from napari_histomil.ui.review_layers import stain_layer
 from napari_histomil.ui.session import RunView
 from napari_histomil.ui.torch_shield import shield_torch
 from napari_histomil.ui.widgets.panel import follow, plain_label
-from napari_histomil.ui.widgets.rows import NUMBER, fit_rows, give_room
+from napari_histomil.ui.widgets.rows import NUMBER, explain_columns, fit_rows, give_room
 from napari_histomil.ui.words import count
 
 VIEW, TOP = "What the view shows", "The 50 hottest tiles"
@@ -101,13 +100,7 @@ class StainChangePart(QWidget):
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(_COLUMNS)
         give_room(self.tree)
-        header = self.tree.header()
-        header.setStretchLastSection(False)
-        header.setMinimumSectionSize(36)
-        for column, words in enumerate(_TOOLTIPS):
-            self.tree.headerItem().setToolTip(column, words)
-            how = QHeaderView.ResizeMode
-            header.setSectionResizeMode(column, how.ResizeToContents if column else how.Stretch)
+        explain_columns(self.tree, _TOOLTIPS)
         self.tree.currentItemChanged.connect(lambda item, _: self._lay(item))
         self.map_box = QCheckBox("Answers on the slide")
         self.map_box.setChecked(True)

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
     QTreeWidget,
     QTreeWidgetItem,
@@ -39,7 +38,7 @@ from napari_histomil.ui.training_data import (
 from napari_histomil.ui.training_sides import TEST, TRAIN, VALIDATION
 from napari_histomil.ui.widgets.forms import form
 from napari_histomil.ui.widgets.panel import follow, plain_label
-from napari_histomil.ui.widgets.rows import NUMBER, fit_rows, give_room
+from napari_histomil.ui.widgets.rows import NUMBER, explain_columns, fit_rows, give_room
 from napari_histomil.ui.worklist import slides_in
 
 SLIDES, TILES, FILE = "slides", "tiles", "file"
@@ -120,13 +119,7 @@ class TrainData(QWidget):
         self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.tree.setUniformRowHeights(True)
         give_room(self.tree)
-        header = self.tree.header()
-        header.setStretchLastSection(False)
-        header.setMinimumSectionSize(48)
-        for column, words in enumerate(_TOOLTIPS):
-            self.tree.headerItem().setToolTip(column, words)
-            mode = QHeaderView.ResizeMode
-            header.setSectionResizeMode(column, mode.ResizeToContents if column else mode.Stretch)
+        explain_columns(self.tree, _TOOLTIPS, least_px=48)
         fit_rows(self.tree, *_ROWS)
         self.tree.itemChanged.connect(self._on_edit)
         self.tree.itemClicked.connect(self._on_click)
